@@ -1,0 +1,215 @@
+//! The manifest as people edit it.
+
+use super::{ExecutorKind, ExecutorSpec, Fields, Manifest, ManifestError, Predecessor, SequencerSet};
+use crate::executor::ledger;
+use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::p2p::Magic;
+use bitcoin::{BlockHash, Network, XOnlyPublicKey};
+use serde::{Deserialize, Serialize};
+
+/// Why a text is no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum TomlError {
+    /// Not TOML, a field missing, unknown, or of another type.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// Neither a network's name nor four bytes of magic.
+    #[error("network `{0}` is unknown: expected bitcoin, signet, testnet4, regtest or 8 hex digits of magic")]
+    Network(String),
+    /// Ledger parameters out of bounds.
+    #[error("executor: accounts must be different and their balances must fit 64 bits together")]
+    Accounts,
+    /// Parameters that are not hexadecimal.
+    #[error("executor: parameters must be hexadecimal")]
+    Parameters,
+    /// A bound of the specification.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    name: String,
+    network: String,
+    start_height: BtcHeight,
+    start_hash: BlockHash,
+    #[serde(default = "default_window")]
+    sequencing_window: u16,
+    #[serde(default = "default_lag")]
+    max_lag: u16,
+    #[serde(default = "default_cap")]
+    max_forced_per_block: u16,
+    sequencers: Sequencers,
+    executor: Executor,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predecessor: Option<PredecessorTable>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sequencers {
+    keys: Vec<XOnlyPublicKey>,
+    #[serde(default = "default_threshold")]
+    threshold: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum Executor {
+    Opaque,
+    Ledger {
+        forced_cost_per_byte: u32,
+        fee_account: Hash32,
+        #[serde(default)]
+        accounts: Vec<LedgerAccount>,
+    },
+    Evm {
+        parameters: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LedgerAccount {
+    account: Hash32,
+    balance: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PredecessorTable {
+    rollup_id: RollupId,
+    last_height: BtcHeight,
+}
+
+/// Default of `sequencing_window`, in Bitcoin blocks.
+pub const DEFAULT_WINDOW: u16 = 36;
+/// Default of `max_lag`, in Bitcoin blocks.
+pub const DEFAULT_MAX_LAG: u16 = 18;
+/// Default of `max_forced_per_block`, in items.
+pub const DEFAULT_MAX_FORCED: u16 = 1000;
+
+fn default_window() -> u16 {
+    DEFAULT_WINDOW
+}
+fn default_lag() -> u16 {
+    DEFAULT_MAX_LAG
+}
+fn default_cap() -> u16 {
+    DEFAULT_MAX_FORCED
+}
+fn default_threshold() -> u8 {
+    1
+}
+
+impl Manifest {
+    /// Reads a manifest from TOML. Keys and accounts may stand in any order.
+    ///
+    /// # Errors
+    /// What is wrong with the text, or the first bound that does not hold.
+    pub fn from_toml(text: &str) -> Result<Self, TomlError> {
+        let document: Document = toml::from_str(text)?;
+        let mut keys = document.sequencers.keys;
+        keys.sort_unstable_by_key(XOnlyPublicKey::serialize);
+        let set = SequencerSet::new(keys, document.sequencers.threshold).map_err(ManifestError::Set)?;
+        Ok(Self::new(Fields {
+            name: document.name,
+            network: parse_magic(&document.network)?,
+            start: BlockRef { height: document.start_height, hash: document.start_hash },
+            sequencing_window: document.sequencing_window,
+            max_lag: document.max_lag,
+            max_forced_per_block: document.max_forced_per_block,
+            sequencers: set,
+            executor: document.executor.spec()?,
+            predecessor: document
+                .predecessor
+                .map(|PredecessorTable { rollup_id, last_height }| Predecessor { rollup_id, last_height }),
+        })?)
+    }
+
+    /// The manifest as TOML.
+    pub fn to_toml(&self) -> String {
+        let document = Document {
+            name: self.name.clone(),
+            network: show_magic(self.network),
+            start_height: self.start.height,
+            start_hash: self.start.hash,
+            sequencing_window: self.sequencing_window,
+            max_lag: self.max_lag,
+            max_forced_per_block: self.max_forced_per_block,
+            sequencers: Sequencers {
+                keys: self.sequencers.keys().to_vec(),
+                threshold: self.sequencers.threshold(),
+            },
+            executor: Executor::of_spec(&self.executor),
+            predecessor: self
+                .predecessor
+                .map(|Predecessor { rollup_id, last_height }| PredecessorTable { rollup_id, last_height }),
+        };
+        toml::to_string(&document).unwrap_or_else(|_| unreachable!("a manifest is plain data"))
+    }
+}
+
+impl Executor {
+    fn spec(self) -> Result<ExecutorSpec, TomlError> {
+        let (kind, parameters) = match self {
+            Executor::Opaque => (ExecutorKind::Opaque, Vec::new()),
+            Executor::Ledger { forced_cost_per_byte, fee_account, accounts } => {
+                let mut accounts: Vec<_> =
+                    accounts.into_iter().map(|LedgerAccount { account, balance }| (account.0, balance)).collect();
+                accounts.sort_unstable();
+                let parameters =
+                    ledger::Parameters { forced_cost_per_byte, fee_account: fee_account.0, accounts }.encode();
+                ledger::Parameters::decode(&parameters).ok_or(TomlError::Accounts)?;
+                (ExecutorKind::Ledger, parameters)
+            }
+            Executor::Evm { parameters } => {
+                (ExecutorKind::Evm, Vec::from_hex(&parameters).map_err(|_| TomlError::Parameters)?)
+            }
+        };
+        Ok(ExecutorSpec { kind, parameters })
+    }
+
+    fn of_spec(spec: &ExecutorSpec) -> Self {
+        match (spec.kind, ledger::Parameters::decode(&spec.parameters)) {
+            (ExecutorKind::Ledger, Some(parameters)) => Executor::Ledger {
+                forced_cost_per_byte: parameters.forced_cost_per_byte,
+                fee_account: Hash32(parameters.fee_account),
+                accounts: parameters
+                    .accounts
+                    .into_iter()
+                    .map(|(account, balance)| LedgerAccount { account: Hash32(account), balance })
+                    .collect(),
+            },
+            (ExecutorKind::Opaque, _) => Executor::Opaque,
+            // A ledger with malformed parameters cannot be run; its bytes are still shown.
+            (ExecutorKind::Ledger | ExecutorKind::Evm, _) => {
+                Executor::Evm { parameters: spec.parameters.to_lower_hex_string() }
+            }
+        }
+    }
+}
+
+/// The network that a magic belongs to, if it is one of the four that Sortie names.
+pub fn network_of(magic: Magic) -> Option<Network> {
+    [Network::Bitcoin, Network::Signet, Network::Testnet4, Network::Regtest]
+        .into_iter()
+        .find(|network| network.magic() == magic)
+}
+
+fn parse_magic(text: &str) -> Result<Magic, TomlError> {
+    let by_name = text.parse::<Network>().ok().map(|network| network.magic());
+    let magic = by_name.or_else(|| <[u8; 4]>::from_hex(text).ok().map(Magic::from_bytes));
+    magic.ok_or_else(|| TomlError::Network(text.into()))
+}
+
+fn show_magic(magic: Magic) -> String {
+    match network_of(magic) {
+        Some(network) => network.to_string(),
+        None => magic.to_bytes().to_lower_hex_string(),
+    }
+}
