@@ -13,3 +13,12 @@ pub mod manifest;
 pub mod merkle;
 pub mod primitives;
 pub mod queue;
+
+#[cfg(feature = "node")]
+pub mod chain;
+#[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "wallet")]
+pub mod publish;
+#[cfg(feature = "wallet")]
+pub mod wallet;

@@ -1,0 +1,196 @@
+//! Bitcoin Core's mempool: testing, sending, looking up; and what its answers mean.
+//!
+//! Guarantees that each transaction of a package gets a verdict of its own, and that a transaction
+//! the node has already counts as accepted.
+
+use super::rpc::{malformed, number, text};
+use super::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::hex::FromHex;
+use bitcoin::{Amount, Denomination, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Wtxid};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const ALREADY_IN_UTXO_SET: i32 = -27;
+const REJECTED: [i32; 2] = [-25, -26];
+
+impl Mempool for RpcNode {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        const METHOD: &str = "getmempoolinfo";
+        let info: Value = self.call(METHOD, &[])?;
+        let floor = rate(&info, "mempoolminfee", METHOD)?.max(rate(&info, "minrelaytxfee", METHOD)?);
+        Ok(RelayFacts { version: self.version(), floor, packages: self.version() >= 280_000 })
+    }
+
+    fn test_accept(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        const METHOD: &str = "testmempoolaccept";
+        let hex: Vec<String> = package.iter().map(serialize_hex).collect();
+        let answers: Vec<Value> = self.call(METHOD, &[json!(hex), btc_per_kvb(max_fee_rate)])?;
+        if answers.len() != package.len() {
+            return Err(malformed(METHOD, "another number of answers than questions"));
+        }
+        let verdict =
+            |(tx, answer): (&Transaction, &Value)| Verdict { txid: tx.compute_txid(), answer: judge_test(answer) };
+        Ok(package.iter().zip(&answers).map(verdict).collect())
+    }
+
+    fn submit(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        let limits = [btc_per_kvb(max_fee_rate), json!("0.00000000")];
+        let one_by_one = package.len() < 2 || self.version() < 280_000;
+        if one_by_one {
+            return package.iter().map(|tx| self.submit_one(tx, &limits)).collect();
+        }
+        const METHOD: &str = "submitpackage";
+        let hex: Vec<String> = package.iter().map(serialize_hex).collect();
+        let [rate, burn] = limits;
+        match self.call::<Value>(METHOD, &[json!(hex), rate, burn]) {
+            Ok(answer) => read_package(package, &answer),
+            Err(ChainError::Rpc { code, message, .. }) if REJECTED.contains(&code) => {
+                let refused = |tx: &Transaction| Verdict { txid: tx.compute_txid(), answer: judge_words(&message) };
+                Ok(package.iter().map(refused).collect())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        const METHOD: &str = "getmempoolentry";
+        let entry: Value = match self.call(METHOD, &[json!(txid)]) {
+            Ok(entry) => entry,
+            Err(ChainError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let fees = entry.get("fees").ok_or_else(|| malformed(METHOD, "no fees"))?;
+        Ok(Some(MempoolEntry { vsize: number(&entry, "vsize", METHOD)?.into(), fee: amount(fees, "base", METHOD)? }))
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        const METHOD: &str = "getrawtransaction";
+        match self.call::<String>(METHOD, &[json!(txid)]) {
+            Ok(hex) => deserialize_hex(&hex).map(Some).map_err(|error| malformed(METHOD, error)),
+            Err(ChainError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        const METHOD: &str = "gettxout";
+        let found: Option<Value> = self.call(METHOD, &[json!(outpoint.txid), json!(outpoint.vout), json!(true)])?;
+        let Some(found) = found else { return Ok(None) };
+        let script = found.get("scriptPubKey").ok_or_else(|| malformed(METHOD, "no script"))?;
+        let script = Vec::<u8>::from_hex(text(script, "hex", METHOD)?).map_err(|error| malformed(METHOD, error))?;
+        let output = TxOut { value: amount(&found, "value", METHOD)?, script_pubkey: ScriptBuf::from_bytes(script) };
+        Ok(Some((output, number(&found, "confirmations", METHOD)?)))
+    }
+
+    fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
+        const METHOD: &str = "estimatesmartfee";
+        let answer: Value = self.call(METHOD, &[json!(target_blocks)])?;
+        match answer.get("feerate") {
+            Some(_) => rate(&answer, "feerate", METHOD).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl RpcNode {
+    fn submit_one(&self, tx: &Transaction, limits: &[Value; 2]) -> Result<Verdict, ChainError> {
+        let [rate, burn] = limits.clone();
+        let sent: Result<Txid, ChainError> = self.call("sendrawtransaction", &[json!(serialize_hex(tx)), rate, burn]);
+        let answer = match sent {
+            Ok(_) => Answer::Accepted,
+            Err(ChainError::Rpc { code: ALREADY_IN_UTXO_SET, .. }) => Answer::Known,
+            Err(ChainError::Rpc { code, message, .. }) if REJECTED.contains(&code) => judge_words(&message),
+            Err(error) => return Err(error),
+        };
+        Ok(Verdict { txid: tx.compute_txid(), answer })
+    }
+}
+
+/// One object of `testmempoolaccept`'s answer.
+fn judge_test(answer: &Value) -> Answer {
+    if answer.get("allowed").and_then(Value::as_bool) == Some(true) {
+        return Answer::Accepted;
+    }
+    let word = |key| answer.get(key).and_then(Value::as_str);
+    match word("reject-reason").or_else(|| word("package-error")) {
+        Some(reason) => match (judge_words(reason), word("reject-details")) {
+            (Answer::Refused(_), Some(details)) => Answer::Refused(details.to_owned()),
+            (answer, _) => answer,
+        },
+        // A transaction that was not looked at because another one of the package failed.
+        None => Answer::Refused("not judged, because another transaction was refused".into()),
+    }
+}
+
+/// A refusal, unless its words say that the node has the transaction.
+fn judge_words(reason: &str) -> Answer {
+    const KNOWN: [&str; 4] = ["txn-already-in-mempool", "txn-already-known", "already in utxo set", "already in block"];
+    let known = KNOWN.iter().any(|words| reason.contains(words));
+    if known { Answer::Known } else { Answer::Refused(reason.to_owned()) }
+}
+
+/// Reads every transaction's own result; the package's message stands in where there is none.
+fn read_package(package: &[Transaction], answer: &Value) -> Result<Vec<Verdict>, ChainError> {
+    const METHOD: &str = "submitpackage";
+    let message = text(answer, "package_msg", METHOD)?;
+    let results = answer.get("tx-results").and_then(Value::as_object);
+    let results: BTreeMap<&str, &Value> =
+        results.into_iter().flatten().map(|(wtxid, result)| (wtxid.as_str(), result)).collect();
+    let verdict = |tx: &Transaction| {
+        let wtxid: Wtxid = tx.compute_wtxid();
+        let answer = match results.get(wtxid.to_string().as_str()) {
+            Some(result) => match result.get("error").and_then(Value::as_str) {
+                Some(error) => judge_words(error),
+                None => Answer::Accepted,
+            },
+            None if message == "success" => Answer::Accepted,
+            None => judge_words(message),
+        };
+        Verdict { txid: tx.compute_txid(), answer }
+    };
+    Ok(package.iter().map(verdict).collect())
+}
+
+/// An amount that JSON carries as a number of bitcoins.
+fn amount(value: &Value, key: &str, method: &str) -> Result<Amount, ChainError> {
+    let found = value.get(key).and_then(Value::as_f64);
+    let found = found.ok_or_else(|| malformed(method, format_args!("no amount under {key}")))?;
+    Amount::from_btc(found).map_err(|error| malformed(method, error))
+}
+
+/// A rate that JSON carries in BTC/kvB, rounded up to a whole sat/kwu.
+fn rate(value: &Value, key: &str, method: &str) -> Result<FeeRate, ChainError> {
+    let per_kvb = amount(value, key, method)?.to_sat();
+    Ok(FeeRate::from_sat_per_kwu(per_kvb.div_ceil(4)))
+}
+
+/// A limit for Bitcoin Core, which counts in BTC/kvB and takes text for an exact number.
+fn btc_per_kvb(rate: FeeRate) -> Value {
+    let per_kvb = Amount::from_sat(rate.to_sat_per_kwu().saturating_mul(4));
+    json!(per_kvb.to_string_in(Denomination::Bitcoin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_exact_and_round_up() {
+        let answer = json!({ "floor": 0.00000100, "odd": 0.00001001 });
+        assert_eq!(rate(&answer, "floor", "m").ok(), Some(FeeRate::from_sat_per_kwu(25)));
+        assert_eq!(rate(&answer, "odd", "m").ok(), Some(FeeRate::from_sat_per_kwu(251)));
+        assert!(rate(&answer, "absent", "m").is_err());
+        assert_eq!(btc_per_kvb(FeeRate::from_sat_per_kwu(25)), json!("0.000001"));
+    }
+
+    #[test]
+    fn what_the_node_has_already_is_success() {
+        for words in ["txn-already-in-mempool", "txn-already-known", "Transaction outputs already in utxo set"] {
+            assert_eq!(judge_words(words), Answer::Known, "{words}");
+        }
+        assert!(!judge_words("txn-mempool-conflict").is_ok());
+        assert_eq!(judge_test(&json!({ "allowed": false, "reject-reason": "txn-already-in-mempool" })), Answer::Known);
+        assert!(!judge_test(&json!({ "txid": "not judged" })).is_ok());
+    }
+}

@@ -1,0 +1,206 @@
+//! Bitcoin as the rest of Sortie sees it: two traits and the errors a Bitcoin node can give.
+//!
+//! Guarantees that every failure says what went wrong, where, and how to mend it, and never carries a
+//! password or a cookie. Trusts the node for the chain it shows; what a block *means* is decided
+//! elsewhere, from its raw bytes.
+
+mod mempool;
+mod rpc;
+
+pub use rpc::{Credentials, NodeInfo, RpcNode};
+
+use crate::primitives::{BlockRef, BtcHeight};
+use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Where blocks come from: what scanning and following need.
+pub trait BlockSource {
+    /// The best block.
+    fn tip(&self) -> Result<BlockRef, ChainError>;
+
+    /// The hash of the best chain's block at `height`; `None` above the tip.
+    fn block_hash(&self, height: BtcHeight) -> Result<Option<BlockHash>, ChainError>;
+
+    /// A block's header, on any branch.
+    fn header(&self, hash: &BlockHash) -> Result<bitcoin::block::Header, ChainError>;
+
+    /// A block's consensus serialisation, on any branch.
+    ///
+    /// # Errors
+    /// [`ChainError::Pruned`] if the node deleted it, [`ChainError::NotFound`] if it never had it.
+    fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError>;
+
+    /// Returns the tip as soon as it is not `current`, or the unchanged tip after `timeout`.
+    fn wait_for_tip(&self, current: &BlockHash, timeout: Duration) -> Result<BlockRef, ChainError>;
+}
+
+/// Where transactions go: what the wallet and the publisher need of a node.
+pub trait Mempool {
+    /// The node's policy, as far as it decides how transactions are built.
+    fn relay(&self) -> Result<RelayFacts, ChainError>;
+
+    /// Asks whether `package` (parents before children) would be accepted; nothing leaves the node.
+    ///
+    /// `max_fee_rate` is the highest rate any one of the transactions may pay.
+    fn test_accept(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError>;
+
+    /// Broadcasts one transaction, or several as a package (parents before the one child).
+    ///
+    /// The answer has one verdict for each transaction, in order. No output may burn coins.
+    fn submit(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError>;
+
+    /// Whether the transaction is in the mempool now, and what it pays there.
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError>;
+
+    /// A transaction of the mempool (or of the chain, if the node keeps a transaction index).
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError>;
+
+    /// An unspent output, the mempool's included, with its confirmations (0 in the mempool).
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError>;
+
+    /// The node's estimate for confirmation within `target_blocks`; `None` without enough data.
+    fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError>;
+}
+
+/// What a node relays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayFacts {
+    /// Bitcoin Core's version number, such as 310000.
+    pub version: u32,
+    /// The lowest rate that enters the mempool now, rounded up.
+    pub floor: FeeRate,
+    /// Whether a parent below its peers' floor travels with its child (Core 28 and later).
+    pub packages: bool,
+}
+
+/// A mempool entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MempoolEntry {
+    /// Virtual size, in vbytes.
+    pub vsize: u64,
+    /// The transaction's own fee.
+    pub fee: Amount,
+}
+
+/// The node's answer about one transaction of a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which transaction.
+    pub txid: Txid,
+    /// What the node said.
+    pub answer: Answer,
+}
+
+/// Accepted, known already, or refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Accepted.
+    Accepted,
+    /// In the mempool or in the chain before we asked: as good as accepted.
+    Known,
+    /// Refused, with the node's words.
+    Refused(String),
+}
+
+impl Answer {
+    /// Whether the node has the transaction, or would take it.
+    pub fn is_ok(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+/// Why a node could not answer.
+#[derive(Debug, Error)]
+pub enum ChainError {
+    /// Nobody listens there, or the connection broke or ran out of time.
+    #[error("cannot reach bitcoind at {url}: {reason}; start it or set --bitcoin-url")]
+    Unreachable {
+        /// Address without credentials.
+        url: String,
+        /// The transport's words.
+        reason: String,
+    },
+    /// The URL is not one this client can use.
+    #[error("the Bitcoin node's URL is not usable: {reason}; it looks like http://127.0.0.1:8332")]
+    Url {
+        /// What is wrong with it. Never the URL itself: it may hold a password.
+        reason: &'static str,
+    },
+    /// The node is loading its block index.
+    #[error("bitcoind at {url} is still starting ({message}); try again in a moment")]
+    WarmingUp {
+        /// Address without credentials.
+        url: String,
+        /// What it is doing.
+        message: String,
+    },
+    /// The node's work queue is full.
+    #[error("bitcoind at {url} is busy; try again, or raise -rpcworkqueue")]
+    Busy {
+        /// Address without credentials.
+        url: String,
+    },
+    /// Wrong or missing credentials.
+    #[error("bitcoind at {url} refused our credentials; set the cookie file or --bitcoin-user and its password")]
+    Auth {
+        /// Address without credentials.
+        url: String,
+    },
+    /// The cookie file cannot be read.
+    #[error(
+        "cannot read bitcoind's cookie file {path}: {reason}; is bitcoind running, and is this its data directory?"
+    )]
+    Cookie {
+        /// The file.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// The node is on another network.
+    #[error("bitcoind is on {got}, but {expected} is wanted; set --network or point --bitcoin-url at another node")]
+    WrongNetwork {
+        /// What we were told to use.
+        expected: Network,
+        /// What the node runs.
+        got: String,
+    },
+    /// The node deleted this block.
+    #[error(
+        "block {height} is pruned on this node (it keeps blocks from {first_available}); use a node that has it, or raise -prune and reindex"
+    )]
+    Pruned {
+        /// The block asked for.
+        height: BtcHeight,
+        /// Lowest height whose block is on disk.
+        first_available: BtcHeight,
+    },
+    /// The node does not know it.
+    #[error("the node does not know {0}")]
+    NotFound(String),
+    /// Any other error that the node returned.
+    #[error("bitcoind refused {method}: {message} (code {code})")]
+    Rpc {
+        /// RPC method.
+        method: String,
+        /// Bitcoin Core's error code.
+        code: i32,
+        /// Bitcoin Core's message.
+        message: String,
+    },
+    /// The answer is not what this method answers.
+    #[error("bitcoind answered {method} with something unexpected: {reason}")]
+    Malformed {
+        /// RPC method.
+        method: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+impl ChainError {
+    /// Whether the same question may be answered later without anybody mending anything.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::WarmingUp { .. } | Self::Busy { .. } | Self::Cookie { .. })
+    }
+}

@@ -1,0 +1,455 @@
+//! [`RpcNode`]: a Bitcoin Core node over JSON-RPC.
+//!
+//! Each call has its own connection and its own time limit, so a long poll never holds up another
+//! call. A refused cookie is read again once, because bitcoind makes a new one each time it starts.
+
+use super::{BlockSource, ChainError};
+use crate::primitives::{BlockRef, BtcHeight};
+use bitcoin::consensus::encode::deserialize_hex;
+use bitcoin::constants::genesis_block;
+use bitcoin::hex::FromHex;
+use bitcoin::{BlockHash, Network, ScriptBuf};
+use bitcoincore_rpc::RpcApi;
+use bitcoincore_rpc::jsonrpc::{self, minreq, minreq_http};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Time limit of an ordinary call.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// How much longer than the poll itself we wait for its answer.
+const POLL_MARGIN: Duration = Duration::from_secs(15);
+/// Interval of the fallback where the node has no race-free long poll.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Time limit of a search through the whole UTXO set.
+const UTXO_SCAN_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
+
+const NOT_FOUND: i32 = -5;
+const OUT_OF_RANGE: i32 = -8;
+const WARMING_UP: i32 = -28;
+
+/// How to identify ourselves to bitcoind. `Debug` shows no secret.
+#[derive(Clone)]
+pub enum Credentials {
+    /// The cookie file in bitcoind's data directory.
+    Cookie(PathBuf),
+    /// `rpcuser` and `rpcpassword`, or an `rpcauth` pair.
+    UserPassword {
+        /// User name.
+        user: String,
+        /// Password.
+        password: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cookie(path) => write!(f, "Cookie({})", path.display()),
+            Self::UserPassword { user, .. } => write!(f, "UserPassword({user}, [redacted])"),
+        }
+    }
+}
+
+impl Credentials {
+    /// `user:password`.
+    fn read(&self) -> Result<String, ChainError> {
+        match self {
+            Self::UserPassword { user, password } => Ok(format!("{user}:{password}")),
+            Self::Cookie(path) => read_cookie(path),
+        }
+    }
+}
+
+fn read_cookie(path: &Path) -> Result<String, ChainError> {
+    let fail = |reason: String| ChainError::Cookie { path: path.display().to_string(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let line = text.lines().next().unwrap_or_default();
+    if !line.contains(':') {
+        return Err(fail("it does not hold user:password".into()));
+    }
+    Ok(line.to_owned())
+}
+
+/// What `getblockchaininfo` and `getnetworkinfo` say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Network, by Bitcoin Core's name for it: main, test, testnet4, signet, regtest.
+    pub chain: String,
+    /// Best block.
+    pub tip: BlockRef,
+    /// Best header's height: above the tip while the node catches up.
+    pub headers: BtcHeight,
+    /// Whether the node is in its initial block download.
+    pub initial_download: bool,
+    /// Lowest height whose block is on disk, if the node prunes.
+    pub prune_height: Option<BtcHeight>,
+    /// Bitcoin Core's version number, such as 310000.
+    pub version: u32,
+}
+
+/// A connection to one Bitcoin Core node on one network.
+pub struct RpcNode {
+    url: String,
+    credentials: Credentials,
+    /// `user:password` as read last.
+    secret: Mutex<String>,
+    network: Network,
+    version: u32,
+}
+
+impl fmt::Debug for RpcNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcNode")
+            .field("url", &self.url)
+            .field("credentials", &self.credentials)
+            .field("network", &self.network)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RpcNode {
+    /// Connects, and checks that the node is on `network`.
+    ///
+    /// # Errors
+    /// [`ChainError::WrongNetwork`] if it is not; any other error means that it could not be asked.
+    pub fn connect(url: &str, credentials: Credentials, network: Network) -> Result<Self, ChainError> {
+        if url.contains('@') {
+            return Err(ChainError::Url {
+                reason: "it holds credentials; pass the user and the password on their own",
+            });
+        }
+        if url.starts_with("https://") {
+            return Err(ChainError::Url { reason: "bitcoind does not speak TLS; use http://" });
+        }
+        let url = match url.split_once("://") {
+            None => format!("http://{url}"),
+            Some(("http", _)) => url.to_owned(),
+            Some(_) => return Err(ChainError::Url { reason: "its scheme is not http" }),
+        };
+        let secret = Mutex::new(credentials.read()?);
+        let mut node = Self { url, credentials, secret, network, version: 0 };
+        let chain: Value = node.call("getblockchaininfo", &[])?;
+        let chain = text(&chain, "chain", "getblockchaininfo")?;
+        if Network::from_core_arg(chain) != Ok(network) {
+            return Err(ChainError::WrongNetwork { expected: network, got: chain.to_owned() });
+        }
+        let genesis: BlockHash = node.call("getblockhash", &[json!(0)])?;
+        if genesis != genesis_block(network).block_hash() {
+            return Err(ChainError::WrongNetwork {
+                expected: network,
+                got: format!("a chain whose genesis is {genesis}"),
+            });
+        }
+        let info: Value = node.call("getnetworkinfo", &[])?;
+        node.version = number(&info, "version", "getnetworkinfo")?;
+        Ok(node)
+    }
+
+    /// The network that was checked on connecting.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// Bitcoin Core's version number, such as 310000.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Address without credentials.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Facts about the node and its chain.
+    pub fn info(&self) -> Result<NodeInfo, ChainError> {
+        const METHOD: &str = "getblockchaininfo";
+        let info: Value = self.call(METHOD, &[])?;
+        let pruned = info.get("pruned").and_then(Value::as_bool).unwrap_or(false);
+        Ok(NodeInfo {
+            chain: text(&info, "chain", METHOD)?.to_owned(),
+            tip: BlockRef {
+                height: number(&info, "blocks", METHOD)?,
+                hash: parse(text(&info, "bestblockhash", METHOD)?, METHOD)?,
+            },
+            headers: number(&info, "headers", METHOD)?,
+            initial_download: info.get("initialblockdownload").and_then(Value::as_bool).unwrap_or(false),
+            prune_height: match pruned {
+                true => Some(number(&info, "pruneheight", METHOD).unwrap_or(0)),
+                false => None,
+            },
+            version: self.version,
+        })
+    }
+
+    /// Calls any method, within the ordinary time limit.
+    pub fn call<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T, ChainError> {
+        self.call_within(CALL_LIMIT, method, params)
+    }
+
+    /// Scripts and heights of all unspent outputs that pay `descriptors` (each with its last index).
+    ///
+    /// Reads the whole UTXO set: minutes on mainnet.
+    pub fn scan_utxo_set(&self, descriptors: &[(String, u32)]) -> Result<Vec<(ScriptBuf, BtcHeight)>, ChainError> {
+        const METHOD: &str = "scantxoutset";
+        let objects: Vec<Value> =
+            descriptors.iter().map(|(descriptor, range)| json!({ "desc": descriptor, "range": range })).collect();
+        let found: Value = self.call_within(UTXO_SCAN_LIMIT, METHOD, &[json!("start"), json!(objects)])?;
+        let unspents = found.get("unspents").and_then(Value::as_array);
+        unspents
+            .ok_or_else(|| malformed(METHOD, "no unspents"))?
+            .iter()
+            .map(|coin| {
+                let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", METHOD)?)
+                    .map_err(|error| malformed(METHOD, error))?;
+                Ok((ScriptBuf::from_bytes(script), number(coin, "height", METHOD)?))
+            })
+            .collect()
+    }
+
+    /// How many transactions the mempool holds.
+    pub fn mempool_size(&self) -> Result<u32, ChainError> {
+        let info: Value = self.call("getmempoolinfo", &[])?;
+        number(&info, "size", "getmempoolinfo")
+    }
+
+    fn call_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        method: &str,
+        params: &[Value],
+    ) -> Result<T, ChainError> {
+        let value = self.request(limit, method, params).map_err(|e| self.explain(method, e))?;
+        serde_json::from_value(value).map_err(|error| malformed(method, error))
+    }
+
+    /// One request; a refused cookie is read again once.
+    fn request(&self, limit: Duration, method: &str, params: &[Value]) -> Result<Value, jsonrpc::Error> {
+        let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let answer = self.request_as(&secret, limit, method, params);
+        match answer {
+            Err(error) if is_unauthorised(&error) => match self.credentials.read() {
+                Ok(fresh) if fresh != secret => {
+                    *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+                    self.request_as(&fresh, limit, method, params)
+                }
+                _ => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    fn request_as(
+        &self,
+        secret: &str,
+        limit: Duration,
+        method: &str,
+        params: &[Value],
+    ) -> Result<Value, jsonrpc::Error> {
+        let transport =
+            minreq_http::MinreqHttpTransport::builder().url(&self.url)?.timeout(limit).cookie_auth(secret).build();
+        let params = serde_json::value::to_raw_value(params)?;
+        jsonrpc::Client::with_transport(transport).call(method, Some(&params))
+    }
+
+    /// Turns the client's errors into ours.
+    pub(crate) fn explain(&self, method: &str, error: jsonrpc::Error) -> ChainError {
+        let url = self.url.clone();
+        match error {
+            jsonrpc::Error::Rpc(error) => match error.code {
+                WARMING_UP => ChainError::WarmingUp { url, message: error.message },
+                NOT_FOUND => ChainError::NotFound(format!("it: {} ({method})", error.message)),
+                code => ChainError::Rpc { method: method.into(), code, message: error.message },
+            },
+            jsonrpc::Error::Transport(error) => match error.downcast_ref() {
+                Some(minreq_http::Error::Http(http)) => match http.status_code {
+                    401 => ChainError::Auth { url },
+                    503 => ChainError::Busy { url },
+                    code => ChainError::Rpc {
+                        method: method.into(),
+                        code,
+                        message: "an HTTP status instead of an answer".into(),
+                    },
+                },
+                Some(minreq_http::Error::Minreq(minreq::Error::IoError(io))) => {
+                    ChainError::Unreachable { url, reason: plain(io) }
+                }
+                Some(minreq_http::Error::Minreq(error)) => ChainError::Unreachable { url, reason: error.to_string() },
+                _ => ChainError::Unreachable { url, reason: error.to_string() },
+            },
+            other => malformed(method, other),
+        }
+    }
+
+    /// As [`RpcNode::explain`], for the client type that BDK uses.
+    #[cfg(feature = "wallet")]
+    pub(crate) fn explain_call(&self, method: &str, error: bitcoincore_rpc::Error) -> ChainError {
+        match error {
+            bitcoincore_rpc::Error::JsonRpc(error) => self.explain(method, error),
+            other => malformed(method, other),
+        }
+    }
+
+    /// Names the height of a block that is no longer on disk.
+    fn explain_block(&self, hash: &BlockHash, error: ChainError) -> ChainError {
+        match error {
+            ChainError::NotFound(_) => ChainError::NotFound(format!("block {hash}")),
+            ChainError::Rpc { ref message, .. } if message.contains("pruned") => {
+                let Ok(header) = self.call::<Value>("getblockheader", &[json!(hash)]) else {
+                    return error;
+                };
+                let (Ok(height), Ok(info)) = (number(&header, "height", "getblockheader"), self.info()) else {
+                    return error;
+                };
+                let first_available = info.prune_height.unwrap_or(0);
+                ChainError::Pruned { height, first_available }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Lets BDK's emitter use this connection, with its time limits and its cookie handling.
+impl RpcApi for RpcNode {
+    fn call<T: for<'a> serde::de::Deserialize<'a>>(
+        &self,
+        method: &str,
+        params: &[Value],
+    ) -> bitcoincore_rpc::Result<T> {
+        let value = self.request(CALL_LIMIT, method, params)?;
+        Ok(serde_json::from_value(value)?)
+    }
+}
+
+impl BlockSource for RpcNode {
+    fn tip(&self) -> Result<BlockRef, ChainError> {
+        self.info().map(|info| info.tip)
+    }
+
+    fn block_hash(&self, height: BtcHeight) -> Result<Option<BlockHash>, ChainError> {
+        match self.call("getblockhash", &[json!(height)]) {
+            Ok(hash) => Ok(Some(hash)),
+            Err(ChainError::Rpc { code: OUT_OF_RANGE, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn header(&self, hash: &BlockHash) -> Result<bitcoin::block::Header, ChainError> {
+        const METHOD: &str = "getblockheader";
+        let hex: String =
+            self.call(METHOD, &[json!(hash), json!(false)]).map_err(|error| self.explain_block(hash, error))?;
+        deserialize_hex(&hex).map_err(|error| malformed(METHOD, error))
+    }
+
+    fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError> {
+        const METHOD: &str = "getblock";
+        let hex: String =
+            self.call(METHOD, &[json!(hash), json!(0)]).map_err(|error| self.explain_block(hash, error))?;
+        Vec::from_hex(&hex).map_err(|error| malformed(METHOD, error))
+    }
+
+    fn wait_for_tip(&self, current: &BlockHash, timeout: Duration) -> Result<BlockRef, ChainError> {
+        const METHOD: &str = "waitfornewblock";
+        // Since Core 30 the node compares with the block we know: nothing is missed in between.
+        if self.version >= 300_000 && timeout >= Duration::from_millis(1) {
+            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let params = [json!(millis), json!(current)];
+            let found: Value = self.call_within(timeout + POLL_MARGIN, METHOD, &params)?;
+            return Ok(BlockRef {
+                height: number(&found, "height", METHOD)?,
+                hash: parse(text(&found, "hash", METHOD)?, METHOD)?,
+            });
+        }
+        let deadline = Instant::now() + timeout;
+        loop {
+            let tip = self.tip()?;
+            if tip.hash != *current || Instant::now() >= deadline {
+                return Ok(tip);
+            }
+            sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+}
+
+fn is_unauthorised(error: &jsonrpc::Error) -> bool {
+    let jsonrpc::Error::Transport(error) = error else { return false };
+    matches!(error.downcast_ref(), Some(minreq_http::Error::Http(http)) if http.status_code == 401)
+}
+
+/// An I/O error without the operating system's number.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "timed out".into(),
+        _ => error.to_string(),
+    }
+}
+
+pub(super) fn malformed(method: &str, reason: impl fmt::Display) -> ChainError {
+    ChainError::Malformed { method: method.into(), reason: reason.to_string() }
+}
+
+pub(super) fn text<'a>(value: &'a Value, key: &str, method: &str) -> Result<&'a str, ChainError> {
+    let found = value.get(key).and_then(Value::as_str);
+    found.ok_or_else(|| malformed(method, format_args!("no text under {key}")))
+}
+
+pub(super) fn number(value: &Value, key: &str, method: &str) -> Result<u32, ChainError> {
+    let found = value.get(key).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+    found.ok_or_else(|| malformed(method, format_args!("no number under {key}")))
+}
+
+fn parse<T: std::str::FromStr<Err: fmt::Display>>(text: &str, method: &str) -> Result<T, ChainError> {
+    text.parse().map_err(|error| malformed(method, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let password = Credentials::UserPassword { user: "u".into(), password: "hunter2".into() };
+        assert!(!format!("{password:?}").contains("hunter2"));
+        let node = RpcNode {
+            url: "http://127.0.0.1:1".into(),
+            credentials: password,
+            secret: Mutex::new("u:hunter2".into()),
+            network: Network::Regtest,
+            version: 0,
+        };
+        assert!(!format!("{node:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn credentials_in_the_url_are_refused_without_repeating_them() {
+        let login = Credentials::UserPassword { user: "u".into(), password: "p".into() };
+        let error = RpcNode::connect("http://u:hunter2@127.0.0.1:1", login, Network::Regtest);
+        let error = error.expect_err("credentials belong elsewhere");
+        assert!(matches!(error, ChainError::Url { .. }));
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn nobody_listening_is_temporary_and_says_where() {
+        let login = Credentials::UserPassword { user: "u".into(), password: "p".into() };
+        let error = RpcNode::connect("127.0.0.1:1", login, Network::Regtest).expect_err("no node");
+        assert!(error.is_temporary());
+        assert_eq!(
+            error.to_string(),
+            "cannot reach bitcoind at http://127.0.0.1:1: connection refused; start it or set --bitcoin-url"
+        );
+    }
+
+    #[test]
+    fn a_missing_cookie_names_the_file() {
+        let cookie = Credentials::Cookie("/nonexistent/.cookie".into());
+        let error = RpcNode::connect("127.0.0.1:1", cookie, Network::Regtest).expect_err("none");
+        assert!(matches!(&error, ChainError::Cookie { path, .. } if path == "/nonexistent/.cookie"));
+    }
+}

@@ -1,0 +1,386 @@
+//! The follower: derives and executes a rollup's chain from Bitcoin alone.
+//!
+//! Guarantees that after [`Node::sync`] queue, L2 chain and state are those of the Bitcoin chain that the
+//! source shows, whatever was shown before; that a block which is missing or unreadable stops it in
+//! front of that block; and that each step is on disk, whole, before the next. Trusts its source for
+//! which chain has the most work. Imports no sequencer.
+
+mod store;
+
+pub use store::{DerivedBlock, Fate, QueuedItem, Store};
+
+use crate::chain::{BlockSource, ChainError};
+use crate::derive::{Derivation, Judged, MEDIAN_TIME_SPAN, NotChild, Step};
+use crate::envelope::{BadBlock, scan_block};
+use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
+use crate::l2::{L2Block, Origin};
+use crate::manifest::{Manifest, network_of};
+use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
+use bitcoin::{BlockHash, Network};
+use std::path::Path;
+
+/// Steps that can be taken back, at least: deeper reorganisations need a rebuild.
+pub const MIN_UNDO_BLOCKS: u32 = 144;
+
+/// How deep a manifest's start block must lie before a rollup is followed (regtest excepted).
+pub const MIN_START_DEPTH: u32 = 100;
+
+/// Why the follower cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Bitcoin cannot be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The file cannot be read or written.
+    #[error("the node's database: {0}")]
+    Store(#[from] rusqlite::Error),
+    /// The file holds something that this code did not write.
+    #[error("the node's database is damaged ({0}); run `sortie follow --rebuild`")]
+    Corrupt(&'static str),
+    /// The file was made by another version.
+    #[error("the node's database has schema version {0}, which this sortie does not know; run `sortie follow --rebuild`")]
+    Schema(i64),
+    /// The file belongs to another rollup.
+    #[error("the node's database is of rollup {found}, the manifest's is {expected}; use another --data-dir")]
+    OtherRollup {
+        /// The manifest's id.
+        expected: RollupId,
+        /// The file's id.
+        found: RollupId,
+    },
+    /// A block's bytes do not match its header: wait for a source that has it.
+    #[error("{0}; the source served a damaged block, nothing of it was used")]
+    BadBlock(#[from] BadBlock),
+    /// The source answered with another block than the one asked for.
+    #[error("asked for Bitcoin block {expected}, got {got}")]
+    OtherBlock {
+        /// What was asked for.
+        expected: BlockHash,
+        /// What came.
+        got: BlockHash,
+    },
+    /// The source's chain changed while a block was fetched: try again.
+    #[error(transparent)]
+    NotChild(#[from] NotChild),
+    /// The manifest's start is not there.
+    #[error("the manifest's start block {0} is not on the best chain of this Bitcoin node; check --network and the manifest")]
+    StartNotOnChain(BlockRef),
+    /// The manifest's start may still be reorganised away.
+    #[error("the manifest's start block is {depth} deep, must be {MIN_START_DEPTH} deep or more; wait, or choose an earlier start")]
+    StartTooShallow {
+        /// Its confirmations.
+        depth: u32,
+    },
+    /// More blocks were reorganised away than can be taken back.
+    #[error("Bitcoin reorganised deeper than {kept} blocks, below height {height}; run `sortie follow --rebuild`")]
+    ReorgTooDeep {
+        /// The height that cannot be taken back.
+        height: BtcHeight,
+        /// Steps that are kept.
+        kept: u32,
+    },
+    /// The manifest's executor cannot be run.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+}
+
+impl NodeError {
+    /// Whether the same call may succeed later without anybody mending anything.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            NodeError::Chain(error) => error.is_temporary(),
+            NodeError::BadBlock(_) | NodeError::OtherBlock { .. } | NodeError::NotChild(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// One thing that [`Node::sync`] did.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A Bitcoin block was applied.
+    Applied(Applied),
+    /// A Bitcoin block left the best chain and was taken back.
+    Reverted(BlockRef),
+}
+
+/// What applying a Bitcoin block did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The Bitcoin block.
+    pub block: BlockRef,
+    /// Items that joined the queue.
+    pub queued: Vec<QueuedItem>,
+    /// Verdicts on batches and handovers.
+    pub judged: Vec<Judged>,
+    /// L2 blocks that were derived and executed.
+    pub blocks: Vec<ExecutedBlock>,
+}
+
+/// A derived block with what its transactions did.
+#[derive(Clone, Debug)]
+pub struct ExecutedBlock {
+    /// The block.
+    pub block: L2Block,
+    /// Commitment to the state after it.
+    pub state_root: Hash32,
+    /// Outcomes of its forced section, in order.
+    pub forced: Vec<Outcome>,
+    /// Outcomes of its own transactions, in order.
+    pub own: Vec<Outcome>,
+}
+
+/// The heads of a followed chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// The last Bitcoin block applied.
+    pub bitcoin: BlockRef,
+    /// The derived head.
+    pub safe: DerivedBlock,
+    /// The derived head `finality_depth` deep.
+    pub finalized: DerivedBlock,
+}
+
+/// A follower with its store.
+pub struct Node {
+    manifest: Manifest,
+    executor: Box<dyn Executor>,
+    store: Store,
+    derivation: Derivation,
+    state: State,
+}
+
+impl Node {
+    /// Opens a follower's file, or begins one at the manifest's start block.
+    ///
+    /// # Errors
+    /// [`NodeError`]; on the first start, the start block must be on the source's chain and deep enough.
+    pub fn open(path: &Path, manifest: Manifest, source: &impl BlockSource) -> Result<Self, NodeError> {
+        let executor = of_manifest(&manifest)?;
+        let mut store = Store::open(path)?;
+        if store.load()?.is_none() {
+            write_genesis(&mut store, &manifest, executor.as_ref(), source)?;
+        }
+        let (derivation, state) = load(&store, &manifest)?;
+        Ok(Self { manifest, executor, store, derivation, state })
+    }
+
+    /// Opens a follower's file that is there already, without a Bitcoin node.
+    ///
+    /// # Errors
+    /// [`NodeError::Corrupt`], if nothing was ever written to it.
+    pub fn open_offline(path: &Path, manifest: Manifest) -> Result<Self, NodeError> {
+        let executor = of_manifest(&manifest)?;
+        let store = Store::open(path)?;
+        let (derivation, state) = load(&store, &manifest)?;
+        Ok(Self { manifest, executor, store, derivation, state })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The stored queue, chain and verdicts.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The derivation after the last Bitcoin block.
+    pub fn derivation(&self) -> &Derivation {
+        &self.derivation
+    }
+
+    /// The executor.
+    pub fn executor(&self) -> &dyn Executor {
+        self.executor.as_ref()
+    }
+
+    /// The state after the derived head.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The heads, with `finality_depth` in Bitcoin blocks.
+    ///
+    /// # Errors
+    /// [`NodeError`], if the store cannot be read.
+    pub fn heads(&self, finality_depth: u32) -> Result<Heads, NodeError> {
+        let bitcoin = self.derivation.tip().block;
+        let start = self.manifest.start.height;
+        let final_height = (bitcoin.height + 1).saturating_sub(finality_depth).max(start);
+        let head_at =
+            |height| self.store.head_at(height)?.ok_or(NodeError::Corrupt("no L2 block at or below a height"));
+        Ok(Heads { bitcoin, safe: head_at(bitcoin.height)?, finalized: head_at(final_height)? })
+    }
+
+    /// Follows the source to its tip, telling of each step once it is on disk.
+    ///
+    /// # Errors
+    /// [`NodeError`]: every step before it is kept, and calling again goes on from there.
+    pub fn sync(&mut self, source: &impl BlockSource, mut on_event: impl FnMut(&Event)) -> Result<(), NodeError> {
+        while let Some(event) = self.step(source)? {
+            on_event(&event);
+        }
+        Ok(())
+    }
+
+    /// Takes one step towards the source's tip: `None` once it is there.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn step(&mut self, source: &impl BlockSource) -> Result<Option<Event>, NodeError> {
+        let tip = self.derivation.tip().block;
+        if source.block_hash(tip.height)? != Some(tip.hash) {
+            // The tip may be above a shorter chain or beside another one: either way it has to go.
+            return self.or_reload(|node| node.revert(tip)).map(|()| Some(Event::Reverted(tip)));
+        }
+        let Some(hash) = source.block_hash(tip.height + 1)? else { return Ok(None) };
+        let raw = source.block(&hash)?;
+        let scanned = scan_block(&raw, Some(self.manifest.rollup_id().namespace()))?;
+        let got = scanned.header.block_hash();
+        if got != hash {
+            return Err(NodeError::OtherBlock { expected: hash, got });
+        }
+        self.or_reload(|node| {
+            let step = node.derivation.apply(&scanned.header, &scanned.found)?;
+            node.record(step)
+        })
+        .map(|applied| Some(Event::Applied(applied)))
+    }
+
+    /// Runs a step; if it fails, goes back to what is on disk.
+    fn or_reload<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, NodeError>) -> Result<T, NodeError> {
+        step(self).inspect_err(|_| {
+            if let Ok((derivation, state)) = load(&self.store, &self.manifest) {
+                self.derivation = derivation;
+                self.state = state;
+            }
+        })
+    }
+
+    fn undo_blocks(&self) -> u32 {
+        MIN_UNDO_BLOCKS.max(2 * u32::from(self.manifest.sequencing_window))
+    }
+
+    fn record(&mut self, step: Step) -> Result<Applied, NodeError> {
+        let undo_blocks = self.undo_blocks();
+        let Step { origin: Origin { block, queue_size, queue_root, .. }, first_item, items, judged, blocks, undo } =
+            step;
+        let writer = self.store.writer()?;
+        writer.put_bitcoin_block(block, (queue_size, queue_root), Some(&undo))?;
+        let queued: Vec<_> =
+            (first_item..).zip(items).map(|(index, item)| QueuedItem { index, item, fate: None }).collect();
+        for queued in &queued {
+            writer.put_item(queued.index, &queued.item)?;
+        }
+        writer.put_judged(block.height, &judged)?;
+        let mut executed = Vec::new();
+        for l2_block in blocks {
+            let forced_txs = writer.items(l2_block.forced.clone())?;
+            let done = execute_block(self.executor.as_ref(), &mut self.state, l2_block, &forced_txs);
+            let undo = self.state.take_undo();
+            let derived = DerivedBlock {
+                head: done.block.head(),
+                derived_at: block.height,
+                state_root: done.state_root,
+            };
+            writer.put_block(&derived, &undo)?;
+            writer.put_state(&self.state, &undo)?;
+            let l2_number = done.block.header.number;
+            for (item, outcome) in forced_txs.iter().zip(&done.forced) {
+                writer.put_fate(item.index, Fate { l2_number, outcome: *outcome })?;
+            }
+            for (position, (tx, outcome)) in done.block.own_txs.iter().zip(&done.own).enumerate() {
+                writer.put_own_tx(position, tx, Fate { l2_number, outcome: *outcome })?;
+            }
+            executed.push(done);
+        }
+        writer.put_snapshot(&self.derivation.snapshot())?;
+        if let Some(old) = block.height.checked_sub(undo_blocks) {
+            writer.forget_undo(old)?;
+        }
+        writer.commit()?;
+        Ok(Applied { block, queued, judged, blocks: executed })
+    }
+
+    fn revert(&mut self, tip: BlockRef) -> Result<(), NodeError> {
+        if tip == self.manifest.start {
+            return Err(NodeError::StartNotOnChain(tip));
+        }
+        let too_deep = NodeError::ReorgTooDeep { height: tip.height, kept: self.undo_blocks() };
+        let undo = self.store.undo(tip.height)?.ok_or(too_deep)?;
+        let state_undos = self.store.state_undos(tip.height)?;
+        self.derivation.revert(undo);
+        let writer = self.store.writer()?;
+        for undo in state_undos {
+            self.state.revert(undo.clone());
+            writer.put_state(&self.state, &undo)?;
+        }
+        writer.remove_step(tip.height)?;
+        writer.put_snapshot(&self.derivation.snapshot())?;
+        writer.commit()
+    }
+}
+
+/// Executes a block on a state: its forced section first, then its own transactions.
+pub fn execute_block(
+    executor: &dyn Executor,
+    state: &mut State,
+    block: L2Block,
+    forced: &[QueuedItem],
+) -> ExecutedBlock {
+    let mut run = |tx: &[u8], route| execute(executor, state, tx, route);
+    let forced = forced.iter().map(|queued| run(&queued.item.tx, Route::Forced)).collect();
+    let own = block.own_txs.iter().map(|tx| run(tx, Route::Own)).collect();
+    let state_root = executor.state_root(state);
+    ExecutedBlock { block, state_root, forced, own }
+}
+
+fn load(store: &Store, manifest: &Manifest) -> Result<(Derivation, State), NodeError> {
+    let (found, snapshot) = store.load()?.ok_or(NodeError::Corrupt("nothing was written yet"))?;
+    let expected = manifest.rollup_id();
+    if found != expected {
+        return Err(NodeError::OtherRollup { expected, found });
+    }
+    Ok((Derivation::from_snapshot(manifest, snapshot), store.state()?))
+}
+
+fn write_genesis(
+    store: &mut Store,
+    manifest: &Manifest,
+    executor: &dyn Executor,
+    source: &impl BlockSource,
+) -> Result<(), NodeError> {
+    let start = manifest.start;
+    if source.block_hash(start.height)? != Some(start.hash) {
+        return Err(NodeError::StartNotOnChain(start));
+    }
+    let depth = source.tip()?.height.saturating_sub(start.height) + 1;
+    if depth < MIN_START_DEPTH && network_of(manifest.network) != Some(Network::Regtest) {
+        return Err(NodeError::StartTooShallow { depth });
+    }
+    let derivation = Derivation::genesis(manifest, &times_up_to(source, start)?);
+    let state = executor.genesis();
+    let head = derivation.head();
+    let genesis = DerivedBlock { head, derived_at: start.height, state_root: executor.state_root(&state) };
+    let writer = store.writer()?;
+    writer.put_genesis(&manifest.rollup_id(), &derivation.snapshot())?;
+    writer.put_bitcoin_block(start, (0, head.header.queue_root), None)?;
+    writer.put_block(&genesis, &StateUndo::default())?;
+    writer.put_genesis_state(&state)?;
+    writer.commit()
+}
+
+/// Header times of a block and up to ten ancestors, oldest first.
+fn times_up_to(source: &impl BlockSource, block: BlockRef) -> Result<Vec<u32>, NodeError> {
+    let mut times = Vec::new();
+    let mut hash = block.hash;
+    for _ in 0..MEDIAN_TIME_SPAN.min(block.height as usize + 1) {
+        let header = source.header(&hash)?;
+        times.push(header.time);
+        hash = header.prev_blockhash;
+    }
+    times.reverse();
+    Ok(times)
+}

@@ -1,0 +1,405 @@
+//! The follower's SQLite file: queue, verdicts, L2 chain, executor state and what undoes each step.
+//!
+//! Guarantees that one step is one transaction, on disk before it returns: a process killed at any
+//! moment finds the state after some whole step.
+
+use super::NodeError;
+use crate::derive::{Judged, Snapshot, Undo, Verdict};
+use crate::executor::{Outcome, State, StateUndo};
+use crate::l2::{L2Head, L2Header};
+use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId, sha256};
+use crate::queue::{Item, Place};
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Txid};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::Range;
+use std::path::Path;
+
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE rollup (id BLOB NOT NULL, snapshot BLOB NOT NULL);
+CREATE TABLE bitcoin_block (height INTEGER PRIMARY KEY, hash BLOB NOT NULL, queue_size INTEGER NOT NULL,
+    queue_root BLOB NOT NULL, undo BLOB);
+CREATE TABLE item (idx INTEGER PRIMARY KEY, height INTEGER NOT NULL, block_hash BLOB NOT NULL,
+    tx_index INTEGER NOT NULL, txid BLOB NOT NULL, place TEXT NOT NULL UNIQUE, tx BLOB NOT NULL,
+    tx_hash BLOB NOT NULL, l2_number INTEGER, outcome TEXT);
+CREATE INDEX item_height ON item (height);
+CREATE INDEX item_txid ON item (txid);
+CREATE INDEX item_tx_hash ON item (tx_hash);
+CREATE INDEX item_l2 ON item (l2_number);
+CREATE TABLE judged (height INTEGER NOT NULL, seq INTEGER NOT NULL, place TEXT NOT NULL, kind INTEGER NOT NULL,
+    verdict TEXT NOT NULL, PRIMARY KEY (height, seq));
+CREATE TABLE l2_block (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, header BLOB NOT NULL,
+    derived_at INTEGER NOT NULL, state_root BLOB NOT NULL, state_undo BLOB);
+CREATE INDEX l2_block_derived_at ON l2_block (derived_at);
+CREATE TABLE own_tx (l2_number INTEGER NOT NULL, position INTEGER NOT NULL, tx BLOB NOT NULL, tx_hash BLOB NOT NULL,
+    outcome TEXT NOT NULL, PRIMARY KEY (l2_number, position));
+CREATE INDEX own_tx_hash ON own_tx (tx_hash);
+CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// An item with its index in the queue and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedItem {
+    /// Index in the queue.
+    pub index: u64,
+    /// The item.
+    pub item: Item,
+    /// The derived L2 block that executed it, if one has.
+    pub fate: Option<Fate>,
+}
+
+/// Where and how a transaction was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// The L2 block.
+    pub l2_number: L2Number,
+    /// What it did.
+    pub outcome: Outcome,
+}
+
+/// A derived L2 block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DerivedBlock {
+    /// Header and hash.
+    pub head: L2Head,
+    /// The Bitcoin block that appended it.
+    pub derived_at: BtcHeight,
+    /// Commitment to the state after it.
+    pub state_root: Hash32,
+}
+
+/// A connection to the file.
+pub struct Store {
+    db: Connection,
+}
+
+/// One step's transaction.
+pub(super) struct Writer<'a> {
+    tx: Transaction<'a>,
+}
+
+fn to_blob<T: Serialize>(value: &T) -> Result<Vec<u8>, NodeError> {
+    postcard::to_allocvec(value).map_err(|_| NodeError::Corrupt("a value does not fit its encoding"))
+}
+
+fn from_blob<T: DeserializeOwned>(blob: &[u8]) -> Result<T, NodeError> {
+    postcard::from_bytes(blob).map_err(|_| NodeError::Corrupt("a stored value cannot be read"))
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String, NodeError> {
+    serde_json::to_string(value).map_err(|_| NodeError::Corrupt("a value does not fit its encoding"))
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, NodeError> {
+    serde_json::from_str(text).map_err(|_| NodeError::Corrupt("a stored value cannot be read"))
+}
+
+fn read_item(row: &Row<'_>) -> Result<QueuedItem, NodeError> {
+    let place: Place =
+        row.get_ref("place")?.as_str().ok().and_then(|text| text.parse().ok()).ok_or(NodeError::Corrupt("a place"))?;
+    let l2_number: Option<L2Number> = row.get("l2_number")?;
+    let outcome: Option<String> = row.get("outcome")?;
+    let fate = match (l2_number, outcome) {
+        (Some(l2_number), Some(outcome)) => Some(Fate { l2_number, outcome: from_json(&outcome)? }),
+        _ => None,
+    };
+    let block =
+        BlockRef { height: row.get("height")?, hash: BlockHash::from_byte_array(row.get("block_hash")?) };
+    let item = Item { block, tx_index: row.get("tx_index")?, place, tx: row.get("tx")? };
+    Ok(QueuedItem { index: row.get("idx")?, item, fate })
+}
+
+fn read_block(row: &Row<'_>) -> Result<DerivedBlock, NodeError> {
+    let header: L2Header = from_blob(row.get_ref("header")?.as_blob().map_err(rusqlite::Error::from)?)?;
+    Ok(DerivedBlock {
+        head: L2Head { header, hash: Hash32(row.get("hash")?) },
+        derived_at: row.get("derived_at")?,
+        state_root: Hash32(row.get("state_root")?),
+    })
+}
+
+fn query<T>(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl Fn(&Row<'_>) -> Result<T, NodeError>,
+) -> Result<Vec<T>, NodeError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn items(db: &Connection, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
+    let sql = "SELECT * FROM item WHERE idx >= ? AND idx < ? ORDER BY idx";
+    query(db, sql, params![range.start, range.end], read_item)
+}
+
+impl Store {
+    /// Opens the file, making it if it is not there.
+    pub(super) fn open(path: &Path) -> Result<Self, NodeError> {
+        let mut db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.busy_timeout(std::time::Duration::from_secs(10))?;
+        let tx = db.transaction()?;
+        match tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
+            0 => {
+                tx.execute_batch(SCHEMA)?;
+                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            SCHEMA_VERSION => {}
+            version => return Err(NodeError::Schema(version)),
+        }
+        tx.commit()?;
+        Ok(Self { db })
+    }
+
+    pub(super) fn writer(&mut self) -> Result<Writer<'_>, NodeError> {
+        Ok(Writer { tx: self.db.transaction()? })
+    }
+
+    /// The rollup and the derivation that the file holds, if genesis was written.
+    pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot)>, NodeError> {
+        let row = self
+            .db
+            .query_row("SELECT id, snapshot FROM rollup", [], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
+            .optional()?;
+        row.map(|(id, snapshot)| Ok((RollupId(id), from_blob(&snapshot)?))).transpose()
+    }
+
+    pub(super) fn state(&self) -> Result<State, NodeError> {
+        let entries = query(&self.db, "SELECT key, value FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(entries.into_iter().collect())
+    }
+
+    /// The queue's items with these indexes.
+    pub fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
+        items(&self.db, range)
+    }
+
+    /// The item at a place.
+    pub fn item_at(&self, place: &Place) -> Result<Option<QueuedItem>, NodeError> {
+        let found = query(&self.db, "SELECT * FROM item WHERE place = ?", [place.to_string()], read_item)?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The items that a Bitcoin transaction carries.
+    pub fn items_of_transaction(&self, txid: &Txid) -> Result<Vec<QueuedItem>, NodeError> {
+        let sql = "SELECT * FROM item WHERE txid = ? ORDER BY idx";
+        query(&self.db, sql, [txid.to_byte_array()], read_item)
+    }
+
+    /// The items that hold a transaction with this SHA-256.
+    pub fn items_with_hash(&self, tx_hash: &Hash32) -> Result<Vec<QueuedItem>, NodeError> {
+        query(&self.db, "SELECT * FROM item WHERE tx_hash = ? ORDER BY idx", [tx_hash.0], read_item)
+    }
+
+    /// Own transactions with this SHA-256, by the derived block that executed them.
+    pub fn own_txs_with_hash(&self, tx_hash: &Hash32) -> Result<Vec<Fate>, NodeError> {
+        let sql = "SELECT l2_number, outcome FROM own_tx WHERE tx_hash = ? ORDER BY l2_number";
+        query(&self.db, sql, [tx_hash.0], |row| {
+            Ok(Fate { l2_number: row.get(0)?, outcome: from_json(&row.get::<_, String>(1)?)? })
+        })
+    }
+
+    /// The derived block with this number.
+    pub fn block(&self, number: L2Number) -> Result<Option<DerivedBlock>, NodeError> {
+        let found = query(&self.db, "SELECT * FROM l2_block WHERE number = ?", [number], read_block)?;
+        Ok(found.into_iter().next())
+    }
+
+    /// `head(height)`: the derived head after a Bitcoin block.
+    pub fn head_at(&self, height: BtcHeight) -> Result<Option<DerivedBlock>, NodeError> {
+        let sql = "SELECT * FROM l2_block WHERE derived_at <= ? ORDER BY number DESC LIMIT 1";
+        Ok(query(&self.db, sql, [height], read_block)?.into_iter().next())
+    }
+
+    /// Derived blocks from a number on.
+    pub fn blocks_from(&self, number: L2Number) -> Result<Vec<DerivedBlock>, NodeError> {
+        query(&self.db, "SELECT * FROM l2_block WHERE number >= ? ORDER BY number", [number], read_block)
+    }
+
+    /// A derived block's own transactions, in order.
+    pub fn own_txs(&self, number: L2Number) -> Result<Vec<(Vec<u8>, Outcome)>, NodeError> {
+        let sql = "SELECT tx, outcome FROM own_tx WHERE l2_number = ? ORDER BY position";
+        query(&self.db, sql, [number], |row| Ok((row.get(0)?, from_json(&row.get::<_, String>(1)?)?)))
+    }
+
+    /// Verdicts on the batches and handovers of a Bitcoin block, in order: place, kind, verdict.
+    pub fn judged(&self, height: BtcHeight) -> Result<Vec<Judged>, NodeError> {
+        let sql = "SELECT place, kind, verdict FROM judged WHERE height = ? ORDER BY seq";
+        query(&self.db, sql, [height], |row| {
+            let place: String = row.get(0)?;
+            let verdict: Verdict = from_json(&row.get::<_, String>(2)?)?;
+            let place = place.parse().map_err(|_| NodeError::Corrupt("a place"))?;
+            Ok(Judged { place, kind: row.get(1)?, verdict })
+        })
+    }
+
+    /// The Bitcoin block that was applied at a height, with the queue's size and root after it.
+    pub fn bitcoin_block(&self, height: BtcHeight) -> Result<Option<(BlockHash, u64, Hash32)>, NodeError> {
+        let sql = "SELECT hash, queue_size, queue_root FROM bitcoin_block WHERE height = ?";
+        let found = query(&self.db, sql, [height], |row| {
+            Ok((BlockHash::from_byte_array(row.get(0)?), row.get(1)?, Hash32(row.get(2)?)))
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    /// What takes back the step at a height; `None` if it is too old to be kept.
+    pub(super) fn undo(&self, height: BtcHeight) -> Result<Option<Undo>, NodeError> {
+        let blob: Option<Vec<u8>> = self
+            .db
+            .query_row("SELECT undo FROM bitcoin_block WHERE height = ?", [height], |row| row.get(0))
+            .optional()?
+            .flatten();
+        blob.map(|blob| from_blob(&blob)).transpose()
+    }
+
+    /// What takes back the executions of the L2 blocks appended at a height, last first.
+    pub(super) fn state_undos(&self, height: BtcHeight) -> Result<Vec<StateUndo>, NodeError> {
+        let sql = "SELECT state_undo FROM l2_block WHERE derived_at = ? AND number > 0 ORDER BY number DESC";
+        query(&self.db, sql, [height], |row| {
+            let blob: Option<Vec<u8>> = row.get(0)?;
+            from_blob(&blob.ok_or(NodeError::Corrupt("an undo is missing"))?)
+        })
+    }
+}
+
+impl Writer<'_> {
+    pub(super) fn put_genesis(&self, id: &RollupId, snapshot: &Snapshot) -> Result<(), NodeError> {
+        self.tx.execute("INSERT INTO rollup VALUES (?, ?)", params![id.0, to_blob(snapshot)?])?;
+        Ok(())
+    }
+
+    pub(super) fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), NodeError> {
+        self.tx.execute("UPDATE rollup SET snapshot = ?", [to_blob(snapshot)?])?;
+        Ok(())
+    }
+
+    pub(super) fn put_bitcoin_block(
+        &self,
+        block: BlockRef,
+        queue: (u64, Hash32),
+        undo: Option<&Undo>,
+    ) -> Result<(), NodeError> {
+        let undo = undo.map(to_blob).transpose()?;
+        let (size, root) = queue;
+        self.tx.execute(
+            "INSERT INTO bitcoin_block VALUES (?, ?, ?, ?, ?)",
+            params![block.height, block.hash.to_byte_array(), size, root.0, undo],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn put_item(&self, index: u64, item: &Item) -> Result<(), NodeError> {
+        let mut statement =
+            self.tx.prepare_cached("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)")?;
+        statement.execute(params![
+            index,
+            item.block.height,
+            item.block.hash.to_byte_array(),
+            item.tx_index,
+            item.place.txid.to_byte_array(),
+            item.place.to_string(),
+            item.tx,
+            item.tx_hash().0
+        ])?;
+        Ok(())
+    }
+
+    pub(super) fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
+        items(&self.tx, range)
+    }
+
+    pub(super) fn put_fate(&self, index: u64, fate: Fate) -> Result<(), NodeError> {
+        let mut statement = self.tx.prepare_cached("UPDATE item SET l2_number = ?, outcome = ? WHERE idx = ?")?;
+        statement.execute(params![fate.l2_number, to_json(&fate.outcome)?, index])?;
+        Ok(())
+    }
+
+    pub(super) fn put_own_tx(&self, position: usize, tx: &[u8], fate: Fate) -> Result<(), NodeError> {
+        let mut statement = self.tx.prepare_cached("INSERT INTO own_tx VALUES (?, ?, ?, ?, ?)")?;
+        statement.execute(params![fate.l2_number, position, tx, sha256(tx).0, to_json(&fate.outcome)?])?;
+        Ok(())
+    }
+
+    pub(super) fn put_judged(&self, height: BtcHeight, judged: &[Judged]) -> Result<(), NodeError> {
+        for (seq, judged) in judged.iter().enumerate() {
+            let verdict = to_json(&judged.verdict)?;
+            self.tx.execute(
+                "INSERT INTO judged VALUES (?, ?, ?, ?, ?)",
+                params![height, seq, judged.place.to_string(), judged.kind, verdict],
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_block(&self, block: &DerivedBlock, undo: &StateUndo) -> Result<(), NodeError> {
+        self.tx.execute(
+            "INSERT INTO l2_block VALUES (?, ?, ?, ?, ?, ?)",
+            params![
+                block.head.header.number,
+                block.head.hash.0,
+                to_blob(&block.head.header)?,
+                block.derived_at,
+                block.state_root.0,
+                to_blob(undo)?
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Writes what the state holds at each of the undo's keys.
+    pub(super) fn put_state(&self, state: &State, undo: &StateUndo) -> Result<(), NodeError> {
+        for key in undo.keys() {
+            match state.get(key) {
+                Some(value) => self.tx.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", [key, value])?,
+                None => self.tx.execute("DELETE FROM state WHERE key = ?", [key])?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Writes every entry of a genesis state.
+    pub(super) fn put_genesis_state(&self, state: &State) -> Result<(), NodeError> {
+        for (key, value) in state.entries() {
+            self.tx.execute("INSERT INTO state VALUES (?, ?)", [key, value])?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that the step at `height` wrote, but for the state.
+    pub(super) fn remove_step(&self, height: BtcHeight) -> Result<(), NodeError> {
+        let appended = "SELECT number FROM l2_block WHERE derived_at = ?";
+        for sql in [
+            &format!("UPDATE item SET l2_number = NULL, outcome = NULL WHERE l2_number IN ({appended})"),
+            &format!("DELETE FROM own_tx WHERE l2_number IN ({appended})"),
+            "DELETE FROM l2_block WHERE derived_at = ?",
+            "DELETE FROM item WHERE height = ?",
+            "DELETE FROM judged WHERE height = ?",
+            "DELETE FROM bitcoin_block WHERE height = ?",
+        ] {
+            self.tx.execute(sql, [height])?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what takes back steps at or below a height.
+    pub(super) fn forget_undo(&self, height: BtcHeight) -> Result<(), NodeError> {
+        self.tx.execute("UPDATE bitcoin_block SET undo = NULL WHERE height = ?", [height])?;
+        self.tx.execute("UPDATE l2_block SET state_undo = NULL WHERE derived_at = ?", [height])?;
+        Ok(())
+    }
+
+    pub(super) fn commit(self) -> Result<(), NodeError> {
+        Ok(self.tx.commit()?)
+    }
+}

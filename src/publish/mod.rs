@@ -1,0 +1,407 @@
+//! A payload onto Bitcoin: plan, sign, write down, test, send; and again until it is there.
+//!
+//! Guarantees: caps are checked before anything is signed; both transactions are tested as a package
+//! before anything leaves; what leaves is in the journal first, so that a crash or a lost answer ends
+//! in sending the same bytes again, never in paying twice. A commit whose reveal is signed is never
+//! replaced. Trusts the node to say what it has. Does not bump fees yet.
+
+mod fees;
+mod plan;
+mod send;
+
+pub use crate::wallet::{Caps, CarryingPlace, FeeCap, Job, JobId, JobState, Shortfall};
+pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, fee_rate};
+pub use plan::{CarrierCost, MAX_STANDARD_WEIGHT, NotRelayed, Policy, Profile};
+pub use send::{Outcome, Resumed, broadcast, reclaim, resume};
+
+use crate::chain::{ChainError, Mempool};
+use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
+use crate::primitives::sha256;
+use crate::wallet::journal::{self, NewJob};
+use crate::wallet::{SatPerVb, Wallet, WalletError, unix_now};
+use bitcoin::secp256k1::Message;
+use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
+use bitcoin::taproot::TapLeafHash;
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use plan::{Envelope, Plan, Terms};
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// Why a payload was not published.
+#[derive(Debug, Error)]
+pub enum PublishError {
+    /// The wallet could not do its part.
+    #[error(transparent)]
+    Wallet(WalletError),
+    /// The node could not answer; nothing was written down.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Too few coins.
+    #[error(transparent)]
+    Funds(#[from] Shortfall),
+    /// It would cost more than the caps allow; nothing was signed.
+    #[error(transparent)]
+    FeeCap(#[from] FeeCap),
+    /// There is no fee estimate, and guessing on mainnet costs money.
+    #[error("the node has no fee estimate yet; say --fee-rate SAT_PER_VB")]
+    NoFeeData,
+    /// The estimate is not believable.
+    #[error("the node's fee estimate of {} is above {}; say --fee-rate SAT_PER_VB if you mean it", SatPerVb(*rate), SatPerVb(*cap))]
+    MadEstimate {
+        /// What the node said.
+        rate: FeeRate,
+        /// What is believed.
+        cap: FeeRate,
+    },
+    /// The node would not relay at this rate.
+    #[error("{} is below the node's minimum of {}; raise --fee-rate", SatPerVb(*rate), SatPerVb(*floor))]
+    BelowFloor {
+        /// What was asked for.
+        rate: FeeRate,
+        /// The least that enters the mempool.
+        floor: FeeRate,
+    },
+    /// No payload has this length.
+    #[error("a payload has {MIN_PAYLOAD} to {MAX_PAYLOAD} bytes, this one {length}")]
+    PayloadLength {
+        /// Its length.
+        length: usize,
+    },
+    /// The carrier asked for, or every carrier, is not relayed for this payload.
+    #[error("{why}; {}", match asked { CarrierChoice::Auto => "no carrier is relayed", _ => "choose another carrier" })]
+    NotRelayed {
+        /// What was asked for.
+        asked: CarrierChoice,
+        /// Why not.
+        why: NotRelayed,
+    },
+    /// The node refused the transactions before anything left; the coins are free again.
+    #[error("the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned)")]
+    Refused {
+        /// The job, now abandoned.
+        job: JobId,
+        /// Which transaction.
+        txid: Txid,
+        /// The node's words.
+        reason: String,
+    },
+    /// The node refuses a transaction of a job whose coins stay reserved.
+    #[error(
+        "job {job} is not through: the node refuses {txid}: {reason}; run `sortie resume` later, or reclaim its coins"
+    )]
+    Stuck {
+        /// The job.
+        job: JobId,
+        /// Which transaction.
+        txid: Txid,
+        /// The node's words.
+        reason: String,
+    },
+    /// It is written down, but whether it left is not known.
+    #[error(
+        "job {job} is signed and written down, but the node did not answer: {source}; run `sortie resume` or the same command again: neither pays twice"
+    )]
+    Unsent {
+        /// The job.
+        job: JobId,
+        /// The node's error.
+        source: ChainError,
+    },
+    /// The journal has no such job.
+    #[error("there is no job {0} in this wallet's journal")]
+    NoJob(JobId),
+    /// The job has nothing to sweep back.
+    #[error("job {job} cannot be reclaimed: {why}")]
+    NotReclaimable {
+        /// The job.
+        job: JobId,
+        /// Why not.
+        why: String,
+    },
+    /// A mistake in this program, noticed before anything was signed or sent.
+    #[error("internal error: {0}; nothing was sent, please report it")]
+    Broken(&'static str),
+}
+
+impl From<WalletError> for PublishError {
+    fn from(error: WalletError) -> Self {
+        match error {
+            WalletError::Funds(error) => Self::Funds(error),
+            WalletError::FeeCap(error) => Self::FeeCap(error),
+            WalletError::Chain(error) => Self::Chain(error),
+            other => Self::Wallet(other),
+        }
+    }
+}
+
+/// Which carrier to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CarrierChoice {
+    /// The cheaper one that is relayed.
+    #[default]
+    Auto,
+    /// This one.
+    Only(Carrier),
+}
+
+impl fmt::Display for CarrierChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Only(Carrier::OpReturn) => "op-return",
+            Self::Only(Carrier::Taproot) => "taproot",
+        })
+    }
+}
+
+impl FromStr for CarrierChoice {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "op-return" => Ok(Self::Only(Carrier::OpReturn)),
+            "taproot" => Ok(Self::Only(Carrier::Taproot)),
+            _ => Err("a carrier is auto, op-return or taproot"),
+        }
+    }
+}
+
+/// How to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which carrier.
+    pub carrier: CarrierChoice,
+    /// Rate of all transactions together; see [`fee_rate`].
+    pub fee_rate: FeeRate,
+    /// A coin that must be spent: a sequencer's change, so that Bitcoin keeps its batches in order.
+    pub fund_from: Option<OutPoint>,
+    /// Publishes the same payload once more, although a job for it exists.
+    pub again: bool,
+    /// What may be paid at most.
+    pub caps: Caps,
+    /// What nodes relay behind OP_RETURN, if not what the node's version tells.
+    pub profile: Option<Profile>,
+}
+
+impl Request {
+    /// The cheaper carrier at `fee_rate`, from any coin, without caps.
+    pub fn at(fee_rate: FeeRate) -> Self {
+        Self {
+            carrier: CarrierChoice::Auto,
+            fee_rate,
+            fund_from: None,
+            again: false,
+            caps: Caps::default(),
+            profile: None,
+        }
+    }
+}
+
+/// A payload that is on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Its job in the journal.
+    pub job: JobId,
+    /// How far it has come.
+    pub state: JobState,
+    /// How it is carried.
+    pub carrier: Carrier,
+    /// All its transactions, in order.
+    pub txids: Vec<Txid>,
+    /// Where the payload stands.
+    pub place: CarryingPlace,
+    /// The output that pays the wallet back, if there is change.
+    pub change: Option<OutPoint>,
+    /// Fee of all its transactions.
+    pub fee: Amount,
+    /// Virtual size of all its transactions.
+    pub vsize: u64,
+    /// Whether the job existed before: then nothing new was paid.
+    pub resumed: bool,
+}
+
+impl Publication {
+    fn new(job: &Job, resumed: bool) -> Result<Self, PublishError> {
+        Ok(Self {
+            job: job.id,
+            state: job.state.clone(),
+            carrier: job.carrier,
+            txids: job.txids(),
+            place: job.place().ok_or(PublishError::Broken("a job without transactions"))?,
+            change: job.change,
+            fee: job.fee,
+            vsize: job.vsize,
+            resumed,
+        })
+    }
+}
+
+/// What each carrier would cost, now and with this wallet's coins.
+pub fn quote(
+    wallet: &Wallet,
+    payload: &[u8],
+    fee_rate: FeeRate,
+    policy: &Policy,
+) -> Result<Vec<CarrierCost>, PublishError> {
+    check_length(payload)?;
+    let (_, change) = wallet.next_change();
+    let terms = Terms { payload, rate: fee_rate, policy, change: &change, must_spend: None };
+    let both = plan::both(wallet, wallet.next_key_index()?, &terms)?;
+    Ok(both.into_iter().map(|(cost, _)| cost).collect())
+}
+
+/// Publishes `payload`. Sync the wallet first.
+///
+/// A payload that has a job already, unfinished or confirmed, is not paid for again: an unfinished
+/// job is resumed with the same bytes. [`Request::again`] makes a new one on purpose.
+///
+/// # Errors
+/// [`PublishError::Refused`]: nothing left. [`PublishError::Unsent`]: calling again is safe.
+pub fn publish(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    payload: &[u8],
+    request: &Request,
+) -> Result<Publication, PublishError> {
+    if !request.again
+        && let Some(job) = journal::of_payload(wallet.db(), sha256(payload))?
+    {
+        let job = if job.state.is_unfinished() { broadcast(wallet, node, job.id)? } else { job };
+        return Publication::new(&job, true);
+    }
+    let job = prepare(wallet, node, payload, request)?;
+    send::first(wallet, node, &job)?;
+    Publication::new(&load(wallet, job.id)?, false)
+}
+
+/// Plans, signs and writes down; sends nothing. [`broadcast`] does.
+pub fn prepare(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    payload: &[u8],
+    request: &Request,
+) -> Result<Job, PublishError> {
+    check_length(payload)?;
+    let policy = Policy::new(node.relay()?, request.profile);
+    fees::check_floor(request.fee_rate, policy.floor)?;
+    let must_spend = request.fund_from.map(|outpoint| wallet.coin(outpoint)).transpose()?;
+    let (change_index, change) = wallet.next_change();
+    let key_index = wallet.next_key_index()?;
+    let terms =
+        Terms { payload, rate: request.fee_rate, policy: &policy, change: &change, must_spend: must_spend.as_ref() };
+    let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
+    request.caps.check(plan.fee, plan.vsize)?;
+
+    let transactions = sign(wallet, &plan, payload, key_index)?;
+    let change_index = plan.change.map(|_| change_index);
+    let job = NewJob {
+        carrier: plan.carrier,
+        payload: payload.to_vec(),
+        payload_hash: sha256(payload),
+        key_index: (plan.carrier == Carrier::Taproot).then_some(key_index),
+        fee_rate: request.fee_rate,
+        fee: plan.fee,
+        vsize: plan.vsize,
+        transactions,
+        change: plan.change,
+    };
+    wallet.note(&job.transactions, change_index);
+    let id = wallet.save_with(|db| journal::append(db, &job, unix_now()))?;
+    load(wallet, id)
+}
+
+/// All jobs, oldest first.
+pub fn jobs(wallet: &Wallet) -> Result<Vec<Job>, PublishError> {
+    Ok(journal::all(wallet.db())?)
+}
+
+/// One job.
+pub fn job(wallet: &Wallet, id: JobId) -> Result<Job, PublishError> {
+    load(wallet, id)
+}
+
+fn load(wallet: &Wallet, id: JobId) -> Result<Job, PublishError> {
+    journal::find(wallet.db(), id)?.ok_or(PublishError::NoJob(id))
+}
+
+fn check_length(payload: &[u8]) -> Result<(), PublishError> {
+    match payload.len() {
+        MIN_PAYLOAD..=MAX_PAYLOAD => Ok(()),
+        length => Err(PublishError::PayloadLength { length }),
+    }
+}
+
+/// The cheapest plan that is relayed and paid for, among those asked for.
+fn choose(both: [(CarrierCost, Option<Plan>); 2], asked: CarrierChoice) -> Result<Plan, PublishError> {
+    let wanted = |carrier| match asked {
+        CarrierChoice::Auto => true,
+        CarrierChoice::Only(only) => only == carrier,
+    };
+    let mut candidates: Vec<_> = both.into_iter().filter(|(cost, _)| wanted(cost.carrier)).collect();
+    candidates.sort_by_key(|(cost, _)| cost.fee);
+    let mut unrelayed = None;
+    let mut shortfall = None;
+    for (cost, plan) in candidates {
+        match (cost.relayed, plan) {
+            (Ok(()), Some(plan)) => return Ok(plan),
+            (Ok(()), None) => shortfall = shortfall.or(cost.shortfall),
+            (Err(why), _) => unrelayed = Some(why),
+        }
+    }
+    match (shortfall, unrelayed) {
+        (Some(shortfall), _) => Err(shortfall.into()),
+        (None, Some(why)) => Err(PublishError::NotRelayed { asked, why }),
+        (None, None) => Err(PublishError::Broken("no carrier to choose from")),
+    }
+}
+
+/// Signs a plan's transactions, which keeps their ids, sizes and fees.
+fn sign(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<Vec<Transaction>, PublishError> {
+    let mut transactions = plan.transactions.clone();
+    match (plan.carrier, transactions.as_mut_slice()) {
+        (Carrier::OpReturn, [tx]) => wallet.sign(tx, &plan.coins)?,
+        (Carrier::Taproot, [commit, reveal]) => {
+            wallet.sign(commit, &plan.coins)?;
+            sign_reveal(wallet, commit, reveal, payload, key_index)?;
+        }
+        _ => return Err(PublishError::Broken("a plan with another number of transactions")),
+    }
+    for (signed, planned) in transactions.iter().zip(&plan.transactions) {
+        let same = signed.weight() == planned.weight() && signed.compute_txid() == planned.compute_txid();
+        if !same {
+            return Err(PublishError::Broken("a signed transaction is not the planned one"));
+        }
+    }
+    Ok(transactions)
+}
+
+fn sign_reveal(
+    wallet: &Wallet,
+    commit: &Transaction,
+    reveal: &mut Transaction,
+    payload: &[u8],
+    key_index: u32,
+) -> Result<(), PublishError> {
+    let keys = wallet.keys();
+    let key = keys.reveal(key_index)?;
+    let envelope = Envelope::new(keys.secp(), payload, key.x_only_public_key().0)?;
+    let hash = SighashCache::new(&*reveal)
+        .taproot_script_spend_signature_hash(
+            0,
+            &Prevouts::All(&commit.output),
+            TapLeafHash::from_script(&envelope.leaf, bitcoin::taproot::LeafVersion::TapScript),
+            TapSighashType::Default,
+        )
+        .map_err(|_| PublishError::Broken("the reveal cannot be hashed"))?;
+    let signature = keys.secp().sign_schnorr(&Message::from(hash), &key);
+    let witness = envelope.witness(signature.as_ref())?;
+    if let [input] = reveal.input.as_mut_slice() {
+        input.witness = witness;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! The transactions that carry a payload, before they are signed.
+//!
+//! A plan has placeholders where signatures go, of their final size: its sizes and fees are those of
+//! the signed transactions. Two shapes:
+//!
+//! * OP_RETURN: one transaction, the payload in output 0 with 0 sat, then change.
+//! * Taproot: a commit that locks whole coins in one output (no change), and a reveal that shows the
+//!   payload and returns the rest to the wallet. Internal key and leaf key are one key of the seed.
+//!
+//! Where packages are relayed, the commit pays the least that every node takes and the reveal pays for
+//! both; the sum is the same. A commit locks the coins that [`select`] chooses, whole: the smallest one that suffices. A wallet with one
+//! large coin locks all of it until the reveal confirms; [`CarrierCost::locked`] says how much.
+
+use super::PublishError;
+use crate::chain::RelayFacts;
+use crate::envelope::{Carrier, leaf_script, op_return_script};
+use crate::wallet::{
+    Coin, Draft, SIGNATURE_LEN, Shortfall, Wallet, fee_for, key_spend, pay, select, transaction, unsigned, vsize,
+};
+use bitcoin::key::UntweakedPublicKey;
+use bitcoin::secp256k1::{Secp256k1, Verification};
+use bitcoin::taproot::{LeafVersion, TaprootBuilder, TaprootSpendInfo};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Weight, Witness};
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// The heaviest transaction that nodes relay.
+pub const MAX_STANDARD_WEIGHT: Weight = Weight::from_wu(400_000);
+
+/// What nodes before Core 29.1 ask of each transaction, even in a package: 1 sat/vB.
+const STATIC_FLOOR: FeeRate = FeeRate::from_sat_per_kwu(250);
+
+/// What nodes relay behind OP_RETURN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Bitcoin Core 30 and later: output scripts up to 100,000 bytes.
+    Core30,
+    /// Before that: output scripts up to 83 bytes.
+    Legacy,
+}
+
+impl Profile {
+    /// The profile of a Bitcoin Core version such as 310000.
+    pub fn of_version(version: u32) -> Self {
+        if version >= 300_000 { Self::Core30 } else { Self::Legacy }
+    }
+
+    /// Longest OP_RETURN output script, in bytes.
+    pub fn op_return_limit(self) -> usize {
+        match self {
+            Self::Core30 => 100_000,
+            Self::Legacy => 83,
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Core30 => "core30",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
+impl FromStr for Profile {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "core30" => Ok(Self::Core30),
+            "legacy" => Ok(Self::Legacy),
+            _ => Err("a policy profile is core30 or legacy"),
+        }
+    }
+}
+
+/// What decides how transactions are built and whether they travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What is relayed behind OP_RETURN.
+    pub profile: Profile,
+    /// The lowest rate that enters the node's mempool.
+    pub floor: FeeRate,
+    /// Whether a commit at the floor travels together with its reveal.
+    pub packages: bool,
+}
+
+impl Policy {
+    /// A node's policy, or `profile` instead of what its version tells.
+    pub fn new(relay: RelayFacts, profile: Option<Profile>) -> Self {
+        Self {
+            profile: profile.unwrap_or(Profile::of_version(relay.version)),
+            floor: relay.floor,
+            packages: relay.packages,
+        }
+    }
+}
+
+/// Why a transaction would not be relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotRelayed {
+    /// The OP_RETURN output is too long.
+    #[error("its OP_RETURN output has {bytes} bytes, and {profile} nodes relay {limit}")]
+    OpReturnTooLong {
+        /// Length of the output script.
+        bytes: usize,
+        /// Longest that is relayed.
+        limit: usize,
+        /// By which nodes.
+        profile: Profile,
+    },
+    /// The transaction is too heavy.
+    #[error("its transaction has {weight} weight units, and nodes relay {limit}")]
+    TooHeavy {
+        /// Its weight.
+        weight: u64,
+        /// Heaviest that is relayed.
+        limit: u64,
+    },
+}
+
+/// What one carrier costs: the sizes and the fee that publishing would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarrierCost {
+    /// Which carrier.
+    pub carrier: Carrier,
+    /// Virtual size of all its transactions.
+    pub vsize: u64,
+    /// Fee of all its transactions.
+    pub fee: Amount,
+    /// What the commit holds until the reveal confirms; it comes back less the reveal's fee.
+    pub locked: Amount,
+    /// Set if the wallet cannot pay: size and fee are then those with one coin that suffices.
+    pub shortfall: Option<Shortfall>,
+    /// Whether nodes relay it, or why not.
+    pub relayed: Result<(), NotRelayed>,
+}
+
+/// Unsigned transactions of final size.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub carrier: Carrier,
+    pub transactions: Vec<Transaction>,
+    /// Coins that the first transaction spends, in order.
+    pub coins: Vec<Coin>,
+    pub fee: Amount,
+    pub vsize: u64,
+    pub change: Option<OutPoint>,
+    pub locked: Amount,
+    pub relayed: Result<(), NotRelayed>,
+}
+
+/// What a plan is made from, beside the coins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    pub payload: &'a [u8],
+    pub rate: FeeRate,
+    pub policy: &'a Policy,
+    pub change: &'a ScriptBuf,
+    pub must_spend: Option<&'a Coin>,
+}
+
+/// The leaf, its tree and the output that commits to it.
+pub(crate) struct Envelope {
+    pub leaf: ScriptBuf,
+    pub tree: TaprootSpendInfo,
+}
+
+impl Envelope {
+    pub fn new<C: Verification>(
+        secp: &Secp256k1<C>,
+        payload: &[u8],
+        key: UntweakedPublicKey,
+    ) -> Result<Self, PublishError> {
+        let leaf = leaf_script(payload, &key);
+        let tree = TaprootBuilder::new()
+            .add_leaf(0, leaf.clone())
+            .ok()
+            .and_then(|builder| builder.finalize(secp, key).ok())
+            .ok_or(PublishError::Broken("a tree of one leaf cannot be built"))?;
+        Ok(Self { leaf, tree })
+    }
+
+    pub fn output_script(&self) -> ScriptBuf {
+        ScriptBuf::new_p2tr_tweaked(self.tree.output_key())
+    }
+
+    /// The reveal's witness around `signature`.
+    pub fn witness(&self, signature: &[u8]) -> Result<Witness, PublishError> {
+        let control = self
+            .tree
+            .control_block(&(self.leaf.clone(), LeafVersion::TapScript))
+            .ok_or(PublishError::Broken("the leaf is not in its own tree"))?;
+        let control = control.serialize();
+        Ok(Witness::from_slice(&[signature, self.leaf.as_bytes(), &control]))
+    }
+}
+
+/// Plans an OP_RETURN publication.
+pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Shortfall> {
+    let script = op_return_script(terms.payload);
+    let bytes = script.len();
+    let output = TxOut { value: Amount::ZERO, script_pubkey: script };
+    let Draft { tx, coins, fee, change } = pay(coins, terms.must_spend, &[output], terms.change, terms.rate)?;
+    let profile = terms.policy.profile;
+    let limit = profile.op_return_limit();
+    let relayed = match bytes > limit {
+        true => Err(NotRelayed::OpReturnTooLong { bytes, limit, profile }),
+        false => check_weight(&tx),
+    };
+    Ok(Plan {
+        carrier: Carrier::OpReturn,
+        coins,
+        fee,
+        vsize: vsize(&tx),
+        change: change.map(|vout| OutPoint::new(tx.compute_txid(), vout)),
+        locked: Amount::ZERO,
+        relayed,
+        transactions: vec![tx],
+    })
+}
+
+/// Plans a Taproot publication: commit without change, and reveal.
+pub(crate) fn taproot(
+    envelope: &Envelope,
+    coins: &[Coin],
+    terms: &Terms<'_>,
+) -> Result<Result<Plan, Shortfall>, PublishError> {
+    let Terms { rate, policy, change, must_spend, .. } = *terms;
+    let least = policy.floor.max(STATIC_FLOOR).min(rate);
+    let commit_rate = if policy.packages { least } else { rate };
+    let dust = change.minimal_non_dust();
+
+    let reveal = |commit: OutPoint, value| -> Result<Transaction, PublishError> {
+        let mut input = key_spend(commit);
+        input.witness = envelope.witness(&[0; SIGNATURE_LEN])?;
+        let output = TxOut { value, script_pubkey: change.clone() };
+        Ok(transaction(vec![input], vec![output]))
+    };
+    let commit_output = |value| TxOut { value, script_pubkey: envelope.output_script() };
+    let reveal_vsize = vsize(&reveal(OutPoint::null(), dust)?);
+    // (commit's, reveal's): together at the wanted rate, and neither below what enters a mempool.
+    let fees = |inputs: usize| {
+        let empty = transaction(vec![key_spend(OutPoint::null()); inputs], vec![commit_output(dust)]);
+        let commit_vsize = vsize(&empty);
+        let commit = fee_for(commit_rate, commit_vsize);
+        let together = fee_for(rate, commit_vsize + reveal_vsize);
+        (commit, (together - commit).max(fee_for(commit_rate, reveal_vsize)))
+    };
+    let selected = select(coins, must_spend, |n| {
+        let (commit, reveal) = fees(n);
+        commit + reveal + dust
+    });
+    let coins = match selected {
+        Ok(coins) => coins,
+        Err(shortfall) => return Ok(Err(shortfall)),
+    };
+    let total: Amount = coins.iter().map(|coin| coin.value).sum();
+    let (commit_fee, reveal_fee) = fees(coins.len());
+    let locked = total - commit_fee;
+    let commit = unsigned(&coins, vec![commit_output(locked)]);
+    let reveal = reveal(OutPoint::new(commit.compute_txid(), 0), locked - reveal_fee)?;
+    Ok(Ok(Plan {
+        carrier: Carrier::Taproot,
+        coins,
+        fee: commit_fee + reveal_fee,
+        vsize: vsize(&commit) + reveal_vsize,
+        change: Some(OutPoint::new(reveal.compute_txid(), 0)),
+        locked,
+        relayed: check_weight(&commit).and(check_weight(&reveal)),
+        transactions: vec![commit, reveal],
+    }))
+}
+
+fn check_weight(tx: &Transaction) -> Result<(), NotRelayed> {
+    let (weight, limit) = (tx.weight().to_wu(), MAX_STANDARD_WEIGHT.to_wu());
+    if weight > limit { Err(NotRelayed::TooHeavy { weight, limit }) } else { Ok(()) }
+}
+
+/// Both carriers' plans, or what they would cost with a coin that suffices.
+pub(crate) fn both(
+    wallet: &Wallet,
+    key_index: u32,
+    terms: &Terms<'_>,
+) -> Result<[(CarrierCost, Option<Plan>); 2], PublishError> {
+    let keys = wallet.keys();
+    let (key, _) = keys.reveal(key_index)?.x_only_public_key();
+    let envelope = Envelope::new(keys.secp(), terms.payload, key)?;
+    let coins = wallet.coins()?;
+    let ample = Coin::ample();
+    let alone = Terms { must_spend: Some(&ample), ..*terms };
+    let op_return = match op_return(&coins, terms) {
+        Ok(plan) => planned(plan),
+        Err(shortfall) => supposed(op_return(&[], &alone)?, shortfall),
+    };
+    let taproot = match taproot(&envelope, &coins, terms)? {
+        Ok(plan) => planned(plan),
+        Err(shortfall) => supposed(taproot(&envelope, &[], &alone)??, shortfall),
+    };
+    Ok([op_return, taproot])
+}
+
+fn planned(plan: Plan) -> (CarrierCost, Option<Plan>) {
+    let cost = CarrierCost {
+        carrier: plan.carrier,
+        vsize: plan.vsize,
+        fee: plan.fee,
+        locked: plan.locked,
+        shortfall: None,
+        relayed: plan.relayed,
+    };
+    (cost, Some(plan))
+}
+
+fn supposed(plan: Plan, shortfall: Shortfall) -> (CarrierCost, Option<Plan>) {
+    let (mut cost, _) = planned(plan);
+    cost.shortfall = Some(shortfall);
+    cost.locked = match cost.carrier {
+        Carrier::OpReturn => Amount::ZERO,
+        Carrier::Taproot => shortfall.needed,
+    };
+    (cost, None)
+}

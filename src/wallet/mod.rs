@@ -1,0 +1,535 @@
+//! The built-in wallet: BIP86 coins in SQLite, over a Bitcoin Core node.
+//!
+//! Guarantees: one process per wallet; the seed file is whole or absent; whatever is about to be
+//! broadcast is first on disk, together with the fact that it spends its coins; keys stay out of
+//! BDK, of the database, of `Debug` and of errors. Trusts the node for the chain. Does not encrypt
+//! the seed file, and sees foreign payments in the mempool only where that is small (see `sync`).
+
+mod coins;
+mod fee;
+mod files;
+pub(crate) mod journal;
+mod seed;
+mod sync;
+
+pub use coins::{Coin, Shortfall};
+pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
+pub use journal::{CarryingPlace, Job, JobId, JobState};
+pub use seed::Mnemonic;
+pub use sync::Synced;
+
+pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
+pub(crate) use seed::Keys;
+
+use crate::chain::{Answer, ChainError, Mempool};
+use crate::primitives::{BlockRef, BtcHeight};
+use bdk_wallet::{ChangeSet, KeychainKind};
+use bitcoin::key::TapTweak;
+use bitcoin::secp256k1::Message;
+use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
+use bitcoin::{Address, Amount, FeeRate, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness, taproot};
+use files::Folder;
+use rusqlite::{Connection, OpenFlags};
+use seed::{Branch, SeedFile};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use thiserror::Error;
+
+/// Addresses beyond the last one handed out that are recognised.
+const LOOKAHEAD: u32 = 50;
+/// Confirmations before a coinbase output can be spent.
+const COINBASE_MATURITY: u32 = 100;
+
+/// Why the wallet could not do it.
+#[derive(Debug, Error)]
+pub enum WalletError {
+    /// There is none.
+    #[error("there is no wallet in {}; make one with `sortie wallet create` or `restore`", dir.display())]
+    Missing {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// There is one already.
+    #[error("there is a wallet in {} already; nothing was changed", dir.display())]
+    Exists {
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// Another process has it open.
+    #[error("the wallet in {} is in use by another process; stop that one first", dir.display())]
+    InUse {
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// It belongs to another network.
+    #[error("this wallet is for {got}, but {expected} is wanted; choose another folder or set --network")]
+    WrongNetwork {
+        /// What we were told to use.
+        expected: Network,
+        /// What the wallet is for.
+        got: Network,
+    },
+    /// A file of the wallet could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Seed and database do not fit together, or one of them is damaged.
+    #[error("the wallet in {} is damaged ({what}); restore it from its words into another folder", dir.display())]
+    Damaged {
+        /// Where it is.
+        dir: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The words are not a BIP39 mnemonic. They are not repeated here.
+    #[error("these words are not a BIP39 mnemonic in English; check their spelling, number and order")]
+    Mnemonic,
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness; no wallet was made")]
+    NoRandomness,
+    /// SQLite failed.
+    #[error("the wallet's database: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// The journal cannot be used as it stands.
+    #[error("the wallet's journal: {0}; nothing was sent")]
+    Journal(String),
+    /// A key could not be derived.
+    #[error("cannot derive a key: {0}")]
+    Key(#[from] bitcoin::bip32::Error),
+    /// A transaction could not be signed.
+    #[error("cannot sign: {0}")]
+    Sign(String),
+    /// The node could not answer.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A block does not connect to what the wallet knows.
+    #[error("block {0} does not connect to the wallet's chain; run the command again")]
+    Disconnected(BlockRef),
+    /// Too few coins.
+    #[error(transparent)]
+    Funds(#[from] Shortfall),
+    /// Too high a fee.
+    #[error(transparent)]
+    FeeCap(#[from] FeeCap),
+    /// This outpoint is no spendable coin of the wallet.
+    #[error("{0} is not a spendable coin of this wallet; sync first, or choose another")]
+    UnknownCoin(OutPoint),
+    /// The amount is below what nodes relay.
+    #[error("{} sat is below the dust limit of {} sat for that address", amount.to_sat(), limit.to_sat())]
+    Dust {
+        /// What was to be sent.
+        amount: Amount,
+        /// The least that can be.
+        limit: Amount,
+    },
+    /// The node refused the transaction; nothing left.
+    #[error("the node refused transaction {txid}: {reason}; nothing was sent")]
+    Refused {
+        /// Which.
+        txid: Txid,
+        /// The node's words.
+        reason: String,
+    },
+}
+
+/// What the wallet holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Confirmed and spendable.
+    pub confirmed: Amount,
+    /// Unconfirmed change of our own transactions: spendable.
+    pub change: Amount,
+    /// Unconfirmed payments by others: spendable once confirmed.
+    pub incoming: Amount,
+    /// Mined coins younger than 100 blocks.
+    pub immature: Amount,
+}
+
+impl Balance {
+    /// Everything.
+    pub fn total(&self) -> Amount {
+        self.confirmed + self.change + self.incoming + self.immature
+    }
+}
+
+/// A payment that was broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// The transaction.
+    pub txid: Txid,
+    /// What it paid in fees.
+    pub fee: Amount,
+    /// Its virtual size.
+    pub vsize: u64,
+}
+
+/// An open wallet; its folder is locked as long as this value lives.
+pub struct Wallet {
+    /// Holds the lock.
+    _folder: Folder,
+    dir: PathBuf,
+    db: Connection,
+    bdk: bdk_wallet::Wallet,
+    keys: Keys,
+    seed: SeedFile,
+    key_base: u32,
+}
+
+impl fmt::Debug for Wallet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wallet")
+            .field("dir", &self.dir)
+            .field("keys", &self.keys)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Wallet {
+    /// Makes a wallet with new words, which the caller shows to their owner once.
+    ///
+    /// `birthday` is a height that no coin of it can be below: the tip's.
+    pub fn create(dir: &Path, network: Network, birthday: BtcHeight) -> Result<(Self, Mnemonic), WalletError> {
+        let mnemonic = Mnemonic::generate()?;
+        let seed = SeedFile { network, birthday, mnemonic: mnemonic.clone() };
+        let folder = Self::vacant(dir)?;
+        Ok((Self::found(folder, dir, seed, |_| Ok(0))?, mnemonic))
+    }
+
+    /// Opens the wallet in `dir`.
+    pub fn open(dir: &Path, network: Network) -> Result<Self, WalletError> {
+        if !Self::exists(dir) {
+            return Err(WalletError::Missing { dir: dir.to_owned() });
+        }
+        let folder = Folder::lock(dir)?;
+        let seed =
+            SeedFile::from_text(&folder.read_seed()?).ok_or_else(|| damaged(dir, "the seed file cannot be read"))?;
+        if seed.network != network {
+            return Err(WalletError::WrongNetwork { expected: network, got: seed.network });
+        }
+        Self::load(folder, dir, seed)
+    }
+
+    /// Whether `dir` holds a wallet.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join("seed").exists()
+    }
+
+    /// A locked folder without a wallet.
+    fn vacant(dir: &Path) -> Result<Folder, WalletError> {
+        let folder = Folder::make(dir)?;
+        if folder.seed().exists() {
+            return Err(WalletError::Exists { dir: dir.to_owned() });
+        }
+        folder.clear_unfinished()?;
+        Ok(folder)
+    }
+
+    /// Writes the database, then the seed: the seed file is what makes a folder a wallet.
+    fn found(
+        folder: Folder,
+        dir: &Path,
+        seed: SeedFile,
+        prepare: impl FnOnce(&mut bdk_wallet::Wallet) -> Result<u32, WalletError>,
+    ) -> Result<Self, WalletError> {
+        let keys = Keys::new(&seed.mnemonic, seed.network)?;
+        let descriptors = (keys.descriptor(Branch::Receive), keys.descriptor(Branch::Change));
+        let mut bdk = bdk_wallet::Wallet::create(descriptors.0, descriptors.1)
+            .network(seed.network)
+            .lookahead(LOOKAHEAD)
+            .create_wallet_no_persist()
+            .map_err(|error| damaged(dir, error))?;
+        let key_base = prepare(&mut bdk)?;
+
+        let unfinished = folder.unfinished_database();
+        folder.touch(&unfinished)?;
+        let mut db = open_database(&unfinished)?;
+        let tx = db.transaction()?;
+        ChangeSet::init_sqlite_tables(&tx)?;
+        journal::create_table(&tx)?;
+        tx.execute_batch("CREATE TABLE sortie_wallet (key_base INTEGER NOT NULL) STRICT;")?;
+        tx.execute("INSERT INTO sortie_wallet (key_base) VALUES (?1)", [key_base])?;
+        if let Some(changes) = bdk.take_staged() {
+            changes.persist_to_sqlite(&tx)?;
+        }
+        tx.commit()?;
+        db.close().map_err(|(_, error)| error)?;
+        folder.settle(&unfinished, &folder.database())?;
+        folder.write_seed(&seed.to_text())?;
+        Self::load(folder, dir, seed)
+    }
+
+    fn load(folder: Folder, dir: &Path, seed: SeedFile) -> Result<Self, WalletError> {
+        let path = folder.database();
+        if !path.exists() {
+            return Err(damaged(dir, "wallet.sqlite is missing"));
+        }
+        let mut db = open_database(&path)?;
+        let tx = db.transaction()?;
+        let changes = ChangeSet::from_sqlite(&tx)?;
+        let key_base = tx.query_row("SELECT key_base FROM sortie_wallet", [], |row| row.get(0))?;
+        tx.commit()?;
+        let keys = Keys::new(&seed.mnemonic, seed.network)?;
+        let bdk = bdk_wallet::Wallet::load()
+            .descriptor(KeychainKind::External, Some(keys.descriptor(Branch::Receive)))
+            .descriptor(KeychainKind::Internal, Some(keys.descriptor(Branch::Change)))
+            .check_network(seed.network)
+            .lookahead(LOOKAHEAD)
+            .load_wallet_no_persist(changes)
+            .map_err(|error| damaged(dir, error))?
+            .ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))?;
+        Ok(Self { _folder: folder, dir: dir.to_owned(), db, bdk, keys, seed, key_base })
+    }
+
+    /// The network it was made for.
+    pub fn network(&self) -> Network {
+        self.seed.network
+    }
+
+    /// The height that no coin of it is below.
+    pub fn birthday(&self) -> BtcHeight {
+        self.seed.birthday
+    }
+
+    /// The words, to be shown to their owner only.
+    pub fn mnemonic(&self) -> &Mnemonic {
+        &self.seed.mnemonic
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The block up to which the wallet knows the chain.
+    pub fn synced_to(&self) -> BlockRef {
+        let checkpoint = self.bdk.latest_checkpoint();
+        BlockRef { height: checkpoint.height(), hash: checkpoint.hash() }
+    }
+
+    /// The next address that nobody has paid yet; the same until somebody does.
+    pub fn address(&mut self) -> Result<Address, WalletError> {
+        let address = self.bdk.next_unused_address(KeychainKind::External).address;
+        self.save()?;
+        Ok(address)
+    }
+
+    /// What the wallet holds.
+    pub fn balance(&self) -> Balance {
+        let balance = self.bdk.balance();
+        Balance {
+            confirmed: balance.confirmed,
+            change: balance.trusted_pending,
+            incoming: balance.untrusted_pending,
+            immature: balance.immature,
+        }
+    }
+
+    /// The coins that may be spent: confirmed ones, and unconfirmed change of what was sent.
+    pub fn coins(&self) -> Result<Vec<Coin>, WalletError> {
+        // Change of a transaction that has perhaps not left cannot pay for another.
+        let tip = self.synced_to().height;
+        let unsent: BTreeSet<Txid> = journal::watched(&self.db, tip)?
+            .iter()
+            .filter(|job| job.state == JobState::Signed)
+            .flat_map(Job::txids)
+            .collect();
+        let mut coins = self.unspent();
+        coins.retain(|coin| {
+            let ours = coin.confirmations > 0 || coin.branch == Branch::Change;
+            ours && !unsent.contains(&coin.outpoint.txid)
+        });
+        coins.sort_by_key(|coin| coin.outpoint);
+        Ok(coins)
+    }
+
+    /// A certain coin, whether or not the wallet would choose it by itself.
+    pub(crate) fn coin(&self, outpoint: OutPoint) -> Result<Coin, WalletError> {
+        let found = self.unspent().into_iter().find(|coin| coin.outpoint == outpoint);
+        found.ok_or(WalletError::UnknownCoin(outpoint))
+    }
+
+    fn unspent(&self) -> Vec<Coin> {
+        let tip = self.synced_to().height;
+        let coin = |output: bdk_wallet::LocalOutput| {
+            let height = output.chain_position.confirmation_height_upper_bound();
+            let confirmations = height.map_or(0, |h| (tip + 1).saturating_sub(h));
+            let graph = self.bdk.tx_graph();
+            let coinbase = graph.get_tx(output.outpoint.txid).is_some_and(|tx| tx.is_coinbase());
+            let mature = !coinbase || confirmations >= COINBASE_MATURITY;
+            mature.then_some(Coin {
+                outpoint: output.outpoint,
+                value: output.txout.value,
+                confirmations,
+                script_pubkey: output.txout.script_pubkey,
+                branch: match output.keychain {
+                    KeychainKind::External => Branch::Receive,
+                    KeychainKind::Internal => Branch::Change,
+                },
+                index: output.derivation_index,
+            })
+        };
+        self.bdk.list_unspent().filter_map(coin).collect()
+    }
+
+    /// Pays `amount` to `to`.
+    ///
+    /// The transaction is on disk before it leaves; should the process die in between, the next sync
+    /// finds it in the mempool or frees its coins.
+    ///
+    /// # Errors
+    /// [`WalletError::FeeCap`] before anything is signed; [`WalletError::Refused`] if the node does
+    /// not take it: then nothing left.
+    pub fn send(
+        &mut self,
+        node: &impl Mempool,
+        to: &Address,
+        amount: Amount,
+        rate: FeeRate,
+        caps: &Caps,
+    ) -> Result<Payment, WalletError> {
+        let output = TxOut { value: amount, script_pubkey: to.script_pubkey() };
+        let limit = output.script_pubkey.minimal_non_dust();
+        if amount < limit {
+            return Err(WalletError::Dust { amount, limit });
+        }
+        let (index, change) = self.next_change();
+        let draft = pay(&self.coins()?, None, &[output], &change, rate)?;
+        let vsize = vsize(&draft.tx);
+        caps.check(draft.fee, vsize)?;
+        let mut tx = draft.tx;
+        self.sign(&mut tx, &draft.coins)?;
+        self.note(&[tx.clone()], draft.change.map(|_| index));
+        self.save()?;
+
+        let txid = tx.compute_txid();
+        let limit = rate_of(draft.fee, vsize);
+        let package = [tx];
+        let tested = node.test_accept(&package, limit);
+        if tested.is_err() {
+            self.forget(&[txid]);
+            self.save()?;
+        }
+        let mut verdicts = tested?;
+        if verdicts.iter().all(|verdict| verdict.answer.is_ok()) {
+            verdicts = node.submit(&package, limit)?;
+        }
+        for verdict in verdicts {
+            if let Answer::Refused(reason) = verdict.answer {
+                self.forget(&[txid]);
+                self.save()?;
+                return Err(WalletError::Refused { txid, reason });
+            }
+        }
+        Ok(Payment { txid, fee: draft.fee, vsize })
+    }
+
+    /// The script that the next change goes to, and its index. Reserved by `note`.
+    pub(crate) fn next_change(&self) -> (u32, ScriptBuf) {
+        let index = self.bdk.spk_index();
+        let unused = index.unused_keychain_spks(KeychainKind::Internal).next();
+        unused.unwrap_or_else(|| {
+            let next = self.bdk.next_derivation_index(KeychainKind::Internal);
+            let address = self.bdk.peek_address(KeychainKind::Internal, next);
+            (next, address.address.script_pubkey())
+        })
+    }
+
+    /// The lowest index of a reveal key that was never used.
+    pub(crate) fn next_key_index(&self) -> Result<u32, WalletError> {
+        journal::next_key_index(&self.db, self.key_base)
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(crate) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Signs the inputs of `tx`, which spend `coins` in order, by key.
+    pub(crate) fn sign(&self, tx: &mut Transaction, coins: &[Coin]) -> Result<(), WalletError> {
+        let outputs: Vec<TxOut> = coins.iter().map(Coin::output).collect();
+        let mut witnesses = Vec::with_capacity(coins.len());
+        let mut cache = SighashCache::new(&*tx);
+        for (input, coin) in coins.iter().enumerate() {
+            let hash = cache
+                .taproot_key_spend_signature_hash(input, &Prevouts::All(&outputs), TapSighashType::Default)
+                .map_err(|error| WalletError::Sign(error.to_string()))?;
+            let secp = self.keys.secp();
+            let key = self.keys.coin(coin.branch, coin.index)?.tap_tweak(secp, None).to_keypair();
+            let signature = taproot::Signature {
+                signature: secp.sign_schnorr(&Message::from(hash), &key),
+                sighash_type: TapSighashType::Default,
+            };
+            witnesses.push(Witness::p2tr_key_spend(&signature));
+        }
+        for (input, witness) in tx.input.iter_mut().zip(witnesses) {
+            input.witness = witness;
+        }
+        Ok(())
+    }
+
+    /// Makes the wallet know transactions that are about to leave. `save` stores it.
+    pub(crate) fn note(&mut self, transactions: &[Transaction], change_index: Option<u32>) {
+        if let Some(index) = change_index {
+            let _ = self.bdk.reveal_addresses_to(KeychainKind::Internal, index).count();
+        }
+        let seen = unix_now();
+        self.bdk.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), seen)));
+    }
+
+    /// Makes the wallet forget transactions that never left: their coins are free again.
+    pub(crate) fn forget(&mut self, txids: &[Txid]) {
+        let now = unix_now();
+        self.bdk.apply_evicted_txs(txids.iter().map(|txid| (*txid, now)));
+    }
+
+    /// Stores what changed.
+    pub(crate) fn save(&mut self) -> Result<(), WalletError> {
+        self.save_with(|_| Ok(()))
+    }
+
+    /// Stores what changed, and whatever `more` writes, in one step.
+    pub(crate) fn save_with<T>(
+        &mut self,
+        more: impl FnOnce(&Connection) -> Result<T, WalletError>,
+    ) -> Result<T, WalletError> {
+        let tx = self.db.transaction()?;
+        let value = more(&tx)?;
+        if let Some(changes) = self.bdk.staged() {
+            changes.persist_to_sqlite(&tx)?;
+        }
+        tx.commit()?;
+        let _ = self.bdk.take_staged();
+        Ok(value)
+    }
+}
+
+/// Opens a database that exists; each commit is on the disk, its directory entry included.
+fn open_database(path: &Path) -> Result<Connection, WalletError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.pragma_update(None, "journal_mode", "DELETE")?;
+    // As FULL, and after each commit the folder is flushed too.
+    db.pragma_update(None, "synchronous", "EXTRA")?;
+    Ok(db)
+}
+
+fn damaged(dir: &Path, what: impl fmt::Display) -> WalletError {
+    WalletError::Damaged { dir: dir.to_owned(), what: what.to_string() }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,207 @@
+//! The wallet's one secret, and every key that comes from it.
+//!
+//! Guarantees that the words and keys appear in no `Debug` output and in no error. Encryption of the
+//! seed file is a later matter and would end here.
+
+use super::WalletError;
+use bdk_wallet::bip39;
+use bitcoin::bip32::{ChildNumber, DerivationPath, Xpriv, Xpub};
+use bitcoin::key::{Keypair, Secp256k1};
+use bitcoin::secp256k1::{All, rand::RngCore, rand::rngs::OsRng};
+use bitcoin::{Network, NetworkKind};
+use std::fmt;
+use std::str::FromStr;
+
+/// Purpose of the branch whose keys open envelopes: m/5825'/coin'/0'/index. No wallet spends from it
+/// of its own accord, so that no wallet takes the coin of an envelope before it is revealed.
+const REVEAL_PURPOSE: u32 = 5825;
+/// Purpose of the coins' branch (BIP86).
+const COIN_PURPOSE: u32 = 86;
+
+/// Which of the two descriptors an output belongs to: m/86'/coin'/0'/branch/index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Branch {
+    /// Addresses that others pay.
+    Receive = 0,
+    /// Our own change.
+    Change = 1,
+}
+
+/// Twelve (or more) BIP39 words: whoever knows them owns the coins. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Mnemonic(bip39::Mnemonic);
+
+impl Mnemonic {
+    /// Makes twelve words from the operating system's randomness.
+    pub fn generate() -> Result<Self, WalletError> {
+        let mut entropy = [0; 16];
+        OsRng.try_fill_bytes(&mut entropy).map_err(|_| WalletError::NoRandomness)?;
+        bip39::Mnemonic::from_entropy(&entropy).map(Self).map_err(|_| WalletError::Mnemonic)
+    }
+
+    /// The words, to be shown to their owner only.
+    pub fn words(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl FromStr for Mnemonic {
+    type Err = WalletError;
+
+    /// Words in English, in any case, with any white space between them.
+    fn from_str(words: &str) -> Result<Self, WalletError> {
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+        let parsed = bip39::Mnemonic::parse_in(bip39::Language::English, words);
+        parsed.map(Self).map_err(|_| WalletError::Mnemonic)
+    }
+}
+
+impl fmt::Debug for Mnemonic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mnemonic([redacted])")
+    }
+}
+
+/// What the seed file holds: enough to find every coin again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SeedFile {
+    pub network: Network,
+    pub birthday: u32,
+    pub mnemonic: Mnemonic,
+}
+
+impl SeedFile {
+    const HEAD: &str = "sortie seed 1";
+
+    pub fn to_text(&self) -> String {
+        let Self { network, birthday, mnemonic } = self;
+        let head = Self::HEAD;
+        format!("{head}\nnetwork {network}\nbirthday {birthday}\nwords {}\n", mnemonic.words())
+    }
+
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        if lines.next()? != Self::HEAD {
+            return None;
+        }
+        let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+        Some(Self {
+            network: field("network")?.parse().ok()?,
+            birthday: field("birthday")?.parse().ok()?,
+            mnemonic: field("words")?.parse().ok()?,
+        })
+    }
+}
+
+/// The keys under a mnemonic on one kind of network. `Debug` shows the fingerprint only.
+pub(crate) struct Keys {
+    secp: Secp256k1<All>,
+    master: Xpriv,
+    coins: Xpriv,
+    reveals: Xpriv,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({}, [redacted])", self.master.fingerprint(&self.secp))
+    }
+}
+
+impl Keys {
+    pub fn new(mnemonic: &Mnemonic, network: Network) -> Result<Self, WalletError> {
+        let secp = Secp256k1::new();
+        let master = Xpriv::new_master(network, &mnemonic.0.to_seed(""))?;
+        let coins = master.derive_priv(&secp, &account(COIN_PURPOSE, network)?)?;
+        let reveals = master.derive_priv(&secp, &account(REVEAL_PURPOSE, network)?)?;
+        Ok(Self { secp, master, coins, reveals })
+    }
+
+    pub fn secp(&self) -> &Secp256k1<All> {
+        &self.secp
+    }
+
+    /// The public BIP86 descriptor of a branch.
+    pub fn descriptor(&self, branch: Branch) -> String {
+        let fingerprint = self.master.fingerprint(&self.secp);
+        let coin = match self.master.network {
+            NetworkKind::Main => 0,
+            NetworkKind::Test => 1,
+        };
+        let xpub = Xpub::from_priv(&self.secp, &self.coins);
+        format!("tr([{fingerprint}/{COIN_PURPOSE}'/{coin}'/0']{xpub}/{}/*)", branch as u32)
+    }
+
+    /// The untweaked key of a coin.
+    pub fn coin(&self, branch: Branch, index: u32) -> Result<Keypair, WalletError> {
+        let path = [ChildNumber::from_normal_idx(branch as u32)?, ChildNumber::from_normal_idx(index)?];
+        Ok(self.coins.derive_priv(&self.secp, &path)?.to_keypair(&self.secp))
+    }
+
+    /// The key that is both the internal key of an envelope's output and the key in its leaf.
+    pub fn reveal(&self, index: u32) -> Result<Keypair, WalletError> {
+        let path = [ChildNumber::from_normal_idx(index)?];
+        Ok(self.reveals.derive_priv(&self.secp, &path)?.to_keypair(&self.secp))
+    }
+}
+
+fn account(purpose: u32, network: Network) -> Result<DerivationPath, WalletError> {
+    let coin = u32::from(network != Network::Bitcoin);
+    Ok(DerivationPath::from(vec![
+        ChildNumber::from_hardened_idx(purpose)?,
+        ChildNumber::from_hardened_idx(coin)?,
+        ChildNumber::from_hardened_idx(0)?,
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+
+    #[test]
+    fn secrets_show_in_no_debug_output() {
+        let mnemonic: Mnemonic = WORDS.parse().expect("valid");
+        let keys = Keys::new(&mnemonic, Network::Bitcoin).expect("keys");
+        let file = SeedFile { network: Network::Bitcoin, birthday: 7, mnemonic };
+        let shown = format!("{keys:?} {file:?}");
+        assert!(!shown.contains("abandon") && !shown.contains("xprv"), "{shown}");
+        assert!(shown.contains("73c5da0a"), "{shown}");
+    }
+
+    #[test]
+    fn descriptors_are_bip86() {
+        // Vectors of BIP86.
+        let mnemonic: Mnemonic = WORDS.parse().expect("valid");
+        let keys = Keys::new(&mnemonic, Network::Bitcoin).expect("keys");
+        assert!(keys.descriptor(Branch::Receive).contains("xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ/0/*"));
+        let (key, _) = keys.coin(Branch::Receive, 0).expect("key").x_only_public_key();
+        assert_eq!(key.to_string(), "cc8a4bc64d897bddc5fbc2f670f7a8ba0b386779106cf1223c6fc5d7cd6fc115");
+    }
+
+    #[test]
+    fn words_are_read_as_people_type_them_and_checked() {
+        let typed = format!("  {}\n", WORDS.to_uppercase().replace(' ', "  "));
+        assert_eq!(typed.parse::<Mnemonic>().expect("valid").words(), WORDS);
+        let wrong = WORDS.replace("about", "abandon");
+        let error = wrong.parse::<Mnemonic>().expect_err("checksum");
+        assert!(!error.to_string().contains("abandon"));
+    }
+
+    #[test]
+    fn generated_words_are_twelve_and_never_the_same() {
+        let a = Mnemonic::generate().expect("words").words();
+        assert_eq!(a.split(' ').count(), 12);
+        assert_ne!(a, Mnemonic::generate().expect("words").words());
+    }
+
+    #[test]
+    fn the_seed_file_reads_back_and_refuses_what_it_does_not_know() {
+        let mnemonic: Mnemonic = WORDS.parse().expect("valid");
+        let file = SeedFile { network: Network::Regtest, birthday: 101, mnemonic };
+        assert_eq!(SeedFile::from_text(&file.to_text()), Some(file.clone()));
+        let cut = file.to_text();
+        assert_eq!(SeedFile::from_text(&cut[..cut.len() - 20]), None);
+        assert_eq!(SeedFile::from_text(&cut.replace("seed 1", "seed 2")), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! The wallet follows the chain: new blocks, reorganisations, the mempool; and restores from words.
+//!
+//! A mempool of more than [`SMALL_MEMPOOL`] transactions is not read: only our own transactions are
+//! looked up in it, so that a foreign payment appears when it is confirmed.
+
+use super::seed::{Branch, SeedFile};
+use super::{Job, JobState, Mnemonic, Wallet, WalletError, journal, unix_now};
+use crate::chain::{BlockSource, ChainError, Mempool, RpcNode};
+use crate::primitives::{BlockRef, BtcHeight};
+use bdk_bitcoind_rpc::Emitter;
+use bdk_wallet::KeychainKind;
+use bitcoin::{Network, ScriptBuf, Transaction, Txid};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Blocks before the birthday that are read as well, in case the chain's end is reorganised.
+const MARGIN: BtcHeight = 10;
+/// How often a long sync is written to disk.
+const SAVE_EVERY_BLOCKS: u32 = 500;
+/// Transactions in a mempool that is still read whole.
+const SMALL_MEMPOOL: u32 = 5_000;
+/// Addresses of each kind that `restore` looks for.
+const RESTORE_RANGE: u32 = 1_000;
+/// Reveal keys that a wallet may have used per Bitcoin block without a restored one meeting them.
+const KEYS_PER_BLOCK: u32 = 1_000;
+
+/// What a sync did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// The wallet's tip now.
+    pub tip: BlockRef,
+    /// Blocks read.
+    pub blocks: u32,
+}
+
+impl Wallet {
+    /// Makes a wallet from words and finds its coins.
+    ///
+    /// Searches the UTXO set (minutes on mainnet) for coins of the first thousand addresses of each
+    /// kind; the lowest of them gives the birthday, and the chain is read from there. Transactions
+    /// that were spent before it stay unknown.
+    ///
+    /// # Errors
+    /// [`ChainError::Pruned`] if the node no longer has the blocks since the birthday.
+    pub fn restore(dir: &Path, network: Network, mnemonic: Mnemonic, node: &RpcNode) -> Result<Self, WalletError> {
+        let folder = Self::vacant(dir)?;
+        let keys = super::Keys::new(&mnemonic, network)?;
+        let ranges = [Branch::Receive, Branch::Change].map(|branch| (keys.descriptor(branch), RESTORE_RANGE - 1));
+        let tip = node.tip()?;
+        let found = node.scan_utxo_set(&ranges)?;
+        let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
+        if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
+            return Err(ChainError::Pruned { height: birthday, first_available }.into());
+        }
+        let seed = SeedFile { network, birthday, mnemonic };
+        let mut wallet = Self::found(folder, dir, seed, |bdk| {
+            for (keychain, index) in last_used(bdk, &found) {
+                let _ = bdk.reveal_addresses_to(keychain, index).count();
+            }
+            // Far beyond the keys of the wallet's former life, and the same for the same height.
+            Ok(tip.height.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff)
+        })?;
+        wallet.sync(node)?;
+        Ok(wallet)
+    }
+
+    /// Brings the wallet to the node's tip, and every job to the state that the chain shows.
+    pub fn sync(&mut self, node: &RpcNode) -> Result<Synced, WalletError> {
+        if node.network() != self.network() {
+            let (expected, got) = (self.network(), node.network().to_string());
+            return Err(ChainError::WrongNetwork { expected, got }.into());
+        }
+        let info = node.info()?;
+        let kept_from = info.prune_height.unwrap_or(0).min(self.birthday());
+        let start = self.birthday().saturating_sub(MARGIN).max(kept_from).min(info.tip.height);
+        let watched = journal::watched(self.db(), self.synced_to().height)?;
+        let unconfirmed: Vec<Arc<Transaction>> = self
+            .bdk
+            .transactions()
+            .filter(|tx| tx.chain_position.is_unconfirmed())
+            .map(|tx| tx.tx_node.tx.clone())
+            .collect();
+        let mut emitter = Emitter::new(node, self.bdk.latest_checkpoint(), start, unconfirmed.clone());
+        let mut blocks = 0;
+        let reached = self.synced_to().height;
+        let explain = |error| match (node.explain_call("getblock", error), info.prune_height) {
+            (ChainError::Rpc { message, .. }, Some(first_available)) if message.contains("pruned") => {
+                ChainError::Pruned { height: start.max(reached + 1), first_available }
+            }
+            (error, _) => error,
+        };
+        while let Some(event) = emitter.next_block().map_err(explain)? {
+            let (height, hash) = (event.block_height(), event.block_hash());
+            self.bdk
+                .apply_block_connected_to(&event.block, height, event.connected_to())
+                .map_err(|_| WalletError::Disconnected(BlockRef { height, hash }))?;
+            blocks += 1;
+            if blocks % SAVE_EVERY_BLOCKS == 0 {
+                self.save()?;
+            }
+        }
+
+        // The journal remembers what is to be sent again; only others' absence frees their coins.
+        let kept: BTreeSet<Txid> = watched.iter().flat_map(|job| job.active()).map(|tx| tx.compute_txid()).collect();
+        if node.mempool_size()? <= SMALL_MEMPOOL {
+            let event = emitter.mempool().map_err(explain)?;
+            let evicted = event.evicted.into_iter().filter(|(txid, _)| !kept.contains(txid));
+            self.bdk.apply_evicted_txs(evicted);
+            self.bdk.apply_unconfirmed_txs(event.update);
+        } else {
+            let confirmed = self.confirmed();
+            for tx in unconfirmed {
+                let txid = tx.compute_txid();
+                let known = kept.contains(&txid) || confirmed.contains_key(&txid);
+                if !known && node.entry(&txid)?.is_none() {
+                    self.bdk.apply_evicted_txs([(txid, unix_now())]);
+                }
+            }
+        }
+        self.save()?;
+        self.settle_jobs()?;
+        Ok(Synced { tip: self.synced_to(), blocks })
+    }
+
+    /// Heights of the wallet's transactions in the best chain.
+    pub(crate) fn confirmed(&self) -> BTreeMap<Txid, BtcHeight> {
+        let height = |tx: bdk_wallet::WalletTx<'_>| {
+            let height = tx.chain_position.confirmation_height_upper_bound()?;
+            Some((tx.tx_node.txid, height))
+        };
+        self.bdk.transactions().filter_map(height).collect()
+    }
+
+    /// Whether another confirmed transaction spends a coin of `tx`: then `tx` can never confirm.
+    pub(crate) fn is_conflicted(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BtcHeight>) -> bool {
+        let graph = self.bdk.tx_graph();
+        graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid))
+    }
+
+    /// Moves each watched job to where the chain shows it.
+    fn settle_jobs(&mut self) -> Result<(), WalletError> {
+        let jobs = journal::watched(self.db(), self.synced_to().height)?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let confirmed = self.confirmed();
+        let changed: Vec<(Job, JobState)> = jobs
+            .into_iter()
+            .filter_map(|job| {
+                let next = shown(&job, &confirmed)?;
+                (next != job.state).then_some((job, next))
+            })
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.save_with(|db| changed.iter().try_for_each(|(job, next)| journal::set_state(db, job.id, next)))
+    }
+}
+
+/// The state that the chain shows; `None` if it says nothing new.
+fn shown(job: &Job, confirmed: &BTreeMap<Txid, BtcHeight>) -> Option<JobState> {
+    let height = |tx: &Transaction| confirmed.get(&tx.compute_txid()).copied();
+    if let Some(height) = job.transactions.last().and_then(height) {
+        return Some(JobState::Confirmed(height));
+    }
+    if let Some(height) = job.reclaim.as_ref().and_then(height) {
+        return Some(JobState::Reclaimed(height));
+    }
+    match job.state {
+        JobState::Confirmed(_) => Some(JobState::Sent),
+        JobState::Reclaimed(_) => Some(JobState::Reclaiming),
+        // The commit alone is in the chain: it left, whatever the journal knows.
+        JobState::Signed if job.transactions.first().and_then(height).is_some() => Some(JobState::Sent),
+        _ => None,
+    }
+}
+
+/// The highest index of each keychain among the scripts found.
+fn last_used(bdk: &bdk_wallet::Wallet, found: &[(ScriptBuf, BtcHeight)]) -> BTreeMap<KeychainKind, u32> {
+    let mut last = BTreeMap::new();
+    if found.is_empty() {
+        return last;
+    }
+    let scripts: BTreeSet<&ScriptBuf> = found.iter().map(|(script, _)| script).collect();
+    for keychain in [KeychainKind::External, KeychainKind::Internal] {
+        let used = bdk
+            .unbounded_spk_iter(keychain)
+            .take(RESTORE_RANGE as usize)
+            .filter(|(_, script)| scripts.contains(script))
+            .map(|(index, _)| index)
+            .max();
+        if let Some(index) = used {
+            last.insert(keychain, index);
+        }
+    }
+    last
+}

@@ -1,0 +1,156 @@
+use super::*;
+use crate::chain::{MempoolEntry, RelayFacts, Verdict};
+use bitcoin::hashes::Hash;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// A node that remembers what it was given, and refuses or fails on demand.
+#[derive(Default)]
+pub(crate) struct FakeNode {
+    pub has: RefCell<BTreeSet<Txid>>,
+    pub tested: RefCell<u32>,
+    pub refuse: RefCell<Option<&'static str>>,
+    /// Fails after having taken the transactions: the answer is lost.
+    pub lose_answers: RefCell<bool>,
+    pub version: Option<u32>,
+}
+
+impl FakeNode {
+    fn judge(&self, package: &[Transaction]) -> Vec<Verdict> {
+        let answer = || match *self.refuse.borrow() {
+            Some(words) => Answer::Refused(words.into()),
+            None => Answer::Accepted,
+        };
+        package.iter().map(|tx| Verdict { txid: tx.compute_txid(), answer: answer() }).collect()
+    }
+}
+
+impl Mempool for FakeNode {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        let version = self.version.unwrap_or(310_000);
+        let floor = FeeRate::from_sat_per_kwu(25);
+        Ok(RelayFacts { version, floor, packages: version >= 280_000 })
+    }
+
+    fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        *self.tested.borrow_mut() += 1;
+        Ok(self.judge(package))
+    }
+
+    fn submit(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        if self.refuse.borrow().is_none() {
+            self.has.borrow_mut().extend(package.iter().map(Transaction::compute_txid));
+        }
+        if *self.lose_answers.borrow() {
+            return Err(ChainError::Unreachable { url: "fake".into(), reason: "timed out".into() });
+        }
+        Ok(self.judge(package))
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        let entry = MempoolEntry { vsize: 1, fee: Amount::ZERO };
+        Ok(self.has.borrow().contains(txid).then_some(entry))
+    }
+
+    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
+        Ok(None)
+    }
+
+    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        Ok(None)
+    }
+
+    fn estimate(&self, _: u16) -> Result<Option<FeeRate>, ChainError> {
+        Ok(None)
+    }
+}
+
+/// A wallet with these coins, as unconfirmed change.
+pub(crate) fn funded(dir: &Path, sats: &[u64]) -> Wallet {
+    let (mut wallet, _) = Wallet::create(dir, Network::Regtest, 0).expect("created");
+    for (n, sat) in sats.iter().enumerate() {
+        let from = OutPoint::new(Txid::from_byte_array([n as u8 + 1; 32]), 0);
+        let (index, script_pubkey) = wallet.next_change();
+        let output = TxOut { value: Amount::from_sat(*sat), script_pubkey };
+        wallet.note(&[transaction(vec![key_spend(from)], vec![output])], Some(index));
+    }
+    wallet.save().expect("saved");
+    wallet
+}
+
+fn rate() -> FeeRate {
+    FeeRate::from_sat_per_kwu(250)
+}
+
+#[test]
+fn what_create_wrote_opens_again_with_the_same_addresses() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (mut wallet, words) = Wallet::create(dir.path(), Network::Regtest, 7).expect("created");
+    let address = wallet.address().expect("address");
+    drop(wallet);
+    let mut wallet = Wallet::open(dir.path(), Network::Regtest).expect("opened");
+    assert_eq!(wallet.address().expect("address"), address);
+    assert_eq!((wallet.birthday(), wallet.mnemonic()), (7, &words));
+    assert!(!format!("{wallet:?}").contains(&words.words()));
+}
+
+#[test]
+fn a_wallet_is_neither_overwritten_nor_opened_twice_nor_on_another_network() {
+    let dir = tempfile::tempdir().expect("dir");
+    assert!(matches!(Wallet::open(dir.path(), Network::Regtest), Err(WalletError::Missing { .. })));
+    let (wallet, _) = Wallet::create(dir.path(), Network::Regtest, 0).expect("created");
+    assert!(matches!(Wallet::open(dir.path(), Network::Regtest), Err(WalletError::InUse { .. })));
+    drop(wallet);
+    assert!(matches!(Wallet::create(dir.path(), Network::Regtest, 0), Err(WalletError::Exists { .. })));
+    assert!(matches!(Wallet::open(dir.path(), Network::Bitcoin), Err(WalletError::WrongNetwork { .. })));
+}
+
+#[test]
+fn a_damaged_wallet_says_so_and_is_left_alone() {
+    let dir = tempfile::tempdir().expect("dir");
+    drop(Wallet::create(dir.path(), Network::Regtest, 0).expect("created"));
+    let seed = dir.path().join("seed");
+    let whole = std::fs::read_to_string(&seed).expect("seed");
+    std::fs::write(&seed, "sortie seed 1\n").expect("written");
+    let error = Wallet::open(dir.path(), Network::Regtest).expect_err("damaged");
+    assert!(matches!(error, WalletError::Damaged { .. }));
+    std::fs::write(&seed, whole).expect("written");
+    std::fs::remove_file(dir.path().join("wallet.sqlite")).expect("removed");
+    let error = Wallet::open(dir.path(), Network::Regtest).expect_err("damaged");
+    assert!(matches!(error, WalletError::Damaged { .. }));
+}
+
+#[test]
+fn a_payment_is_remembered_before_the_node_answers() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[50_000]);
+    let to = wallet.address().expect("address");
+    let node = FakeNode::default();
+    *node.lose_answers.borrow_mut() = true;
+    let amount = Amount::from_sat(10_000);
+    wallet.send(&node, &to, amount, rate(), &Caps::default()).expect_err("answer lost");
+    drop(wallet);
+    let wallet = Wallet::open(dir.path(), Network::Regtest).expect("opened");
+    assert_eq!(wallet.balance().total(), Amount::from_sat(50_000 - 154));
+    assert_eq!(wallet.coins().expect("coins").len(), 1, "only the change may be spent");
+}
+
+#[test]
+fn a_refused_or_too_dear_payment_costs_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[50_000]);
+    let before = wallet.coins().expect("coins");
+    let to = wallet.address().expect("address");
+    let node = FakeNode::default();
+    let amount = Amount::from_sat(10_000);
+    let caps = Caps { max_fee: Some(Amount::from_sat(153)), max_fee_rate: None };
+    let error = wallet.send(&node, &to, amount, rate(), &caps).expect_err("too dear");
+    assert!(matches!(error, WalletError::FeeCap(FeeCap::Total { .. })));
+    assert_eq!(*node.tested.borrow(), 0);
+    *node.refuse.borrow_mut() = Some("no");
+    let error = wallet.send(&node, &to, amount, rate(), &Caps::default()).expect_err("refused");
+    assert!(matches!(error, WalletError::Refused { .. }));
+    assert_eq!(wallet.coins().expect("coins"), before);
+    let dust = wallet.send(&node, &to, Amount::from_sat(329), rate(), &Caps::default());
+    assert!(matches!(dust, Err(WalletError::Dust { .. })));
+}
