@@ -20,5 +20,7 @@ pub mod chain;
 pub mod node;
 #[cfg(feature = "wallet")]
 pub mod publish;
+#[cfg(feature = "sequencer")]
+pub mod sequencer;
 #[cfg(feature = "wallet")]
 pub mod wallet;

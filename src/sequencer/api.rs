@@ -1,0 +1,251 @@
+//! HTTP around the engine: transactions in, status out; and the thread that ticks.
+//!
+//! Guarantees that a request's body, the pool and the rate of submissions are bounded. Everything that
+//! it answers comes from the store or from the status that the engine shows; no request waits for
+//! Bitcoin.
+
+use super::{Done, Sequencer, SequencerError, MAX_POOL, SequencerStore, Status, TxStatus, lock};
+use crate::executor::ledger::{Account, Transfer};
+use crate::primitives::{Hash32, sha256};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bitcoin::hex::FromHex;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+
+/// Longest transaction that is taken in, in bytes.
+pub const MAX_TX_LEN: usize = 65_536;
+
+/// Time between ticks: a block a second.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Submissions in a second, on average; and how many may come at once.
+const SUBMISSIONS_PER_SECOND: f64 = 200.0;
+const SUBMISSION_BURST: f64 = 1_000.0;
+
+/// Takes transactions in.
+#[derive(Clone)]
+pub struct Submit {
+    store: Arc<Mutex<SequencerStore>>,
+    denied: Arc<BTreeSet<Account>>,
+    allowance: Arc<Mutex<Allowance>>,
+}
+
+/// A token bucket.
+struct Allowance {
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Instant) -> bool {
+        let earned = now.saturating_duration_since(self.refilled).as_secs_f64() * SUBMISSIONS_PER_SECOND;
+        self.tokens = (self.tokens + earned).min(SUBMISSION_BURST);
+        self.refilled = now;
+        let allowed = self.tokens >= 1.0;
+        self.tokens -= if allowed { 1.0 } else { 0.0 };
+        allowed
+    }
+}
+
+/// Why a transaction was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Not hexadecimal.
+    #[error("the body must be one transaction in hexadecimal")]
+    NotHex,
+    /// No byte, or more than [`MAX_TX_LEN`].
+    #[error("a transaction has 1 to {MAX_TX_LEN} bytes")]
+    Length,
+    /// The sender is on the deny list.
+    #[error("this sequencer refuses the sender's transactions")]
+    Denied,
+    /// Above the rate that is served.
+    #[error("too many submissions; try again in a moment")]
+    TooMany,
+    /// Too many wait already.
+    #[error("{MAX_POOL} transactions are waiting; try again later")]
+    PoolFull,
+    /// It could not be stored. What went wrong inside is for the operator's log, not for the network.
+    #[error("the sequencer could not store it")]
+    Failed(#[source] SequencerError),
+}
+
+impl From<SequencerError> for Refusal {
+    fn from(error: SequencerError) -> Self {
+        match error {
+            SequencerError::PoolFull => Refusal::PoolFull,
+            error => Refusal::Failed(error),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Refusal::NotHex => StatusCode::BAD_REQUEST,
+            Refusal::Length => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Denied => StatusCode::FORBIDDEN,
+            Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::PoolFull => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(json!({ "error": self.to_string() }))).into_response()
+    }
+}
+
+impl Submit {
+    pub(super) fn new(store: Arc<Mutex<SequencerStore>>, denied: BTreeSet<Account>) -> Self {
+        let allowance = Allowance { tokens: SUBMISSION_BURST, refilled: Instant::now() };
+        Self { store, denied: Arc::new(denied), allowance: Arc::new(Mutex::new(allowance)) }
+    }
+
+    /// Takes a transaction into the pool; sending it again is harmless.
+    ///
+    /// # Errors
+    /// [`Refusal`], and nothing was stored.
+    pub fn submit(&self, tx: &[u8]) -> Result<TxStatus, Refusal> {
+        if !(1..=MAX_TX_LEN).contains(&tx.len()) {
+            return Err(Refusal::Length);
+        }
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
+            return Err(Refusal::TooMany);
+        }
+        if Transfer::decode(tx).is_some_and(|transfer| self.denied.contains(&transfer.from)) {
+            return Err(Refusal::Denied);
+        }
+        Ok(lock(&self.store).submit(tx)?)
+    }
+
+    /// What became of a transaction, by its SHA-256.
+    ///
+    /// # Errors
+    /// [`Refusal::Failed`].
+    pub fn status(&self, hash: &Hash32) -> Result<Option<TxStatus>, Refusal> {
+        Ok(lock(&self.store).status(hash)?)
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    submit: Submit,
+    status: Arc<RwLock<Status>>,
+}
+
+/// Answers with a transaction's hash and what became of it.
+fn tx_answer(code: StatusCode, hash: Hash32, status: &TxStatus) -> Response {
+    let mut answer = json!(status);
+    answer["tx_hash"] = json!(hash);
+    (code, Json(answer)).into_response()
+}
+
+/// Runs what waits for the disk where it holds up no other request.
+async fn blocking(work: impl FnOnce() -> Result<Response, Refusal> + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer.unwrap_or_else(IntoResponse::into_response),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn post_tx(State(shared): State<Shared>, body: String) -> Response {
+    blocking(move || {
+        let tx = Vec::from_hex(body.trim()).map_err(|_| Refusal::NotHex)?;
+        let status = shared.submit.submit(&tx)?;
+        Ok(tx_answer(StatusCode::ACCEPTED, sha256(&tx), &status))
+    })
+    .await
+}
+
+async fn get_tx(State(shared): State<Shared>, Path(hash): Path<String>) -> Response {
+    let Ok(hash) = hash.parse::<Hash32>() else {
+        let error = "expected the SHA-256 of a transaction in hexadecimal";
+        return (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response();
+    };
+    blocking(move || {
+        Ok(match shared.submit.status(&hash)? {
+            Some(status) => tx_answer(StatusCode::OK, hash, &status),
+            None => (StatusCode::NOT_FOUND, Json(json!({ "error": "this sequencer has not seen it" }))).into_response(),
+        })
+    })
+    .await
+}
+
+async fn get_status(State(shared): State<Shared>) -> Json<Status> {
+    Json(shared.status.read().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/tx", post(post_tx))
+        .route("/v1/tx/{hash}", get(get_tx))
+        .route("/v1/status", get(get_status))
+        // Two hexadecimal digits a byte, and some white space.
+        .layer(DefaultBodyLimit::max(2 * MAX_TX_LEN + 64))
+        .with_state(shared)
+}
+
+/// Runs a sequencer behind `listener` until `stop` is ready, telling of everything that it does.
+///
+/// Temporary trouble (Bitcoin does not answer) is told through `on_error` and tried again.
+///
+/// # Errors
+/// [`SequencerError`] that somebody has to mend.
+pub async fn serve(
+    sequencer: Sequencer,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+    on_done: impl FnMut(Done) + Send + 'static,
+    on_error: impl FnMut(&SequencerError) + Send + 'static,
+) -> Result<(), SequencerError> {
+    let shared = Shared { submit: sequencer.submit(), status: sequencer.status() };
+    let (stop_engine, stopped) = channel::<()>();
+    let (engine_failed, failure) = tokio::sync::oneshot::channel();
+    let engine = std::thread::spawn(move || {
+        let outcome = run_engine(sequencer, &stopped, on_done, on_error);
+        // The server may have stopped first; then nobody listens.
+        let _ = engine_failed.send(());
+        outcome
+    });
+    let shutdown = async move {
+        tokio::select! {
+            () = stop => {}
+            _ = failure => {}
+        }
+    };
+    let served = axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown).await;
+    drop::<Sender<()>>(stop_engine);
+    let outcome = tokio::task::spawn_blocking(move || engine.join()).await;
+    served?;
+    match outcome {
+        Ok(Ok(outcome)) => outcome,
+        _ => Err(SequencerError::Http(std::io::Error::other("the engine panicked"))),
+    }
+}
+
+fn run_engine(
+    mut sequencer: Sequencer,
+    stopped: &std::sync::mpsc::Receiver<()>,
+    mut on_done: impl FnMut(Done),
+    mut on_error: impl FnMut(&SequencerError),
+) -> Result<(), SequencerError> {
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match sequencer.tick(now, &mut on_done) {
+            Ok(()) => {}
+            Err(error) if error.is_temporary() => on_error(&error),
+            Err(error) => return Err(error),
+        }
+        match stopped.recv_timeout(TICK) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}

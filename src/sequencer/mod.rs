@@ -1,0 +1,372 @@
+//! The lightweight sequencer: soft blocks in order of arrival, forced items first, batches to Bitcoin.
+//!
+//! Guarantees: what it acknowledged or signed is on disk first; killed at any moment it goes on where it
+//! was; it never signs a second batch for a parent while the first can still be accepted. It cannot
+//! choose which forced items it executes: the section comes from the same function that every follower
+//! derives by. Trusts its Bitcoin node.
+
+mod api;
+mod post;
+mod soft;
+mod store;
+
+pub use api::{MAX_TX_LEN, Refusal, Submit, serve};
+pub use soft::{SoftBlock, SoftChain};
+pub use store::{MAX_POOL, SequencerStore, TxStatus};
+
+use crate::chain::RpcNode;
+use crate::executor::ledger::Account;
+use crate::l2::{L2Head, Origin};
+use crate::manifest::Manifest;
+use crate::node::{Event, Heads, Node, NodeError};
+use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
+use crate::publish::{Publication, PublishError};
+use crate::wallet::{Caps, Wallet, WalletError};
+use bitcoin::secp256k1::Keypair;
+use bitcoin::{BlockHash, FeeRate, XOnlyPublicKey};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Bitcoin blocks that a batch may need until it is mined, at least.
+const POSTING_DELAY: u32 = 1;
+
+/// How far in front of Bitcoin's median time a timestamp may be, in seconds.
+const MAX_FUTURE_SECONDS: u64 = 7200;
+
+/// Why the sequencer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SequencerError {
+    /// The follower in it.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Its wallet.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// Posting a batch.
+    #[error("posting a batch: {0}")]
+    Publish(#[from] PublishError),
+    /// Its file cannot be read or written.
+    #[error("the sequencer's database: {0}")]
+    Store(#[from] rusqlite::Error),
+    /// Its file holds something that this code did not write.
+    #[error("the sequencer's database is damaged; restore it from a backup")]
+    Damaged,
+    /// Its file was made by another version.
+    #[error("the sequencer's database has schema version {0}, which this sortie does not know")]
+    Schema(i64),
+    /// Too many transactions wait.
+    #[error("{MAX_POOL} transactions are waiting; try again later")]
+    PoolFull,
+    /// The key is not one that may sign.
+    #[error("key {0} is not in the rollup's sequencer set; give --key the file of a key that is")]
+    NotInSet(XOnlyPublicKey),
+    /// More than one signature is needed.
+    #[error("the rollup needs {0} signatures for a batch; this sequencer signs alone")]
+    Threshold(u8),
+    /// No batch could ever be accepted.
+    #[error(
+        "max_lag {max_lag} and sequencing_window {window} leave no time to post: with {confirmations} confirmations every batch would be stale; lower --confirmations"
+    )]
+    NoTimeToPost {
+        /// The manifest's.
+        max_lag: u16,
+        /// The manifest's.
+        window: u16,
+        /// The policy's.
+        confirmations: u32,
+    },
+    /// The HTTP server.
+    #[error("the HTTP server: {0}")]
+    Http(#[from] std::io::Error),
+}
+
+impl SequencerError {
+    /// Whether the same call may succeed later without anybody mending anything.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, SequencerError::Node(error) if error.is_temporary())
+    }
+}
+
+/// The sequencer's policy: nothing here is part of the protocol.
+#[derive(Clone)]
+pub struct Policy {
+    /// Signs batches.
+    pub key: Keypair,
+    /// An origin is adopted once it has this many.
+    pub confirmations: u32,
+    /// Bitcoin blocks after which a derived block is called final.
+    pub finality_depth: u32,
+    /// Accounts whose transactions are refused: the cheat that demos and tests need.
+    pub denied: BTreeSet<Account>,
+    /// Rate of batch transactions, or the node's estimate.
+    pub fee_rate: Option<FeeRate>,
+    /// What a batch may cost.
+    pub caps: Caps,
+}
+
+/// A head, for people and for [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeadView {
+    /// Number of the L2 block.
+    pub number: L2Number,
+    /// Its hash.
+    pub hash: Hash32,
+    /// Commitment to the state after it.
+    pub state_root: Hash32,
+    /// Height of its origin.
+    pub origin_height: BtcHeight,
+    /// Its time, seconds since 1970.
+    pub timestamp: u64,
+}
+
+/// What the sequencer shows of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The rollup.
+    pub rollup_id: RollupId,
+    /// The soft head.
+    #[serde(rename = "unsafe")]
+    pub unsafe_head: HeadView,
+    /// The derived head.
+    #[serde(rename = "safe")]
+    pub safe_head: HeadView,
+    /// The last Bitcoin block seen.
+    pub bitcoin: BlockRef,
+    /// Whether transactions go into blocks: not while batches do not reach Bitcoin in time.
+    pub accepting: bool,
+    /// Why the last attempt to post failed, if it did.
+    pub posting_error: Option<String>,
+}
+
+/// One thing that a [`Sequencer::tick`] did.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// The Bitcoin chain moved.
+    Bitcoin(Event),
+    /// A soft block was made.
+    Made(SoftBlock),
+    /// Soft blocks were orphaned; their transactions wait again.
+    Orphaned(usize),
+    /// A batch was sent to Bitcoin, or sent again.
+    Posted {
+        /// First and last block.
+        blocks: (L2Number, L2Number),
+        /// Its transactions.
+        publication: Publication,
+    },
+    /// Posting failed and is tried again.
+    PostingFailed(String),
+}
+
+/// The sequencer's engine; [`serve`] puts HTTP and a clock around it.
+pub struct Sequencer {
+    policy: Policy,
+    node: Node,
+    rpc: RpcNode,
+    wallet: Wallet,
+    store: Arc<Mutex<SequencerStore>>,
+    status: Arc<RwLock<Status>>,
+    soft: SoftChain,
+    posting: post::Posting,
+    /// The soft chain may not be what the store holds: an error came between them.
+    must_reload: bool,
+}
+
+impl Sequencer {
+    /// Checks that this sequencer can do its work, and takes up what the store holds.
+    ///
+    /// # Errors
+    /// [`SequencerError::NotInSet`], [`SequencerError::Threshold`], [`SequencerError::NoTimeToPost`]; else
+    /// what the node or the store say.
+    pub fn new(
+        policy: Policy,
+        mut node: Node,
+        rpc: RpcNode,
+        wallet: Wallet,
+        mut store: SequencerStore,
+    ) -> Result<Self, SequencerError> {
+        check_time_to_post(node.manifest(), policy.confirmations)?;
+        node.sync(&rpc, |_| ())?;
+        let key = policy.key.x_only_public_key().0;
+        let set = node.derivation().sequencers();
+        if set.threshold() != 1 {
+            return Err(SequencerError::Threshold(set.threshold()));
+        }
+        set.index_of(&key).ok_or(SequencerError::NotInSet(key))?;
+        let soft = SoftChain::load(&node, &mut store)?;
+        let heads = node.heads(policy.finality_depth)?;
+        let status = Status {
+            rollup_id: node.manifest().rollup_id(),
+            unsafe_head: head_view(soft.head(), soft.state_root()),
+            safe_head: head_view(heads.safe.head, heads.safe.state_root),
+            bitcoin: heads.bitcoin,
+            accepting: true,
+            posting_error: None,
+        };
+        Ok(Self {
+            policy,
+            node,
+            rpc,
+            wallet,
+            store: Arc::new(Mutex::new(store)),
+            status: Arc::new(RwLock::new(status)),
+            soft,
+            posting: post::Posting::default(),
+            must_reload: false,
+        })
+    }
+
+    /// What it shows of itself, kept up to date by [`tick`](Self::tick).
+    pub fn status(&self) -> Arc<RwLock<Status>> {
+        Arc::clone(&self.status)
+    }
+
+    /// What takes transactions in while the engine runs.
+    pub fn submit(&self) -> Submit {
+        Submit::new(Arc::clone(&self.store), self.policy.denied.clone())
+    }
+
+    /// Follows Bitcoin, makes the blocks that are due and posts them; `now` in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`SequencerError`]: everything done before it is kept, and calling again goes on from there. A
+    /// batch that cannot be posted is no error: it is told and tried again.
+    pub fn tick(&mut self, now: u64, mut on_done: impl FnMut(Done)) -> Result<(), SequencerError> {
+        let outcome = self.try_tick(now, &mut on_done);
+        self.must_reload = outcome.is_err();
+        outcome
+    }
+
+    fn try_tick(&mut self, now: u64, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
+        self.node.sync(&self.rpc, |event| on_done(Done::Bitcoin(event.clone())))?;
+        self.follow(on_done)?;
+        let accepting = self.has_time_to_post();
+        self.make_blocks(now, accepting, on_done)?;
+        let heads = self.node.heads(self.policy.finality_depth)?;
+        self.show(&heads, accepting);
+        let tip = heads.bitcoin.hash;
+        match self.post(tip) {
+            Ok(posted) => {
+                posted.into_iter().for_each(&mut *on_done);
+                self.posting.error = None;
+            }
+            // Money or relay trouble does not stop soft blocks; the store's would.
+            Err(SequencerError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                let error = error.to_string();
+                if self.posting.error.as_ref() != Some(&error) {
+                    on_done(Done::PostingFailed(error.clone()));
+                }
+                self.posting.error = Some(error);
+            }
+        }
+        self.show(&heads, accepting);
+        lock(&self.store).settle(heads.finalized.head.header.number)
+    }
+
+    fn follow(&mut self, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
+        let mut store = lock(&self.store);
+        if self.must_reload {
+            self.soft = SoftChain::load(&self.node, &mut store)?;
+        }
+        let orphaned = self.soft.realign(&self.node, &mut store)?;
+        if orphaned > 0 {
+            on_done(Done::Orphaned(orphaned));
+        }
+        Ok(())
+    }
+
+    /// Whether own transactions made now would reach Bitcoin before they are stale, with a margin.
+    fn has_time_to_post(&self) -> bool {
+        let max_lag = u32::from(self.node.manifest().max_lag);
+        let posting_margin = max_lag / 4;
+        let base = self.node.derivation().head();
+        let oldest = self.soft.after(&base.hash).find(|soft| !soft.block.own_txs.is_empty());
+        oldest.is_none_or(|soft| self.lag(soft.block.header.origin.height) + posting_margin <= max_lag)
+    }
+
+    /// How far an origin lies behind the Bitcoin block that could carry a batch at the earliest.
+    fn lag(&self, origin: BtcHeight) -> u32 {
+        (self.node.derivation().tip().block.height + 1).saturating_sub(origin)
+    }
+
+    fn make_blocks(
+        &mut self,
+        now: u64,
+        accepting: bool,
+        on_done: &mut impl FnMut(Done),
+    ) -> Result<(), SequencerError> {
+        let adopted = (self.node.derivation().tip().block.height + 1).saturating_sub(self.policy.confirmations);
+        loop {
+            let parent = self.soft.head().header;
+            let Some(current) = self.node.derivation().origin(parent.origin.height).copied() else { return Ok(()) };
+            let behind = parent.origin.height < adopted;
+            let next = self.node.derivation().origin(parent.origin.height + 1).copied();
+            let has_backlog = parent.forced_end < current.queue_size;
+            let (origin, last) = match next {
+                Some(next) if behind && !has_backlog => (next, next.block.height == adopted),
+                _ => (current, !behind),
+            };
+            let max_lag = u32::from(self.node.manifest().max_lag);
+            // Own transactions wait for the freshest origin: there they have the most time to reach Bitcoin.
+            let with_own = accepting && last && self.lag(origin.block.height) <= max_lag;
+            let timestamp = self.timestamp(now, &origin);
+            let mut store = lock(&self.store);
+            let made = self.soft.make_block(&self.node, &mut store, &origin, timestamp, with_own)?;
+            drop(store);
+            let Some(made) = made else { return Ok(()) };
+            let is_last = last && made.block.header.forced_end == origin.queue_size;
+            on_done(Done::Made(made));
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn timestamp(&self, now: u64, origin: &Origin) -> u64 {
+        let lower_bound = self.soft.head().header.child_lower_bound(origin);
+        let median_time = u64::from(self.node.derivation().tip().median_time);
+        now.clamp(lower_bound, lower_bound.max(median_time + MAX_FUTURE_SECONDS))
+    }
+
+    fn show(&self, heads: &Heads, accepting: bool) {
+        let mut status = self.status.write().unwrap_or_else(PoisonError::into_inner);
+        status.unsafe_head = head_view(self.soft.head(), self.soft.state_root());
+        status.safe_head = head_view(heads.safe.head, heads.safe.state_root);
+        status.bitcoin = heads.bitcoin;
+        status.accepting = accepting;
+        status.posting_error.clone_from(&self.posting.error);
+    }
+}
+
+/// Refuses settings under which every batch would be stale when it is mined.
+///
+/// # Errors
+/// [`SequencerError::NoTimeToPost`].
+pub fn check_time_to_post(manifest: &Manifest, confirmations: u32) -> Result<(), SequencerError> {
+    let (max_lag, window) = (manifest.max_lag, manifest.sequencing_window);
+    let needed = confirmations.saturating_add(POSTING_DELAY);
+    if u32::from(window) <= needed || u32::from(max_lag) < needed {
+        return Err(SequencerError::NoTimeToPost { max_lag, window, confirmations });
+    }
+    Ok(())
+}
+
+fn head_view(head: L2Head, state_root: Hash32) -> HeadView {
+    HeadView {
+        number: head.header.number,
+        hash: head.hash,
+        state_root,
+        origin_height: head.header.origin.height,
+        timestamp: head.header.timestamp,
+    }
+}
+
+fn lock(store: &Mutex<SequencerStore>) -> MutexGuard<'_, SequencerStore> {
+    // Every method of the store is one transaction: a panic elsewhere leaves it whole.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tip at which something was last done.
+type Seen = Option<BlockHash>;

@@ -1,0 +1,252 @@
+//! The sequencer's SQLite file: transactions in order of arrival, soft blocks, signed batches.
+//!
+//! Guarantees that each method is one transaction, on disk before it returns: what was acknowledged,
+//! soft-confirmed or signed is there before anybody hears of it.
+
+use super::SequencerError;
+use crate::executor::NoOpReason;
+use crate::l2::{L2Block, L2Header};
+use crate::primitives::{Hash32, L2Number, sha256};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use std::path::Path;
+
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE pool (seq INTEGER PRIMARY KEY AUTOINCREMENT, tx BLOB NOT NULL, tx_hash BLOB NOT NULL UNIQUE,
+    block BLOB, rejected TEXT);
+CREATE INDEX pool_block ON pool (block);
+CREATE TABLE soft_block (seq INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, parent BLOB NOT NULL,
+    number INTEGER NOT NULL, header BLOB NOT NULL, forced_start INTEGER NOT NULL, own_txs BLOB NOT NULL,
+    live INTEGER NOT NULL);
+CREATE INDEX soft_block_parent ON soft_block (parent);
+CREATE INDEX soft_block_live ON soft_block (live, number);
+CREATE TABLE batch (id INTEGER PRIMARY KEY AUTOINCREMENT, parent BLOB NOT NULL, last_hash BLOB NOT NULL,
+    payload BLOB NOT NULL);
+CREATE INDEX batch_parent ON batch (parent);
+";
+
+/// Transactions that may wait at once.
+pub const MAX_POOL: u64 = 10_000;
+
+/// What became of a transaction that was sent to the sequencer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum TxStatus {
+    /// Waits for a block.
+    Pending,
+    /// In a soft block.
+    Included {
+        /// The L2 block.
+        number: L2Number,
+        /// Its hash.
+        block: Hash32,
+    },
+    /// Would have no effect; it can be sent again.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A signed batch: its payload's bytes are never made twice.
+#[derive(Clone, Debug)]
+pub struct StoredBatch {
+    /// Hash of its last block.
+    pub last_hash: Hash32,
+    /// The payload, ready for Bitcoin.
+    pub payload: Vec<u8>,
+}
+
+/// A transaction that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Order of arrival.
+    pub seq: i64,
+    /// The transaction.
+    pub tx: Vec<u8>,
+}
+
+/// A connection to the file.
+pub struct SequencerStore {
+    db: Connection,
+}
+
+fn damaged<E>(_: E) -> SequencerError {
+    SequencerError::Damaged
+}
+
+fn read_block(row: &Row<'_>) -> Result<L2Block, SequencerError> {
+    let header: L2Header = postcard::from_bytes(&row.get::<_, Vec<u8>>("header")?).map_err(damaged)?;
+    let own_txs = postcard::from_bytes(&row.get::<_, Vec<u8>>("own_txs")?).map_err(damaged)?;
+    let forced = row.get("forced_start")?..header.forced_end;
+    Ok(L2Block { header, hash: Hash32(row.get("hash")?), forced, own_txs })
+}
+
+impl SequencerStore {
+    /// Opens the file, making it if it is not there.
+    ///
+    /// # Errors
+    /// [`SequencerError`], if it cannot be opened or was made by another version.
+    pub fn open(path: &Path) -> Result<Self, SequencerError> {
+        let mut db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.busy_timeout(std::time::Duration::from_secs(10))?;
+        let tx = db.transaction()?;
+        match tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
+            0 => {
+                tx.execute_batch(SCHEMA)?;
+                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            SCHEMA_VERSION => {}
+            version => return Err(SequencerError::Schema(version)),
+        }
+        tx.commit()?;
+        Ok(Self { db })
+    }
+
+    /// Takes a transaction into the pool; one that is there already keeps its place, one that was
+    /// rejected is tried again.
+    ///
+    /// # Errors
+    /// [`SequencerError::PoolFull`].
+    pub fn submit(&mut self, tx: &[u8]) -> Result<TxStatus, SequencerError> {
+        let hash = sha256(tx);
+        let db = self.db.transaction()?;
+        db.execute("DELETE FROM pool WHERE tx_hash = ? AND rejected IS NOT NULL", [hash.0])?;
+        let waiting: u64 = db.query_row(
+            "SELECT COUNT(*) FROM pool WHERE block IS NULL AND rejected IS NULL",
+            [],
+            |row| row.get(0),
+        )?;
+        if waiting >= MAX_POOL {
+            return Err(SequencerError::PoolFull);
+        }
+        db.execute("INSERT OR IGNORE INTO pool (tx, tx_hash) VALUES (?, ?)", params![tx, hash.0])?;
+        db.commit()?;
+        Ok(self.status(&hash)?.unwrap_or(TxStatus::Pending))
+    }
+
+    /// What became of a transaction, by its SHA-256.
+    ///
+    /// # Errors
+    /// [`SequencerError`], if the file cannot be read.
+    pub fn status(&self, hash: &Hash32) -> Result<Option<TxStatus>, SequencerError> {
+        let sql = "SELECT pool.block, pool.rejected, soft_block.number FROM pool
+            LEFT JOIN soft_block ON soft_block.hash = pool.block WHERE tx_hash = ?";
+        let row = self.db.query_row(sql, [hash.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+        Ok(row.map(|row| match row {
+            (Some(block), _, Some(number)) => TxStatus::Included { number, block: Hash32(block) },
+            (_, Some(reason), _) => TxStatus::Rejected { reason },
+            _ => TxStatus::Pending,
+        }))
+    }
+
+    /// The oldest waiting transactions.
+    pub(super) fn waiting(&self, limit: u32) -> Result<Vec<Waiting>, SequencerError> {
+        let sql = "SELECT seq, tx FROM pool WHERE block IS NULL AND rejected IS NULL ORDER BY seq LIMIT ?";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement.query_map([limit], |row| Ok(Waiting { seq: row.get(0)?, tx: row.get(1)? }))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Writes a new soft block down, with the transactions that it takes and those that it refused.
+    pub(super) fn append(
+        &mut self,
+        block: &L2Block,
+        included: &[i64],
+        rejected: &[(i64, NoOpReason)],
+    ) -> Result<(), SequencerError> {
+        let db = self.db.transaction()?;
+        let header = postcard::to_allocvec(&block.header).map_err(damaged)?;
+        let own_txs = postcard::to_allocvec(&block.own_txs).map_err(damaged)?;
+        db.execute(
+            "INSERT OR REPLACE INTO soft_block (hash, parent, number, header, forced_start, own_txs, live)
+                VALUES (?, ?, ?, ?, ?, ?, 1)",
+            params![block.hash.0, block.header.parent.0, block.header.number, header, block.forced.start, own_txs],
+        )?;
+        for seq in included {
+            db.execute("UPDATE pool SET block = ? WHERE seq = ?", params![block.hash.0, seq])?;
+        }
+        reject_all(&db, rejected)?;
+        Ok(db.commit()?)
+    }
+
+    /// Marks transactions that would have no effect.
+    pub(super) fn reject(&mut self, rejected: &[(i64, NoOpReason)]) -> Result<(), SequencerError> {
+        let db = self.db.transaction()?;
+        reject_all(&db, rejected)?;
+        Ok(db.commit()?)
+    }
+
+    /// The soft blocks that were made on a parent, the newest first.
+    pub(super) fn children(&self, parent: &Hash32) -> Result<Vec<L2Block>, SequencerError> {
+        let mut statement = self.db.prepare_cached("SELECT * FROM soft_block WHERE parent = ? ORDER BY seq DESC")?;
+        let mut rows = statement.query([parent.0])?;
+        let mut blocks = Vec::new();
+        while let Some(row) = rows.next()? {
+            blocks.push(read_block(row)?);
+        }
+        Ok(blocks)
+    }
+
+    /// The soft blocks with a number that are believed to be in the chain: number and hash.
+    pub(super) fn live(&self) -> Result<Vec<(L2Number, Hash32)>, SequencerError> {
+        let mut statement = self.db.prepare_cached("SELECT number, hash FROM soft_block WHERE live = 1")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, Hash32(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// After the chain changed: transactions of `orphaned` blocks wait again, in their old order; those
+    /// of `chain` do not.
+    pub(super) fn realign(&mut self, orphaned: &[Hash32], chain: &[&L2Block]) -> Result<(), SequencerError> {
+        let db = self.db.transaction()?;
+        for hash in orphaned {
+            db.execute("UPDATE soft_block SET live = 0 WHERE hash = ?", [hash.0])?;
+            db.execute("UPDATE pool SET block = NULL WHERE block = ?", [hash.0])?;
+        }
+        for block in chain {
+            db.execute("UPDATE soft_block SET live = 1 WHERE hash = ?", [block.hash.0])?;
+            for tx in &block.own_txs {
+                db.execute(
+                    "UPDATE pool SET block = ?, rejected = NULL WHERE tx_hash = ?",
+                    params![block.hash.0, sha256(tx).0],
+                )?;
+            }
+        }
+        Ok(db.commit()?)
+    }
+
+    /// Stops watching soft blocks up to a final number.
+    pub(super) fn settle(&mut self, number: L2Number) -> Result<(), SequencerError> {
+        self.db.execute("UPDATE soft_block SET live = 2 WHERE live = 1 AND number <= ?", [number])?;
+        Ok(())
+    }
+
+    /// The batches that were signed for a parent, the newest first.
+    pub(super) fn batches(&self, parent: &Hash32) -> Result<Vec<StoredBatch>, SequencerError> {
+        let sql = "SELECT last_hash, payload FROM batch WHERE parent = ? ORDER BY id DESC";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement
+            .query_map([parent.0], |row| Ok(StoredBatch { last_hash: Hash32(row.get(0)?), payload: row.get(1)? }))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Writes a signed batch down; only then may it leave.
+    pub(super) fn put_batch(&mut self, parent: &Hash32, batch: &StoredBatch) -> Result<(), SequencerError> {
+        self.db.execute(
+            "INSERT INTO batch (parent, last_hash, payload) VALUES (?, ?, ?)",
+            params![parent.0, batch.last_hash.0, batch.payload],
+        )?;
+        Ok(())
+    }
+}
+
+fn reject_all(db: &Connection, rejected: &[(i64, NoOpReason)]) -> Result<(), SequencerError> {
+    for (seq, reason) in rejected {
+        db.execute("UPDATE pool SET rejected = ? WHERE seq = ?", params![reason.name(), seq])?;
+    }
+    Ok(())
+}
