@@ -109,8 +109,7 @@ impl<'a> BatchBody<'a> {
 pub fn encode_batch(terms: &BatchTerms, blocks: &[BatchBlock]) -> Vec<u8> {
     let plain = encode_blocks(blocks);
     let deflated = compress_to_vec(&plain, DEFLATE_LEVEL);
-    let (codec, data) =
-        if deflated.len() < plain.len() { (CODEC_DEFLATE, deflated) } else { (CODEC_PLAIN, plain) };
+    let (codec, data) = if deflated.len() < plain.len() { (CODEC_DEFLATE, deflated) } else { (CODEC_PLAIN, plain) };
     encode_batch_data(terms, codec, &data)
 }
 

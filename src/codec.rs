@@ -136,12 +136,8 @@ mod tests {
             assert_eq!(reader.varint(), Ok(value));
             assert!(reader.is_empty());
         }
-        let longer_than_needed: [&[u8]; 4] = [
-            &[0xfd, 0xfc, 0],
-            &[0xfe, 0xff, 0xff, 0, 0],
-            &[0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0],
-            &[0xfd, 0xfd],
-        ];
+        let longer_than_needed: [&[u8]; 4] =
+            [&[0xfd, 0xfc, 0], &[0xfe, 0xff, 0xff, 0, 0], &[0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], &[0xfd, 0xfd]];
         for bytes in longer_than_needed {
             assert_eq!(Reader::new(bytes).varint(), Err(Malformed), "{bytes:02x?}");
         }

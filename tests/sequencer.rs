@@ -25,7 +25,8 @@ fn settle(world: &World, operator: &mut Operator, follower: &mut Follower) -> Re
         let safe = follower.safe()?;
         ensure!(safe.head.hash == status.safe_head.hash, "the sequencer derives another head");
         ensure!(safe.state_root == status.safe_head.state_root, "the sequencer derives another state");
-        if status.unsafe_head.origin_height <= safe.head.header.origin.height + 2 && world.bitcoind.mempool()?.is_empty()
+        if status.unsafe_head.origin_height <= safe.head.header.origin.height + 2
+            && world.bitcoind.mempool()?.is_empty()
         {
             return Ok(());
         }

@@ -125,8 +125,7 @@ impl Derivation {
             // Known: at most the last origin, which is on this chain and below the tip.
             let origin = self.origin(height).ok_or(DropReason::OriginWrongBranch)?;
             let timestamp = parent.header.timestamp.checked_add(seconds).ok_or(DropReason::MalformedData)?;
-            let block =
-                self.rules.child(&parent, origin, timestamp, txs).ok_or(DropReason::MalformedData)?;
+            let block = self.rules.child(&parent, origin, timestamp, txs).ok_or(DropReason::MalformedData)?;
             parent = block.head();
             blocks.push(block);
         }
@@ -145,9 +144,7 @@ impl Derivation {
         };
         require(lower_bounds().all(|(timestamp, lower)| timestamp <= lower.max(latest)), DropReason::TimestampHigh)?;
         require(lower_bounds().all(|(timestamp, lower)| timestamp >= lower), DropReason::TimestampLow)?;
-        let stale = |block: &L2Block| {
-            !block.own_txs.is_empty() && tip - block.header.origin.height > self.max_lag
-        };
+        let stale = |block: &L2Block| !block.own_txs.is_empty() && tip - block.header.origin.height > self.max_lag;
         require(!blocks.iter().any(stale), DropReason::StaleOrigin)
     }
 

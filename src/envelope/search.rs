@@ -79,11 +79,8 @@ pub fn scan_block(raw: &[u8], namespace: Option<Namespace>) -> Result<ScannedBlo
         return Err(BadBlock::WitnessCommitment(block.block_hash()));
     }
     // The coinbase, index 0, carries nothing.
-    let found = (0u32..)
-        .zip(&block.txdata)
-        .skip(1)
-        .flat_map(|(index, tx)| scan_indexed(index, tx, namespace))
-        .collect();
+    let found =
+        (0u32..).zip(&block.txdata).skip(1).flat_map(|(index, tx)| scan_indexed(index, tx, namespace)).collect();
     Ok(ScannedBlock { header: block.header, found })
 }
 

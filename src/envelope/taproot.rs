@@ -57,10 +57,9 @@ pub(super) fn decode(witness: &Witness) -> Decoded<Payload> {
     if len >= 2 && witness.last().is_some_and(|last| last.first() == Some(&ANNEX)) {
         len -= 1;
     }
-    let (Some(leaf), Some(control)) = (
-        len.checked_sub(2).and_then(|at| witness.nth(at)),
-        len.checked_sub(1).and_then(|at| witness.nth(at)),
-    ) else {
+    let (Some(leaf), Some(control)) =
+        (len.checked_sub(2).and_then(|at| witness.nth(at)), len.checked_sub(1).and_then(|at| witness.nth(at)))
+    else {
         return Decoded::Absent;
     };
     let Some(namespace) = candidate(leaf) else {

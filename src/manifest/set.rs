@@ -143,8 +143,9 @@ impl SequencerSet {
         let secp = Secp256k1::verification_only();
         let message = Message::from_digest(message.0);
         let valid = entries().all(|(index, signature)| {
-            schnorr::Signature::from_slice(signature)
-                .is_ok_and(|signature| secp.verify_schnorr(&signature, &message, &self.keys[usize::from(*index)]).is_ok())
+            schnorr::Signature::from_slice(signature).is_ok_and(|signature| {
+                secp.verify_schnorr(&signature, &message, &self.keys[usize::from(*index)]).is_ok()
+            })
         });
         if valid { Ok(()) } else { Err(BadSignatures::Signature) }
     }

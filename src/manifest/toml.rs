@@ -141,10 +141,7 @@ impl Manifest {
             sequencing_window: self.sequencing_window,
             max_lag: self.max_lag,
             max_forced_per_block: self.max_forced_per_block,
-            sequencers: Sequencers {
-                keys: self.sequencers.keys().to_vec(),
-                threshold: self.sequencers.threshold(),
-            },
+            sequencers: Sequencers { keys: self.sequencers.keys().to_vec(), threshold: self.sequencers.threshold() },
             executor: Executor::of_spec(&self.executor),
             predecessor: self
                 .predecessor

@@ -38,7 +38,9 @@ pub enum NodeError {
     #[error("the node's database is damaged ({0}); run `sortie follow --rebuild`")]
     Corrupt(&'static str),
     /// The file was made by another version.
-    #[error("the node's database has schema version {0}, which this sortie does not know; run `sortie follow --rebuild`")]
+    #[error(
+        "the node's database has schema version {0}, which this sortie does not know; run `sortie follow --rebuild`"
+    )]
     Schema(i64),
     /// The file belongs to another rollup.
     #[error("the node's database is of rollup {found}, the manifest's is {expected}; use another --data-dir")]
@@ -63,10 +65,14 @@ pub enum NodeError {
     #[error(transparent)]
     NotChild(#[from] NotChild),
     /// The manifest's start is not there.
-    #[error("the manifest's start block {0} is not on the best chain of this Bitcoin node; check --network and the manifest")]
+    #[error(
+        "the manifest's start block {0} is not on the best chain of this Bitcoin node; check --network and the manifest"
+    )]
     StartNotOnChain(BlockRef),
     /// The manifest's start may still be reorganised away.
-    #[error("the manifest's start block is {depth} deep, must be {MIN_START_DEPTH} deep or more; wait, or choose an earlier start")]
+    #[error(
+        "the manifest's start block is {depth} deep, must be {MIN_START_DEPTH} deep or more; wait, or choose an earlier start"
+    )]
     StartTooShallow {
         /// Its confirmations.
         depth: u32,
@@ -214,6 +220,14 @@ impl Node {
         Ok(Heads { bitcoin, safe: head_at(bitcoin.height)?, finalized: head_at(final_height)? })
     }
 
+    /// The derived head that no reorganisation can orphan which [`sync`](Self::sync) could take back.
+    ///
+    /// # Errors
+    /// [`NodeError`], if the store cannot be read.
+    pub fn settled_head(&self) -> Result<DerivedBlock, NodeError> {
+        Ok(self.heads(self.undo_blocks() + 1)?.finalized)
+    }
+
     /// Follows the source to its tip, telling of each step once it is on disk.
     ///
     /// # Errors
@@ -280,11 +294,8 @@ impl Node {
             let forced_txs = writer.items(l2_block.forced.clone())?;
             let done = execute_block(self.executor.as_ref(), &mut self.state, l2_block, &forced_txs);
             let undo = self.state.take_undo();
-            let derived = DerivedBlock {
-                head: done.block.head(),
-                derived_at: block.height,
-                state_root: done.state_root,
-            };
+            let derived =
+                DerivedBlock { head: done.block.head(), derived_at: block.height, state_root: done.state_root };
             writer.put_block(&derived, &undo)?;
             writer.put_state(&self.state, &undo)?;
             let l2_number = done.block.header.number;

@@ -107,8 +107,7 @@ fn read_item(row: &Row<'_>) -> Result<QueuedItem, NodeError> {
         (Some(l2_number), Some(outcome)) => Some(Fate { l2_number, outcome: from_json(&outcome)? }),
         _ => None,
     };
-    let block =
-        BlockRef { height: row.get("height")?, hash: BlockHash::from_byte_array(row.get("block_hash")?) };
+    let block = BlockRef { height: row.get("height")?, hash: BlockHash::from_byte_array(row.get("block_hash")?) };
     let item = Item { block, tx_index: row.get("tx_index")?, place, tx: row.get("tx")? };
     Ok(QueuedItem { index: row.get("idx")?, item, fate })
 }
@@ -300,8 +299,7 @@ impl Writer<'_> {
     }
 
     pub(super) fn put_item(&self, index: u64, item: &Item) -> Result<(), NodeError> {
-        let mut statement =
-            self.tx.prepare_cached("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)")?;
+        let mut statement = self.tx.prepare_cached("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)")?;
         statement.execute(params![
             index,
             item.block.height,

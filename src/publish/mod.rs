@@ -9,7 +9,7 @@ mod fees;
 mod plan;
 mod send;
 
-pub use crate::wallet::{Caps, CarryingPlace, FeeCap, Job, JobId, JobState, Shortfall};
+pub use crate::wallet::{Caps, FeeCap, Job, JobId, JobState, Shortfall};
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, fee_rate};
 pub use plan::{CarrierCost, MAX_STANDARD_WEIGHT, NotRelayed, Policy, Profile};
 pub use send::{Outcome, Resumed, broadcast, reclaim, resume};
@@ -17,6 +17,7 @@ pub use send::{Outcome, Resumed, broadcast, reclaim, resume};
 use crate::chain::{ChainError, Mempool};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::sha256;
+use crate::queue::Place;
 use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{SatPerVb, Wallet, WalletError, unix_now};
 use bitcoin::secp256k1::Message;
@@ -211,7 +212,7 @@ pub struct Publication {
     /// All its transactions, in order.
     pub txids: Vec<Txid>,
     /// Where the payload stands.
-    pub place: CarryingPlace,
+    pub place: Place,
     /// The output that pays the wallet back, if there is change.
     pub change: Option<OutPoint>,
     /// Fee of all its transactions.

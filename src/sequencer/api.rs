@@ -4,7 +4,7 @@
 //! it answers comes from the store or from the status that the engine shows; no request waits for
 //! Bitcoin.
 
-use super::{Done, Sequencer, SequencerError, MAX_POOL, SequencerStore, Status, TxStatus, lock};
+use super::{Done, MAX_POOL, Sequencer, SequencerError, SequencerStore, Status, TxStatus, lock};
 use crate::executor::ledger::{Account, Transfer};
 use crate::primitives::{Hash32, sha256};
 use axum::extract::{DefaultBodyLimit, Path, State};

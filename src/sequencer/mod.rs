@@ -15,12 +15,14 @@ pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, TxStatus};
 
 use crate::chain::RpcNode;
+use crate::derive::DropReason;
 use crate::executor::ledger::Account;
 use crate::l2::{L2Head, Origin};
 use crate::manifest::Manifest;
-use crate::node::{Event, Heads, Node, NodeError};
+use crate::node::{Event, Node, NodeError};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
 use crate::publish::{Publication, PublishError};
+use crate::queue::Place;
 use crate::wallet::{Caps, Wallet, WalletError};
 use bitcoin::secp256k1::Keypair;
 use bitcoin::{BlockHash, FeeRate, XOnlyPublicKey};
@@ -76,6 +78,14 @@ pub enum SequencerError {
         /// The policy's.
         confirmations: u32,
     },
+    /// A batch reached Bitcoin and will never count.
+    #[error("the batch at {place} was dropped ({reason:?}); its blocks are made anew once they are stale")]
+    BatchDropped {
+        /// Where it stands.
+        place: Place,
+        /// Why.
+        reason: DropReason,
+    },
     /// The HTTP server.
     #[error("the HTTP server: {0}")]
     Http(#[from] std::io::Error),
@@ -95,8 +105,6 @@ pub struct Policy {
     pub key: Keypair,
     /// An origin is adopted once it has this many.
     pub confirmations: u32,
-    /// Bitcoin blocks after which a derived block is called final.
-    pub finality_depth: u32,
     /// Accounts whose transactions are refused: the cheat that demos and tests need.
     pub denied: BTreeSet<Account>,
     /// Rate of batch transactions, or the node's estimate.
@@ -173,6 +181,18 @@ pub struct Sequencer {
     must_reload: bool,
 }
 
+impl HeadView {
+    fn new(head: L2Head, state_root: Hash32) -> Self {
+        Self {
+            number: head.header.number,
+            hash: head.hash,
+            state_root,
+            origin_height: head.header.origin.height,
+            timestamp: head.header.timestamp,
+        }
+    }
+}
+
 impl Sequencer {
     /// Checks that this sequencer can do its work, and takes up what the store holds.
     ///
@@ -195,12 +215,11 @@ impl Sequencer {
         }
         set.index_of(&key).ok_or(SequencerError::NotInSet(key))?;
         let soft = SoftChain::load(&node, &mut store)?;
-        let heads = node.heads(policy.finality_depth)?;
         let status = Status {
             rollup_id: node.manifest().rollup_id(),
-            unsafe_head: head_view(soft.head(), soft.state_root()),
-            safe_head: head_view(heads.safe.head, heads.safe.state_root),
-            bitcoin: heads.bitcoin,
+            unsafe_head: soft.head_view(),
+            safe_head: soft.base_view(),
+            bitcoin: node.derivation().tip().block,
             accepting: true,
             posting_error: None,
         };
@@ -243,10 +262,8 @@ impl Sequencer {
         self.follow(on_done)?;
         let accepting = self.has_time_to_post();
         self.make_blocks(now, accepting, on_done)?;
-        let heads = self.node.heads(self.policy.finality_depth)?;
-        self.show(&heads, accepting);
-        let tip = heads.bitcoin.hash;
-        match self.post(tip) {
+        self.show(accepting);
+        match self.post() {
             Ok(posted) => {
                 posted.into_iter().for_each(&mut *on_done);
                 self.posting.error = None;
@@ -261,8 +278,10 @@ impl Sequencer {
                 self.posting.error = Some(error);
             }
         }
-        self.show(&heads, accepting);
-        lock(&self.store).settle(heads.finalized.head.header.number)
+        self.show(accepting);
+        // What no reorganisation that the follower can take back could orphan need not be watched.
+        let settled = self.node.settled_head()?.head.header.number;
+        lock(&self.store).settle(settled)
     }
 
     fn follow(&mut self, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
@@ -291,12 +310,7 @@ impl Sequencer {
         (self.node.derivation().tip().block.height + 1).saturating_sub(origin)
     }
 
-    fn make_blocks(
-        &mut self,
-        now: u64,
-        accepting: bool,
-        on_done: &mut impl FnMut(Done),
-    ) -> Result<(), SequencerError> {
+    fn make_blocks(&mut self, now: u64, accepting: bool, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
         let adopted = (self.node.derivation().tip().block.height + 1).saturating_sub(self.policy.confirmations);
         loop {
             let parent = self.soft.head().header;
@@ -330,11 +344,11 @@ impl Sequencer {
         now.clamp(lower_bound, lower_bound.max(median_time + MAX_FUTURE_SECONDS))
     }
 
-    fn show(&self, heads: &Heads, accepting: bool) {
+    fn show(&self, accepting: bool) {
         let mut status = self.status.write().unwrap_or_else(PoisonError::into_inner);
-        status.unsafe_head = head_view(self.soft.head(), self.soft.state_root());
-        status.safe_head = head_view(heads.safe.head, heads.safe.state_root);
-        status.bitcoin = heads.bitcoin;
+        status.unsafe_head = self.soft.head_view();
+        status.safe_head = self.soft.base_view();
+        status.bitcoin = self.node.derivation().tip().block;
         status.accepting = accepting;
         status.posting_error.clone_from(&self.posting.error);
     }
@@ -351,16 +365,6 @@ pub fn check_time_to_post(manifest: &Manifest, confirmations: u32) -> Result<(),
         return Err(SequencerError::NoTimeToPost { max_lag, window, confirmations });
     }
     Ok(())
-}
-
-fn head_view(head: L2Head, state_root: Hash32) -> HeadView {
-    HeadView {
-        number: head.header.number,
-        hash: head.hash,
-        state_root,
-        origin_height: head.header.origin.height,
-        timestamp: head.header.timestamp,
-    }
 }
 
 fn lock(store: &Mutex<SequencerStore>) -> MutexGuard<'_, SequencerStore> {

@@ -2,12 +2,13 @@
 
 use super::{Done, Seen, Sequencer, SequencerError, SoftBlock, lock};
 use crate::batch::{BatchBlock, BatchTerms, MAX_BLOCKS, batch_message, encode_batch, encode_blocks};
+use crate::derive::{DropReason, Verdict};
 use crate::envelope::{Body, Payload};
 use crate::primitives::Hash32;
 use crate::publish::{JobState, Publication, Request, fee_rate, publish, resume};
 use crate::sequencer::store::StoredBatch;
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::{Message, Secp256k1};
-use bitcoin::{BlockHash, OutPoint};
 
 /// Most bytes of plain data in one batch: its payload stays within what Bitcoin nodes relay.
 const MAX_PLAIN_DATA: usize = 380_000;
@@ -26,7 +27,8 @@ pub(super) struct Posting {
 
 impl Sequencer {
     /// Keeps signed batches on their way and posts what is new, once for each Bitcoin tip.
-    pub(super) fn post(&mut self, tip: BlockHash) -> Result<Vec<Done>, SequencerError> {
+    pub(super) fn post(&mut self) -> Result<Vec<Done>, SequencerError> {
+        let tip = self.node.derivation().tip().block.hash;
         let mut parent = self.node.derivation().head().hash;
         let live = self.live_batches(&mut parent)?;
         let is_new_tip = self.posting.checked_at != Some(tip);
@@ -62,9 +64,7 @@ impl Sequencer {
     fn live_batches(&self, parent: &mut Hash32) -> Result<Vec<StoredBatch>, SequencerError> {
         let store = lock(&self.store);
         let mut live = Vec::new();
-        while let Some(batch) =
-            store.batches(parent)?.into_iter().find(|batch| self.soft.contains(&batch.last_hash))
-        {
+        while let Some(batch) = store.batches(parent)?.into_iter().find(|batch| self.soft.contains(&batch.last_hash)) {
             *parent = batch.last_hash;
             live.push(batch);
         }
@@ -113,8 +113,7 @@ impl Sequencer {
         body.push(index);
         body.extend_from_slice(&signature.serialize());
         let namespace = derivation.rules().rollup_id.namespace();
-        let payload =
-            Payload { namespace, body: Body::Batch(body) }.encode().map_err(|_| SequencerError::Damaged)?;
+        let payload = Payload { namespace, body: Body::Batch(body) }.encode().map_err(|_| SequencerError::Damaged)?;
         Ok(StoredBatch { last_hash, payload })
     }
 
@@ -123,15 +122,19 @@ impl Sequencer {
         (first, self.soft.head_with(last).header.number)
     }
 
-    /// Sends a batch's bytes again if Bitcoin does not have them, or has them where they did not count.
+    /// Sends a batch's bytes again if Bitcoin does not have them, or has them where they came too early.
     fn keep_on_its_way(&mut self, payload: &[u8]) -> Result<Publication, SequencerError> {
         let publication = self.send(payload, None, false)?;
-        match publication.state {
-            // Mined, seen by the derivation, and still not in the chain: it came too early or out of order.
-            JobState::Confirmed(height) if height <= self.node.derivation().tip().block.height => {
+        let JobState::Confirmed(height) = publication.state else { return Ok(publication) };
+        let place = publication.place;
+        let judged = self.node.store().judged(height)?;
+        match judged.iter().find(|judged| judged.place == place).map(|judged| judged.verdict) {
+            None | Some(Verdict::Accept) => Ok(publication),
+            Some(Verdict::Drop(DropReason::WrongNumber | DropReason::OriginNotBelow | DropReason::TimestampHigh)) => {
                 self.send(payload, None, true)
             }
-            _ => Ok(publication),
+            // Paying for the same bytes again would change nothing.
+            Some(Verdict::Drop(reason)) => Err(SequencerError::BatchDropped { place, reason }),
         }
     }
 

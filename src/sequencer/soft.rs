@@ -3,7 +3,7 @@
 //! Guarantees that it always starts at the derived head and holds only blocks whose batch Bitcoin can
 //! still accept: their origins are on the best chain, and none with own transactions is stale.
 
-use super::{SequencerError, SequencerStore};
+use super::{HeadView, SequencerError, SequencerStore};
 use crate::derive::Derivation;
 use crate::executor::{NoOpReason, Outcome, Route, State, execute};
 use crate::l2::{L2Block, L2Head, Origin};
@@ -54,10 +54,8 @@ impl SoftChain {
             state,
         };
         let max_lag = node.manifest().max_lag.into();
-        while let Some(block) = store
-            .children(&chain.head().hash)?
-            .into_iter()
-            .find(|block| is_acceptable(block, derivation, max_lag))
+        while let Some(block) =
+            store.children(&chain.head().hash)?.into_iter().find(|block| is_acceptable(block, derivation, max_lag))
         {
             let forced = node.store().items(block.forced.clone())?;
             let done = execute_block(node.executor(), &mut chain.state, block, &forced);
@@ -114,9 +112,15 @@ impl SoftChain {
         self.blocks.back().map_or(self.base, |soft| soft.block.head())
     }
 
-    /// Commitment to the state after the unsafe head.
-    pub fn state_root(&self) -> Hash32 {
-        self.blocks.back().map_or(self.base_state_root, |soft| soft.state_root)
+    /// The unsafe head, to be shown.
+    pub fn head_view(&self) -> HeadView {
+        let state_root = self.blocks.back().map_or(self.base_state_root, |soft| soft.state_root);
+        HeadView::new(self.head(), state_root)
+    }
+
+    /// The derived head, to be shown.
+    pub fn base_view(&self) -> HeadView {
+        HeadView::new(self.base, self.base_state_root)
     }
 
     /// The soft blocks after the one with this hash (or after the derived head).

@@ -116,11 +116,8 @@ impl SequencerStore {
         let hash = sha256(tx);
         let db = self.db.transaction()?;
         db.execute("DELETE FROM pool WHERE tx_hash = ? AND rejected IS NOT NULL", [hash.0])?;
-        let waiting: u64 = db.query_row(
-            "SELECT COUNT(*) FROM pool WHERE block IS NULL AND rejected IS NULL",
-            [],
-            |row| row.get(0),
-        )?;
+        let waiting: u64 =
+            db.query_row("SELECT COUNT(*) FROM pool WHERE block IS NULL AND rejected IS NULL", [], |row| row.get(0))?;
         if waiting >= MAX_POOL {
             return Err(SequencerError::PoolFull);
         }

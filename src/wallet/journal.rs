@@ -7,6 +7,7 @@
 use super::WalletError;
 use crate::envelope::Carrier;
 use crate::primitives::{BtcHeight, Hash32};
+use crate::queue::Place;
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -91,27 +92,6 @@ impl fmt::Display for JobState {
     }
 }
 
-/// Where a payload stands: `TXID:in:INDEX` or `TXID:out:INDEX`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CarryingPlace {
-    /// The carrying transaction.
-    pub txid: Txid,
-    /// Which kind of place, and so which of inputs and outputs `index` counts.
-    pub carrier: Carrier,
-    /// Input or output index.
-    pub index: u32,
-}
-
-impl fmt::Display for CarryingPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.carrier {
-            Carrier::OpReturn => "out",
-            Carrier::Taproot => "in",
-        };
-        write!(f, "{}:{side}:{}", self.txid, self.index)
-    }
-}
-
 /// What is known before a job has a number.
 #[derive(Clone, Debug)]
 pub(crate) struct NewJob {
@@ -164,9 +144,9 @@ impl Job {
     }
 
     /// Where the payload stands.
-    pub fn place(&self) -> Option<CarryingPlace> {
+    pub fn place(&self) -> Option<Place> {
         let txid = self.transactions.last()?.compute_txid();
-        Some(CarryingPlace { txid, carrier: self.carrier, index: 0 })
+        Some(Place { txid, carrier: self.carrier, index: 0, position: 0 })
     }
 
     /// The transactions that are to be in the mempool or in the chain now.

@@ -14,7 +14,7 @@ mod sync;
 
 pub use coins::{Coin, Shortfall};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
-pub use journal::{CarryingPlace, Job, JobId, JobState};
+pub use journal::{Job, JobId, JobState};
 pub use seed::Mnemonic;
 pub use sync::Synced;
 

@@ -115,7 +115,6 @@ impl World {
         let policy = Policy {
             key: self.sequencer_key.keypair,
             confirmations: 1,
-            finality_depth: 6,
             denied: denied.iter().map(|person| person.account()).collect::<BTreeSet<_>>(),
             fee_rate: None,
             caps: Caps::default(),
