@@ -1,4 +1,9 @@
-//! Sortie: forced inclusion for rollups on Bitcoin.
+//! Forced inclusion for rollups on Bitcoin: a censored user writes the signed L2 transaction into a Bitcoin
+//! transaction, every node derives the same queue from it, and no sequencer can skip it.
+//!
+//! The upper half of the modules is pure: bytes, heights and times in, values out, `no_std` with `alloc`. The
+//! lower half talks to bitcoind and keeps files. `docs/PROTOCOL.md` is the specification,
+//! `docs/ARCHITECTURE.md` the map.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -24,3 +29,8 @@ pub mod publish;
 pub mod sequencer;
 #[cfg(feature = "wallet")]
 pub mod wallet;
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

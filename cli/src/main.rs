@@ -1,2 +1,49 @@
-//! The `sortie` command.
-fn main() {}
+//! The `sortie` command: arguments, settings and output around the library.
+
+mod args;
+mod commands;
+mod config;
+mod failure;
+mod follower;
+mod http;
+mod input;
+mod output;
+
+use args::Cli;
+use clap::Parser;
+use clap::error::ErrorKind;
+use config::Settings;
+use failure::{Code, Failure};
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(bad_usage(&error)),
+    };
+    let out = Output::new(cli.globals.json, cli.globals.quiet);
+    let done = Settings::load(cli.globals).and_then(|settings| commands::run(cli.command, &settings, &out));
+    ExitCode::from(done.map_or_else(|failure| out.end(&failure), |()| 0))
+}
+
+/// Help and version as clap prints them; an error as the one line that every error is.
+fn bad_usage(error: &clap::Error) -> u8 {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // Only a closed pipe stands in the way, and then nobody reads.
+        let _ = error.print();
+        return if error.use_stderr() { Code::Usage as u8 } else { 0 };
+    }
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    let shown = error.render().to_string();
+    let said = shown.split("\n\nUsage:").next().unwrap_or(&shown);
+    let said = said.split("\n\nFor more information").next().unwrap_or(said);
+    let words: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let words = words.join("; ").replace(":; ", ": ");
+    let message = words.strip_prefix("error: ").unwrap_or(&words);
+    let failure = Failure::usage(format_args!("{message}; --help tells more"));
+    Output::new(json, false).end(&failure)
+}

@@ -1,0 +1,243 @@
+//! What `follow` prints: one struct for each event, as JSON and for people.
+
+use crate::commands::life::{Effect, due_height};
+use crate::failure::Failure;
+use crate::output::count;
+use serde::{Deserialize, Serialize};
+use sortie::derive::{Judged, Verdict};
+use sortie::node::{Applied, DerivedBlock, ExecutedBlock, Heads, Node, QueuedItem};
+use sortie::primitives::{BlockRef, BtcHeight, Hash32, L2Number, sha256};
+use sortie::queue::Place;
+use std::fmt;
+
+/// A Bitcoin block was applied.
+#[derive(Serialize)]
+pub struct AppliedReport {
+    event: &'static str,
+    #[serde(flatten)]
+    block: BlockRef,
+    queued: Vec<QueuedLine>,
+    judged: Vec<JudgedLine>,
+    blocks: Vec<BlockLine>,
+}
+
+#[derive(Serialize)]
+struct QueuedLine {
+    index: u64,
+    place: Place,
+    due_height: u64,
+    tx_hash: Hash32,
+}
+
+#[derive(Serialize)]
+struct JudgedLine {
+    place: Place,
+    kind: &'static str,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BlockLine {
+    number: L2Number,
+    hash: Hash32,
+    origin_height: BtcHeight,
+    timestamp: u64,
+    state_root: Hash32,
+    forced: Vec<ForcedLine>,
+    own: Vec<OwnLine>,
+}
+
+#[derive(Serialize)]
+struct ForcedLine {
+    index: u64,
+    place: Place,
+    tx_hash: Hash32,
+    #[serde(flatten)]
+    effect: Effect,
+}
+
+#[derive(Serialize)]
+struct OwnLine {
+    tx_hash: Hash32,
+    #[serde(flatten)]
+    effect: Effect,
+}
+
+impl AppliedReport {
+    pub fn new(applied: &Applied, node: &Node) -> Result<Self, Failure> {
+        let queued = |queued: &QueuedItem| QueuedLine {
+            index: queued.index,
+            place: queued.item.place,
+            due_height: due_height(node, queued.item.block.height),
+            tx_hash: queued.item.tx_hash(),
+        };
+        let blocks = applied.blocks.iter().map(|block| BlockLine::new(block, node)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            event: "applied",
+            block: applied.block,
+            queued: applied.queued.iter().map(queued).collect(),
+            judged: applied.judged.iter().map(JudgedLine::from).collect(),
+            blocks,
+        })
+    }
+}
+
+impl From<&Judged> for JudgedLine {
+    fn from(judged: &Judged) -> Self {
+        let (verdict, reason) = match judged.verdict {
+            Verdict::Accept => ("accept", None),
+            // The specification's own name for it.
+            Verdict::Drop(reason) => ("drop", Some(format!("{reason:?}"))),
+        };
+        let kind = if judged.kind == 0x11 { "handover" } else { "batch" };
+        Self { place: judged.place, kind, verdict, reason }
+    }
+}
+
+impl BlockLine {
+    fn new(executed: &ExecutedBlock, node: &Node) -> Result<Self, Failure> {
+        let block = &executed.block;
+        let items = node.store().items(block.forced.clone())?;
+        let forced = items.iter().zip(&executed.forced).map(|(queued, outcome)| ForcedLine {
+            index: queued.index,
+            place: queued.item.place,
+            tx_hash: queued.item.tx_hash(),
+            effect: (*outcome).into(),
+        });
+        let own = block.own_txs.iter().zip(&executed.own);
+        Ok(Self {
+            number: block.header.number,
+            hash: block.hash,
+            origin_height: block.header.origin.height,
+            timestamp: block.header.timestamp,
+            state_root: executed.state_root,
+            forced: forced.collect(),
+            own: own.map(|(tx, outcome)| OwnLine { tx_hash: sha256(tx), effect: (*outcome).into() }).collect(),
+        })
+    }
+}
+
+/// Nothing for a block in which nothing happened.
+impl fmt::Display for AppliedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.queued.is_empty() && self.judged.is_empty() && self.blocks.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "bitcoin {}", self.block)?;
+        for QueuedLine { index, place, due_height, .. } in &self.queued {
+            writeln!(f, "  queued    item {index}, due at {due_height}: {place}")?;
+        }
+        for JudgedLine { place, kind, verdict, reason } in &self.judged {
+            let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+            writeln!(f, "  {kind:<8}  {verdict}{reason}: {place}")?;
+        }
+        for block in &self.blocks {
+            let own = count(block.own.len() as u64, "own transaction");
+            writeln!(
+                f,
+                "  derived   L2 block {}, origin {}, {own}, state root {}",
+                block.number, block.origin_height, block.state_root
+            )?;
+            for ForcedLine { index, place, effect, .. } in &block.forced {
+                writeln!(f, "  executed  item {index}, {effect}: {place}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A Bitcoin block was taken back.
+#[derive(Serialize)]
+pub struct RevertedReport {
+    event: &'static str,
+    #[serde(flatten)]
+    block: BlockRef,
+}
+
+impl RevertedReport {
+    pub fn new(block: BlockRef) -> Self {
+        Self { event: "reverted", block }
+    }
+}
+
+impl fmt::Display for RevertedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bitcoin {} left the best chain: what it brought is taken back", self.block)
+    }
+}
+
+/// The head that a sequencer claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsafeHead {
+    number: L2Number,
+    hash: Hash32,
+    state_root: Hash32,
+    origin_height: BtcHeight,
+    timestamp: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct DerivedHead {
+    number: L2Number,
+    hash: Hash32,
+    state_root: Hash32,
+    origin_height: BtcHeight,
+    timestamp: u64,
+    derived_at: BtcHeight,
+}
+
+impl From<DerivedBlock> for DerivedHead {
+    fn from(block: DerivedBlock) -> Self {
+        Self {
+            number: block.head.header.number,
+            hash: block.head.hash,
+            state_root: block.state_root,
+            origin_height: block.head.header.origin.height,
+            timestamp: block.head.header.timestamp,
+            derived_at: block.derived_at,
+        }
+    }
+}
+
+/// The heads.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct HeadsReport {
+    event: &'static str,
+    bitcoin: BlockRef,
+    safe: DerivedHead,
+    #[serde(rename = "final")]
+    finalized: DerivedHead,
+    /// `null`, if the sequencer does not answer; absent without `--sequencer`.
+    #[serde(rename = "unsafe", skip_serializing_if = "Option::is_none")]
+    claimed: Option<Option<UnsafeHead>>,
+}
+
+impl HeadsReport {
+    pub fn new(heads: Heads, claimed: Option<Option<UnsafeHead>>) -> Self {
+        Self {
+            event: "heads",
+            bitcoin: heads.bitcoin,
+            safe: heads.safe.into(),
+            finalized: heads.finalized.into(),
+            claimed,
+        }
+    }
+}
+
+impl fmt::Display for HeadsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "heads     bitcoin {}, safe {}, final {}",
+            self.bitcoin.height, self.safe.number, self.finalized.number
+        )?;
+        match &self.claimed {
+            Some(Some(claimed)) => write!(f, ", unsafe {}", claimed.number)?,
+            Some(None) => f.write_str(", unsafe not known")?,
+            None => {}
+        }
+        write!(f, ", state root {}", self.safe.state_root)
+    }
+}

@@ -1,0 +1,275 @@
+//! `sortie sequencer` and `sortie send`.
+
+use crate::commands::ledger::read_key;
+use crate::config::{Fees, Settings, WalletName};
+use crate::failure::Failure;
+use crate::follower::Place;
+use crate::http::SequencerUrl;
+use crate::input::{hex_argument, xonly};
+use crate::output::{Output, count};
+use bitcoin::XOnlyPublicKey;
+use bitcoin::hex::DisplayHex;
+use bitcoin::secp256k1::Secp256k1;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sortie::executor::{ledger, of_manifest};
+use sortie::node::Event;
+use sortie::primitives::{Hash32, RollupId};
+use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
+use sortie::wallet::{SatPerVb, Wallet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+
+const SEQUENCER_EXAMPLE: &str = "\
+Examples:
+  sortie ledger key --out sequencer.key
+  sortie rollup new --name mine --sequencer $(sortie ledger key --show sequencer.key) --out mine.toml
+  sortie wallet create --wallet sequencer
+  sortie sequencer --manifest mine.toml --key sequencer.key --wallet sequencer
+
+It answers POST /v1/tx (a transaction in hexadecimal), GET /v1/tx/SHA256 and GET /v1/status.";
+
+/// Run the lightweight sequencer
+///
+/// Takes transactions over HTTP in order of arrival, makes an L2 block a second if there is something to put in, executes
+/// forced transactions first, and posts batches to Bitcoin, paid from its wallet. Everything that it acknowledged is on
+/// disk: killed at any moment, it goes on where it was.
+#[derive(Args, Debug)]
+#[command(after_long_help = SEQUENCER_EXAMPLE)]
+pub struct Sequencer {
+    /// File of the key that signs batches (see `sortie ledger key`)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Where to answer; only this machine unless told otherwise
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8645")]
+    listen: SocketAddr,
+    /// Refuse this account's transactions, as a cheating sequencer would (may be given several times)
+    #[arg(long, value_name = "XONLY", value_parser = xonly)]
+    deny: Vec<XOnlyPublicKey>,
+    #[command(flatten)]
+    wallet: WalletName,
+    #[command(flatten)]
+    fees: Fees,
+}
+
+const SEND_EXAMPLE: &str = "\
+Example:
+  sortie send $(sortie ledger transfer --key alice.key --to $BOB --amount 1000) --sequencer http://127.0.0.1:8645";
+
+/// Send a transaction to a sequencer
+///
+/// The fast way, while the sequencer is willing: waits until the transaction is in an unsafe block. Exit code 1 if the
+/// sequencer refuses it or it would have no effect; `sortie force` needs no sequencer.
+#[derive(Args, Debug)]
+#[command(after_long_help = SEND_EXAMPLE)]
+pub struct Send {
+    /// The signed L2 transaction; `-` reads it from stdin, `@FILE` from a file
+    #[arg(value_name = "HEX")]
+    tx: String,
+    /// The sequencer
+    #[arg(long, env = "SORTIE_SEQUENCER", value_name = "URL", hide_env_values = true)]
+    sequencer: String,
+    /// Return as soon as it is acknowledged
+    #[arg(long)]
+    no_wait: bool,
+    /// Give up waiting after this many seconds; it stays acknowledged
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u64,
+}
+
+/// A line of the sequencer's log.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    fields: Value,
+    #[serde(skip)]
+    text: String,
+}
+
+impl Line {
+    fn new(event: &str, mut fields: Value, text: String) -> Self {
+        fields["event"] = json!(event);
+        Self { fields, text }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<SequencerError> for Failure {
+    fn from(error: SequencerError) -> Self {
+        match error {
+            SequencerError::Node(error) => error.into(),
+            SequencerError::Wallet(error) => error.into(),
+            SequencerError::Publish(error) => error.into(),
+            SequencerError::NotInSet(_) | SequencerError::Threshold(_) => Failure::usage(error),
+            SequencerError::NoTimeToPost { .. } => Failure::refused(error),
+            error => Failure::failed(error),
+        }
+    }
+}
+
+/// Runs the sequencer until it is told to stop.
+pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let place = Place::new(settings)?.sequencer();
+    let (manifest, network) = (place.manifest().clone(), place.network());
+    let confirmations = settings.confirmations(network);
+    check_time_to_post(&manifest, confirmations)?;
+    of_manifest(&manifest).map_err(Failure::usage)?;
+    let key = read_key(&Secp256k1::new(), &command.key)?;
+    let lock = place.lock()?.ok_or_else(|| {
+        Failure::failed(format_args!(
+            "another sequencer of this rollup runs with this --data-dir ({})",
+            settings.data_dir().display()
+        ))
+    })?;
+    let wallet = Wallet::open(&settings.wallet_dir(network, &command.wallet)?, network)?;
+    let writer = place.open(lock, settings.connect(network)?).map_err(|(failure, _)| failure)?;
+    let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
+    let policy = Policy {
+        key,
+        confirmations,
+        denied: command
+            .deny
+            .iter()
+            .map(XOnlyPublicKey::serialize)
+            .collect::<std::collections::BTreeSet<ledger::Account>>(),
+        fee_rate: command.fees.fee_rate.map(|SatPerVb(rate)| rate),
+        caps: settings.caps(&command.fees),
+    };
+    let (node, source, _lock) = writer.into_parts();
+    let sequencer = sortie::sequencer::Sequencer::new(policy, node, source, wallet, store)?;
+
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
+    let out = *out;
+    runtime.block_on(async move {
+        let listener = TcpListener::bind(command.listen).await.map_err(|error| {
+            Failure::failed(format_args!("cannot listen on {}: {error}; choose another --listen", command.listen))
+        })?;
+        let address = listener.local_addr().map_err(Failure::failed)?;
+        started(&out, manifest.rollup_id(), address)?;
+        let on_error = move |error: &SequencerError| out.survived(&Failure::failed(error), "trying again");
+        // A log that nobody reads any more is no reason to stop serving.
+        let on_done = move |done| drop(out.print(&log_line(done)));
+        Ok(serve(sequencer, listener, stop_signal(), on_done, on_error).await?)
+    })
+}
+
+fn started(out: &Output, rollup_id: RollupId, address: SocketAddr) -> Result<(), Failure> {
+    let url = format!("http://{address}");
+    let text = format!("sequencing rollup {rollup_id} at {url}");
+    out.print(&Line::new("started", json!({ "rollup_id": rollup_id, "url": url }), text))
+}
+
+/// Ready on Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupted = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminated) => tokio::select! {
+            _ = interrupted => {}
+            _ = terminated.recv() => {}
+        },
+        Err(_) => drop(interrupted.await),
+    }
+}
+
+fn log_line(done: Done) -> Line {
+    match done {
+        Done::Bitcoin(Event::Applied(applied)) => {
+            let height = applied.block.height;
+            let mut text = format!("bitcoin {height}");
+            for (n, noun) in [(applied.queued.len(), "forced item"), (applied.blocks.len(), "block")] {
+                if n > 0 {
+                    text +=
+                        &format!(", {} {}", count(n as u64, noun), if noun == "block" { "derived" } else { "queued" });
+                }
+            }
+            for judged in &applied.judged {
+                text += &format!(", batch {}: {}", judged.place, judged.verdict);
+            }
+            let verdicts: Vec<_> = applied.judged.iter().map(|judged| judged.verdict.to_string()).collect();
+            let fields = json!({ "height": height, "hash": applied.block.hash, "queued": applied.queued.len(),
+                "derived": applied.blocks.len(), "verdicts": verdicts });
+            Line::new("bitcoin", fields, text)
+        }
+        Done::Bitcoin(Event::Reverted(block)) => {
+            let text = format!("bitcoin {} left the best chain", block.height);
+            Line::new("reverted", json!({ "height": block.height, "hash": block.hash }), text)
+        }
+        Done::Made(made) => {
+            let header = &made.block.header;
+            let (forced, own) = (made.block.forced.end - made.block.forced.start, made.block.own_txs.len());
+            let text = format!("block {}: {forced} forced, {own} own, origin {}", header.number, header.origin.height);
+            let fields = json!({ "number": header.number, "hash": made.block.hash, "forced": forced, "own": own,
+                "origin_height": header.origin.height, "state_root": made.state_root });
+            Line::new("block", fields, text)
+        }
+        Done::Orphaned(blocks) => {
+            let text = format!("{} orphaned; their transactions wait again", count(blocks as u64, "block"));
+            Line::new("orphaned", json!({ "blocks": blocks }), text)
+        }
+        Done::Posted { blocks: (first, last), publication } => {
+            let (place, fee) = (publication.place, publication.fee.to_sat());
+            let text = format!("posted blocks {first} to {last} at {place} for {fee} sat");
+            let fields =
+                json!({ "first": first, "last": last, "place": place, "txids": publication.txids, "fee_sat": fee });
+            Line::new("posted", fields, text)
+        }
+        Done::PostingFailed(error) => {
+            let text = format!("a batch could not be posted ({error}); trying again");
+            Line::new("posting_failed", json!({ "error": error }), text)
+        }
+    }
+}
+
+/// What became of a transaction that was sent.
+#[derive(Serialize)]
+struct Sent {
+    #[serde(flatten)]
+    answer: Value,
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hash = self.answer["tx_hash"].as_str().unwrap_or_default();
+        match (&self.answer["number"], &self.answer["status"]) {
+            (Value::Number(number), _) => write!(f, "{hash} is in unsafe L2 block {number}"),
+            (_, status) => write!(f, "{hash} is {}", status.as_str().unwrap_or("acknowledged")),
+        }
+    }
+}
+
+/// Sends a transaction, and waits until it is in a block.
+pub fn send(command: &Send, out: &Output) -> Result<(), Failure> {
+    let url = SequencerUrl::new(&command.sequencer)?;
+    let tx = hex_argument(&command.tx)?;
+    let mut answer = url.submit(&tx.to_lower_hex_string())?;
+    let hash = Hash32::to_string(&sortie::primitives::sha256(&tx));
+    let deadline = Instant::now() + Duration::from_secs(command.timeout);
+    while !command.no_wait && answer["status"] == "pending" {
+        if Instant::now() >= deadline {
+            return Err(Failure::failed(format_args!(
+                "{hash} was acknowledged but is in no block after {} s; if the sequencer does not mean to include it, use `sortie force`",
+                command.timeout
+            )));
+        }
+        sleep(Duration::from_millis(100));
+        answer = url.tx(&hash)?;
+    }
+    if answer["status"] == "rejected" {
+        let reason = answer["reason"].as_str().unwrap_or("no reason given");
+        return Err(Failure::failed(format_args!(
+            "the sequencer would execute {hash} as a no-op ({reason}) and left it out"
+        )));
+    }
+    out.print(&Sent { answer })
+}

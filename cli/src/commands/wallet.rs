@@ -1,0 +1,267 @@
+//! `sortie wallet`: the coins that pay Bitcoin for what is forced.
+
+use crate::config::{Fees, Settings, WalletName};
+use crate::failure::Failure;
+use crate::output::{Output, field};
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, Amount, FeeRate, Network, Txid};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use sortie::chain::{BlockSource, RpcNode};
+use sortie::primitives::{BlockRef, BtcHeight};
+use sortie::publish::{ChosenRate, fee_rate};
+use sortie::wallet::{Mnemonic, Wallet};
+use std::fmt;
+use std::io::{IsTerminal, Read, stdin, stdout};
+use std::path::PathBuf;
+
+/// Blocks within which a payment is to confirm, for the estimate of its rate.
+const TARGET_BLOCKS: u16 = 6;
+
+/// The coins that pay Bitcoin for what is forced
+///
+/// A small wallet of its own (BIP86, twelve words), in a folder below <data-dir>/<network>/wallets. Its seed file is not
+/// encrypted: keep in it what you need for fees, not your savings.
+#[derive(Subcommand, Debug)]
+pub enum WalletCommand {
+    Create(Create),
+    Restore(Restore),
+    Address(AddressArgs),
+    Balance(BalanceArgs),
+    Send(SendArgs),
+}
+
+/// Make a wallet and show its twelve words
+///
+/// They are shown once: write them down on paper, for whoever knows them owns the coins. Where the output is not a
+/// terminal, they are shown with --json only; they stay in the wallet's seed file.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet create --wallet alice")]
+pub struct Create {
+    #[command(flatten)]
+    name: WalletName,
+}
+
+/// Make a wallet from its words
+///
+/// Reads them from stdin and searches the Bitcoin node's coins for its own: minutes on mainnet.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet restore --wallet alice < words.txt")]
+pub struct Restore {
+    #[command(flatten)]
+    name: WalletName,
+}
+
+/// Show an address to pay to
+///
+/// The next one that nobody has paid yet; it is the same until somebody does.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie regtest fund $(sortie wallet address) 1000000")]
+pub struct AddressArgs {
+    #[command(flatten)]
+    name: WalletName,
+}
+
+/// Show what the wallet holds
+///
+/// Confirmed coins and unconfirmed change can be spent; what others pay can be once it is confirmed.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet balance --wallet alice --json | jq .spendable_sat")]
+pub struct BalanceArgs {
+    #[command(flatten)]
+    name: WalletName,
+}
+
+/// Pay somebody
+///
+/// Refused above the caps on fees, and if the node does not take it: then nothing was sent.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet send --to bc1p... --amount 25000 --fee-rate 2.5")]
+pub struct SendArgs {
+    /// Who gets it
+    #[arg(long, value_name = "ADDRESS")]
+    to: Address<NetworkUnchecked>,
+    /// How much
+    #[arg(long, value_name = "SATS")]
+    amount: u64,
+    #[command(flatten)]
+    fees: Fees,
+    #[command(flatten)]
+    name: WalletName,
+}
+
+#[derive(Serialize)]
+struct Made {
+    dir: PathBuf,
+    network: Network,
+    birthday: BtcHeight,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<String>,
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(words) = &self.words {
+            writeln!(f, "These words are the wallet. Write them down now: they are not shown again,")?;
+            writeln!(f, "and whoever knows them can take its coins.\n\n    {words}\n")?;
+        }
+        field(f, "wallet", self.dir.display())?;
+        field(f, "network", self.network)?;
+        field(f, "birthday", format_args!("Bitcoin block {}", self.birthday))
+    }
+}
+
+#[derive(Serialize)]
+struct AddressShown {
+    address: Address,
+}
+
+impl fmt::Display for AddressShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)
+    }
+}
+
+#[derive(Serialize)]
+struct BalanceShown {
+    spendable_sat: u64,
+    confirmed_sat: u64,
+    change_sat: u64,
+    incoming_sat: u64,
+    immature_sat: u64,
+    total_sat: u64,
+    synced_to: BlockRef,
+}
+
+impl fmt::Display for BalanceShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "spendable", format_args!("{} sat", self.spendable_sat))?;
+        for (name, sats) in [("incoming", self.incoming_sat), ("immature", self.immature_sat)] {
+            if sats > 0 {
+                field(f, name, format_args!("{sats} sat"))?;
+            }
+        }
+        field(f, "as of block", self.synced_to)
+    }
+}
+
+#[derive(Serialize)]
+struct Paid {
+    txid: Txid,
+    amount_sat: u64,
+    fee_sat: u64,
+    vsize_vb: u64,
+}
+
+impl fmt::Display for Paid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "transaction", self.txid)?;
+        field(f, "paid", format_args!("{} sat", self.amount_sat))?;
+        field(f, "fee", format_args!("{} sat for {} vB", self.fee_sat, self.vsize_vb))
+    }
+}
+
+/// Runs a command.
+pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    match command {
+        WalletCommand::Create(create) => out.print(&create.run(settings, out)?),
+        WalletCommand::Restore(restore) => out.print(&restore.run(settings, out)?),
+        WalletCommand::Address(AddressArgs { name }) => {
+            let mut wallet = open(settings, &name)?;
+            // Which addresses have been paid is known as of the last sync; an old answer is still ours.
+            let synced = settings.connect(wallet.network()).and_then(|node| Ok(wallet.sync(&node)?));
+            if let Err(failure) = synced {
+                out.note(format_args!("not brought up to date: {failure}"));
+            }
+            out.print(&AddressShown { address: wallet.address()? })
+        }
+        WalletCommand::Balance(BalanceArgs { name }) => {
+            let (wallet, _) = open_synced(settings, &name)?;
+            let balance = wallet.balance();
+            out.print(&BalanceShown {
+                spendable_sat: (balance.confirmed + balance.change).to_sat(),
+                confirmed_sat: balance.confirmed.to_sat(),
+                change_sat: balance.change.to_sat(),
+                incoming_sat: balance.incoming.to_sat(),
+                immature_sat: balance.immature.to_sat(),
+                total_sat: balance.total().to_sat(),
+                synced_to: wallet.synced_to(),
+            })
+        }
+        WalletCommand::Send(send) => out.print(&send.run(settings, out)?),
+    }
+}
+
+/// Opens a wallet as it was left.
+pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
+    let network = settings.network()?;
+    Ok(Wallet::open(&settings.wallet_dir(network, name)?, network)?)
+}
+
+/// Opens a wallet and brings it up to date.
+pub fn open_synced(settings: &Settings, name: &WalletName) -> Result<(Wallet, RpcNode), Failure> {
+    let mut wallet = open(settings, name)?;
+    let node = settings.connect(wallet.network())?;
+    wallet.sync(&node)?;
+    Ok((wallet, node))
+}
+
+/// The rate to pay, with its warning told.
+pub fn rate(node: &RpcNode, fees: &Fees, out: &Output) -> Result<ChosenRate, Failure> {
+    let explicit: Option<FeeRate> = fees.fee_rate.map(|rate| rate.0);
+    let chosen = fee_rate(node, node.network(), explicit, TARGET_BLOCKS)?;
+    if let Some(warning) = &chosen.warning {
+        out.warn(warning);
+    }
+    Ok(chosen)
+}
+
+impl Create {
+    fn run(self, settings: &Settings, out: &Output) -> Result<Made, Failure> {
+        let network = settings.network()?;
+        let dir = settings.wallet_dir(network, &self.name)?;
+        let birthday = settings.connect(network)?.tip()?.height;
+        let (wallet, mnemonic) = Wallet::create(&dir, network, birthday)?;
+        // Not into a file or a pipe that nobody thought of.
+        let shown = out.is_json() || stdout().is_terminal();
+        if !shown {
+            out.warn(format_args!(
+                "the output is not a terminal, so the wallet's words are not shown; they are in {}",
+                dir.join("seed").display()
+            ));
+        }
+        let words = shown.then(|| mnemonic.words());
+        Ok(Made { dir, network, birthday: wallet.birthday(), words })
+    }
+}
+
+impl Restore {
+    fn run(self, settings: &Settings, out: &Output) -> Result<Made, Failure> {
+        let network = settings.network()?;
+        let dir = settings.wallet_dir(network, &self.name)?;
+        let node = settings.connect(network)?;
+        let mut words = String::new();
+        let read = if stdin().is_terminal() {
+            out.note("type the words, then press Enter");
+            stdin().read_line(&mut words)
+        } else {
+            stdin().read_to_string(&mut words)
+        };
+        read.map_err(|error| Failure::usage(format_args!("stdin: {error}")))?;
+        let mnemonic: Mnemonic = words.parse()?;
+        out.note("searching the Bitcoin node's coins");
+        let wallet = Wallet::restore(&dir, network, mnemonic, &node)?;
+        Ok(Made { dir, network, birthday: wallet.birthday(), words: None })
+    }
+}
+
+impl SendArgs {
+    fn run(self, settings: &Settings, out: &Output) -> Result<Paid, Failure> {
+        let to = self.to.require_network(settings.network()?).map_err(Failure::usage)?;
+        let (mut wallet, node) = open_synced(settings, &self.name)?;
+        let rate = rate(&node, &self.fees, out)?.rate;
+        let amount = Amount::from_sat(self.amount);
+        let payment = wallet.send(&node, &to, amount, rate, &settings.caps(&self.fees))?;
+        Ok(Paid { txid: payment.txid, amount_sat: self.amount, fee_sat: payment.fee.to_sat(), vsize_vb: payment.vsize })
+    }
+}

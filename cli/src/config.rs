@@ -1,0 +1,351 @@
+//! Settings: flags, then `SORTIE_*`, then `sortie.toml`, then defaults.
+//!
+//! Guarantees that a setting comes from the first of these that has it, that a key which nobody knows is
+//! an error, and that a manifest and a network which contradict each other stop the command.
+
+mod file;
+
+use crate::failure::Failure;
+use crate::input::{text_file, toml_error};
+use bitcoin::{Amount, FeeRate, Network};
+use clap::Args;
+use file::ConfigFile;
+use regtest::Bitcoind;
+use sortie::chain::{Credentials, RpcNode};
+use sortie::manifest::{Manifest, TomlError, network_of};
+use sortie::wallet::{Caps, SatPerVb};
+use std::env;
+use std::path::{Path, PathBuf};
+
+const HEADING: &str = "Options of every command";
+
+/// The highest fee rate that is paid unless another cap is set: 1,000 sat/vB.
+const DEFAULT_MAX_FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Globals {
+    /// Bitcoin network [default: the manifest's, else bitcoin]
+    #[arg(long, global = true, env = "SORTIE_NETWORK", value_name = "NAME", value_parser = network, help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub network: Option<Network>,
+
+    /// The rollup's manifest
+    #[arg(long, global = true, env = "SORTIE_MANIFEST", value_name = "FILE", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub manifest: Option<PathBuf>,
+
+    /// Folder for everything that sortie keeps [default: ~/.local/share/sortie]
+    #[arg(long, global = true, env = "SORTIE_DATA_DIR", value_name = "DIR", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// The Bitcoin node's RPC address [default: the network's port on 127.0.0.1]
+    #[arg(long, global = true, env = "SORTIE_BITCOIN_URL", value_name = "URL", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub bitcoin_url: Option<String>,
+
+    /// The Bitcoin node's cookie file [default: in bitcoind's data folder]
+    #[arg(long, global = true, env = "SORTIE_BITCOIN_COOKIE", value_name = "FILE", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub bitcoin_cookie: Option<PathBuf>,
+
+    /// RPC user; its password comes from SORTIE_BITCOIN_PASSWORD or sortie.toml only
+    #[arg(long, global = true, env = "SORTIE_BITCOIN_USER", value_name = "NAME", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true, conflicts_with = "bitcoin_cookie")]
+    pub bitcoin_user: Option<String>,
+
+    /// Bitcoin blocks until something counts as settled [default: 3, on regtest 1]
+    #[arg(long, global = true, env = "SORTIE_CONFIRMATIONS", value_name = "BLOCKS", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub confirmations: Option<u32>,
+
+    /// Bitcoin blocks until the derived chain counts as final [default: 6]
+    #[arg(long, global = true, env = "SORTIE_FINALITY_DEPTH", value_name = "BLOCKS", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub finality_depth: Option<u32>,
+
+    /// Settings file [default: ./sortie.toml, else ~/.config/sortie/sortie.toml]
+    #[arg(long, global = true, env = "SORTIE_CONFIG", value_name = "FILE", help_heading = HEADING)]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// Answer in JSON, one object a line; the error, too, on stderr
+    #[arg(long, global = true, help_heading = HEADING, hide_short_help = true)]
+    pub json: bool,
+
+    /// No notes on stderr
+    #[arg(short, long, global = true, help_heading = HEADING, hide_short_help = true)]
+    pub quiet: bool,
+}
+
+/// Which wallet.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WalletName {
+    /// The wallet: a folder below <data-dir>/<network>/wallets [default: default]
+    #[arg(long, env = "SORTIE_WALLET", value_name = "NAME", hide_env_values = true)]
+    pub wallet: Option<String>,
+}
+
+/// What may be paid.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Fees {
+    /// Fee rate in sat/vB [default: the node's estimate; on regtest the least it relays]
+    #[arg(long, value_name = "SAT_VB")]
+    pub fee_rate: Option<SatPerVb>,
+
+    /// Refuse to pay more than this, all transactions together
+    #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", hide_env_values = true)]
+    pub max_fee: Option<u64>,
+
+    /// Refuse to pay a higher rate [default: 1000]
+    #[arg(long, env = "SORTIE_MAX_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
+    pub max_fee_rate: Option<SatPerVb>,
+}
+
+/// What holds for this command.
+#[derive(Debug)]
+pub struct Settings {
+    flags: Globals,
+    file: ConfigFile,
+    data_dir: PathBuf,
+    password: Option<String>,
+}
+
+impl Settings {
+    /// Reads the settings file and the environment.
+    pub fn load(flags: Globals) -> Result<Self, Failure> {
+        let path = flags.config.clone().or_else(|| {
+            let candidates = [Some(PathBuf::from("sortie.toml")), config_dir().map(|dir| dir.join("sortie.toml"))];
+            candidates.into_iter().flatten().find(|path| path.is_file())
+        });
+        let file = path.map_or_else(|| Ok(ConfigFile::default()), |path| ConfigFile::read(&path))?;
+        let password = env::var("SORTIE_BITCOIN_PASSWORD").ok();
+        Self::merge(flags, password, file, default_data_dir())
+    }
+
+    fn merge(
+        flags: Globals,
+        password: Option<String>,
+        file: ConfigFile,
+        default_data_dir: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        let data_dir = flags.data_dir.clone().or_else(|| file.data_dir.clone()).or(default_data_dir);
+        let data_dir = data_dir.ok_or_else(|| Failure::usage("HOME is not set; set --data-dir"))?;
+        let data_dir = std::path::absolute(&data_dir).map_err(|error| Failure::file(&data_dir, &error))?;
+        Ok(Self { flags, file, data_dir, password })
+    }
+
+    fn named_network(&self) -> Option<Network> {
+        self.flags.network.or(self.file.network)
+    }
+
+    fn manifest_path(&self) -> Option<&Path> {
+        self.flags.manifest.as_deref().or(self.file.manifest.as_deref())
+    }
+
+    /// The manifest.
+    ///
+    /// # Errors
+    /// None is configured, it is not one, or it is for another network than the one that was named.
+    pub fn manifest(&self) -> Result<Manifest, Failure> {
+        self.optional_manifest()?.ok_or_else(|| {
+            Failure::usage(
+                "no manifest; give --manifest FILE, set SORTIE_MANIFEST, or write `manifest` into sortie.toml",
+            )
+        })
+    }
+
+    /// The manifest, if one is configured.
+    pub fn optional_manifest(&self) -> Result<Option<Manifest>, Failure> {
+        let Some(path) = self.manifest_path() else { return Ok(None) };
+        let manifest = read_manifest(path)?;
+        let got = manifest_network(&manifest)?;
+        match self.named_network() {
+            Some(expected) if expected != got => Err(Failure::refused(format_args!(
+                "the manifest {} is for {got}, but the network is set to {expected}; set --network {got} or use another manifest",
+                path.display()
+            ))),
+            _ => Ok(Some(manifest)),
+        }
+    }
+
+    /// The network: as named, else the manifest's, else bitcoin.
+    pub fn network(&self) -> Result<Network, Failure> {
+        match self.optional_manifest()? {
+            Some(manifest) => manifest_network(&manifest),
+            None => Ok(self.network_without_manifest()),
+        }
+    }
+
+    /// The network where no manifest plays a part yet.
+    pub fn network_without_manifest(&self) -> Network {
+        self.named_network().unwrap_or(Network::Bitcoin)
+    }
+
+    /// The folder for everything that sortie keeps.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The folder of a network's wallets, rollups and, on regtest, its node.
+    pub fn network_dir(&self, network: Network) -> PathBuf {
+        self.data_dir.join(network.to_string())
+    }
+
+    /// A wallet's folder.
+    pub fn wallet_dir(&self, network: Network, name: &WalletName) -> Result<PathBuf, Failure> {
+        let name = name.wallet.as_deref().or(self.file.wallet.as_deref()).unwrap_or("default");
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            let message = "a wallet's name has letters, digits, `-`, `_` and `.`, and begins with no dot";
+            return Err(Failure::usage(format_args!("wallet `{}`: {message}", name.escape_debug())));
+        }
+        Ok(self.network_dir(network).join("wallets").join(name))
+    }
+
+    /// Fee caps: what was given, else a rate of 1,000 sat/vB.
+    pub fn caps(&self, fees: &Fees) -> Caps {
+        let rate = fees.max_fee_rate.or(self.file.max_fee_rate).map_or(DEFAULT_MAX_FEE_RATE, |SatPerVb(rate)| rate);
+        let max_fee = fees.max_fee.or(self.file.max_fee).map(Amount::from_sat);
+        Caps { max_fee_rate: Some(rate), max_fee }
+    }
+
+    /// Bitcoin blocks until something counts as settled.
+    pub fn confirmations(&self, network: Network) -> u32 {
+        let default = if network == Network::Regtest { 1 } else { 3 };
+        self.flags.confirmations.or(self.file.confirmations).unwrap_or(default)
+    }
+
+    /// Bitcoin blocks until the derived chain counts as final.
+    pub fn finality_depth(&self) -> u32 {
+        self.flags.finality_depth.or(self.file.finality_depth).unwrap_or(6)
+    }
+
+    /// Connects to the Bitcoin node.
+    ///
+    /// On regtest, when nothing else is said, that is the node which `sortie regtest up` started.
+    pub fn connect(&self, network: Network) -> Result<RpcNode, Failure> {
+        let url = self.flags.bitcoin_url.clone().or_else(|| self.file.bitcoin_url.clone());
+        let credentials = self.credentials()?;
+        if network == Network::Regtest && url.is_none() && credentials.is_none() {
+            let dir = self.network_dir(network);
+            if let Ok(node) = Bitcoind::attach(&dir) {
+                return Ok(RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), network)?);
+            }
+            if !default_cookie(network).is_some_and(|cookie| cookie.exists()) {
+                let dir = dir.display();
+                return Err(Failure::unreachable(format_args!(
+                    "no regtest node is running in {dir}; start one with `sortie regtest up`, or set --bitcoin-url"
+                )));
+            }
+        }
+        let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));
+        let credentials = match credentials {
+            Some(credentials) => credentials,
+            None => default_cookie(network).map(Credentials::Cookie).ok_or_else(|| {
+                Failure::usage("HOME is not set, so bitcoind's cookie cannot be found; set --bitcoin-cookie")
+            })?,
+        };
+        Ok(RpcNode::connect(&url, credentials, network)?)
+    }
+
+    /// What flags and environment say, else what the file says.
+    fn credentials(&self) -> Result<Option<Credentials>, Failure> {
+        let layers = [
+            (&self.flags.bitcoin_cookie, &self.flags.bitcoin_user),
+            (&self.file.bitcoin_cookie, &self.file.bitcoin_user),
+        ];
+        for (cookie, user) in layers {
+            if let Some(cookie) = cookie {
+                return Ok(Some(Credentials::Cookie(cookie.clone())));
+            }
+            if let Some(user) = user {
+                let password = self.password.clone().or_else(|| self.file.bitcoin_password.clone());
+                let password = password.ok_or_else(|| {
+                    Failure::usage(
+                        "a Bitcoin RPC user without a password; set SORTIE_BITCOIN_PASSWORD, or `bitcoin_password` in sortie.toml",
+                    )
+                })?;
+                return Ok(Some(Credentials::UserPassword { user: user.clone(), password }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Reads a manifest's file.
+pub fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
+    let text = text_file(path)?;
+    Manifest::from_toml(&text).map_err(|error| match error {
+        TomlError::Syntax(error) => toml_error(path, &text, &error),
+        error => Failure::usage(format_args!("{}: {error}", path.display())),
+    })
+}
+
+/// The network that a manifest is for.
+pub fn manifest_network(manifest: &Manifest) -> Result<Network, Failure> {
+    network_of(manifest.network).ok_or_else(|| {
+        let magic = manifest.network;
+        Failure::usage(format_args!(
+            "the manifest's network magic {magic} is none of bitcoin, signet, testnet4, regtest"
+        ))
+    })
+}
+
+/// A network's name, for clap and for the settings file.
+fn network(name: &str) -> Result<Network, String> {
+    match name {
+        "bitcoin" => Ok(Network::Bitcoin),
+        "signet" => Ok(Network::Signet),
+        "testnet4" => Ok(Network::Testnet4),
+        "regtest" => Ok(Network::Regtest),
+        _ => Err("expected bitcoin, signet, testnet4 or regtest".into()),
+    }
+}
+
+fn default_port(network: Network) -> u16 {
+    match network {
+        Network::Signet => 38332,
+        Network::Testnet4 => 48332,
+        Network::Regtest => 18443,
+        _ => 8332,
+    }
+}
+
+fn default_cookie(network: Network) -> Option<PathBuf> {
+    let bitcoin = match cfg!(target_os = "macos") {
+        true => home()?.join("Library/Application Support/Bitcoin"),
+        false => home()?.join(".bitcoin"),
+    };
+    let chain = match network {
+        Network::Bitcoin => "",
+        other => other.to_core_arg(),
+    };
+    Some(bitcoin.join(chain).join(".cookie"))
+}
+
+fn home() -> Option<PathBuf> {
+    env::home_dir().filter(|dir| !dir.as_os_str().is_empty())
+}
+
+fn default_data_dir() -> Option<PathBuf> {
+    platform_dir("XDG_DATA_HOME", ".local/share")
+}
+
+fn config_dir() -> Option<PathBuf> {
+    platform_dir("XDG_CONFIG_HOME", ".config")
+}
+
+/// The XDG folder, else the platform's usual one; with `sortie` below it.
+fn platform_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let named = env::var_os(variable).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let usual = || match cfg!(target_os = "macos") {
+        true => home().map(|home| home.join("Library/Application Support")),
+        false => home().map(|home| home.join(below_home)),
+    };
+    named.or_else(usual).map(|dir| dir.join("sortie"))
+}
+
+#[cfg(test)]
+mod tests;

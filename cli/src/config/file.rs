@@ -1,0 +1,79 @@
+//! `sortie.toml`.
+
+use super::{home, network};
+use crate::failure::Failure;
+use crate::input::{text_file, toml_error};
+use bitcoin::Network;
+use serde::{Deserialize, Deserializer, de::Error};
+use sortie::wallet::SatPerVb;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The settings file: every key may be left out, none may be unknown.
+///
+/// Paths are relative to the file's own folder; `~/` is the home folder.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    #[serde(default, deserialize_with = "network_name")]
+    pub network: Option<Network>,
+    pub manifest: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub bitcoin_url: Option<String>,
+    pub bitcoin_cookie: Option<PathBuf>,
+    pub bitcoin_user: Option<String>,
+    pub bitcoin_password: Option<String>,
+    pub confirmations: Option<u32>,
+    pub finality_depth: Option<u32>,
+    pub wallet: Option<String>,
+    pub max_fee: Option<u64>,
+    #[serde(default, deserialize_with = "rate")]
+    pub max_fee_rate: Option<SatPerVb>,
+}
+
+/// Without the password.
+impl fmt::Debug for ConfigFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigFile").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+impl ConfigFile {
+    /// Reads the file.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = text_file(path)?;
+        Self::parse(path, &text)
+    }
+
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
+        let mut file: Self = toml::from_str(text).map_err(|error| toml_error(path, text, &error))?;
+        for depth in [&file.confirmations, &file.finality_depth] {
+            if *depth == Some(0) {
+                let path = path.display();
+                return Err(Failure::usage(format_args!("{path}: confirmations and finality_depth are 1 or more")));
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for path in [&mut file.manifest, &mut file.data_dir, &mut file.bitcoin_cookie].into_iter().flatten() {
+            *path = match (path.strip_prefix("~"), home()) {
+                (Ok(rest), Some(home)) => home.join(rest),
+                _ => folder.join(&path),
+            };
+        }
+        Ok(file)
+    }
+}
+
+fn network_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Network>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    network(&name).map(Some).map_err(|expected| D::Error::custom(format_args!("network `{name}`: {expected}")))
+}
+
+/// A number or a text.
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SatPerVb>, D::Error> {
+    let text = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text,
+        number => number.to_string(),
+    };
+    text.parse().map(Some).map_err(D::Error::custom)
+}

@@ -1,0 +1,207 @@
+//! How a command ends badly: one clear line, and an exit code that a script can act on.
+//!
+//! Guarantees that the code follows from the typed error of the layer that failed, never from its words.
+
+use sortie::chain::ChainError;
+use sortie::manifest::TomlError;
+use sortie::node::NodeError;
+use sortie::publish::PublishError;
+use sortie::wallet::WalletError;
+use std::fmt;
+use std::io;
+
+/// What the process returns; 0 is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// It was tried and did not work.
+    Failed = 1,
+    /// Bad usage or bad input.
+    Usage = 2,
+    /// Bitcoin cannot be reached.
+    Unreachable = 3,
+    /// Refused for safety.
+    Refused = 4,
+}
+
+/// Why a command ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// Whoever read our output has gone: the end, and nobody to tell.
+    ClosedPipe,
+    /// An error for people.
+    Error {
+        /// The exit code.
+        code: Code,
+        /// One line: what, where, how to mend it.
+        message: String,
+        /// Whether the same command may succeed later without anybody mending anything.
+        temporary: bool,
+    },
+}
+
+impl Failure {
+    fn new(code: Code, message: impl fmt::Display) -> Self {
+        // Errors of libraries may have several lines; ours have one.
+        let message = message.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        Self::Error { code, message, temporary: false }
+    }
+
+    /// It was tried and did not work.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Code::Failed, message)
+    }
+
+    /// Bad usage or input.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    /// Bitcoin cannot be reached.
+    pub fn unreachable(message: impl fmt::Display) -> Self {
+        Self::new(Code::Unreachable, message)
+    }
+
+    /// Refused for safety.
+    pub fn refused(message: impl fmt::Display) -> Self {
+        Self::new(Code::Refused, message)
+    }
+
+    /// A file that cannot be read or written: with its name.
+    pub fn file(path: &std::path::Path, error: &io::Error) -> Self {
+        Self::failed(format_args!("{}: {error}", path.display()))
+    }
+
+    /// Whether trying again later may help.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Error { temporary: true, .. })
+    }
+
+    fn temporary_if(mut self, condition: bool) -> Self {
+        if let Self::Error { temporary, .. } = &mut self {
+            *temporary = condition;
+        }
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosedPipe => f.write_str("the reader of the output has gone"),
+            Self::Error { message, .. } => f.write_str(message),
+        }
+    }
+}
+
+fn chain_code(error: &ChainError) -> Code {
+    match error {
+        ChainError::Unreachable { .. }
+        | ChainError::WarmingUp { .. }
+        | ChainError::Busy { .. }
+        | ChainError::Auth { .. }
+        | ChainError::Cookie { .. } => Code::Unreachable,
+        ChainError::Url { .. } => Code::Usage,
+        ChainError::WrongNetwork { .. } => Code::Refused,
+        _ => Code::Failed,
+    }
+}
+
+fn wallet_code(error: &WalletError) -> Code {
+    match error {
+        WalletError::Chain(error) => chain_code(error),
+        WalletError::Missing { .. }
+        | WalletError::Mnemonic
+        | WalletError::UnknownCoin(_)
+        | WalletError::Dust { .. } => Code::Usage,
+        WalletError::Exists { .. } | WalletError::WrongNetwork { .. } | WalletError::FeeCap(_) => Code::Refused,
+        _ => Code::Failed,
+    }
+}
+
+impl From<ChainError> for Failure {
+    fn from(error: ChainError) -> Self {
+        Self::new(chain_code(&error), &error).temporary_if(error.is_temporary())
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        let code = match &error {
+            NodeError::Chain(error) => chain_code(error),
+            NodeError::StartNotOnChain(_) | NodeError::StartTooShallow { .. } | NodeError::OtherRollup { .. } => {
+                Code::Refused
+            }
+            NodeError::Executor(_) => Code::Usage,
+            _ => Code::Failed,
+        };
+        Self::new(code, &error).temporary_if(error.is_temporary())
+    }
+}
+
+impl From<WalletError> for Failure {
+    fn from(error: WalletError) -> Self {
+        Self::new(wallet_code(&error), error)
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let code = match &error {
+            PublishError::Wallet(error) => wallet_code(error),
+            PublishError::Chain(error) | PublishError::Unsent { source: error, .. } => chain_code(error),
+            PublishError::FeeCap(_) | PublishError::NoFeeData | PublishError::MadEstimate { .. } => Code::Refused,
+            PublishError::BelowFloor { .. }
+            | PublishError::PayloadLength { .. }
+            | PublishError::NotRelayed { .. }
+            | PublishError::NoJob(_) => Code::Usage,
+            _ => Code::Failed,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<TomlError> for Failure {
+    fn from(error: TomlError) -> Self {
+        Self::new(Code::Usage, error)
+    }
+}
+
+/// The regtest harness speaks in prose only.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(format_args!("{error:#}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn code(failure: impl Into<Failure>) -> Code {
+        match failure.into() {
+            Failure::Error { code, .. } => code,
+            Failure::ClosedPipe => unreachable!("an error was made"),
+        }
+    }
+
+    #[test]
+    fn exit_codes_follow_from_the_typed_error() {
+        let unreachable = || ChainError::Unreachable { url: "u".into(), reason: "r".into() };
+        let wrong = || ChainError::WrongNetwork { expected: bitcoin::Network::Signet, got: "main".into() };
+        assert_eq!(code(unreachable()), Code::Unreachable);
+        assert_eq!(code(NodeError::from(unreachable())), Code::Unreachable);
+        assert_eq!(code(WalletError::from(unreachable())), Code::Unreachable);
+        assert_eq!(code(PublishError::from(unreachable())), Code::Unreachable);
+        assert_eq!(code(NodeError::from(wrong())), Code::Refused);
+        assert_eq!(code(WalletError::from(wrong())), Code::Refused);
+        assert_eq!(code(NodeError::StartTooShallow { depth: 7 }), Code::Refused);
+        assert_eq!(code(WalletError::Missing { dir: PathBuf::new() }), Code::Usage);
+        assert_eq!(code(PublishError::NoFeeData), Code::Refused);
+    }
+
+    #[test]
+    fn an_error_has_one_line() {
+        assert_eq!(Failure::usage("line 1\n  line 2\n").to_string(), "line 1 line 2");
+    }
+}

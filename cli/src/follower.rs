@@ -1,0 +1,206 @@
+//! The follower's file, opened for a command: brought to the tip by us, or read while another process
+//! writes it.
+//!
+//! Guarantees one writer: whoever holds the lock beside the file. The lock goes with the process, however
+//! it ends.
+
+use crate::config::{Settings, manifest_network};
+use crate::failure::Failure;
+use crate::output::{Output, count};
+use bitcoin::Network;
+use sortie::chain::{BlockSource, RpcNode};
+use sortie::manifest::Manifest;
+use sortie::node::{Node, NodeError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Blocks behind the tip from which on a person wants to know why it takes so long.
+const WORTH_A_NOTE: u32 = 200;
+/// Tries to catch a chain that changes under our hands.
+const TRIES: u32 = 5;
+
+/// Where a rollup's follower keeps its files.
+pub struct Place {
+    manifest: Manifest,
+    network: Network,
+    dir: PathBuf,
+}
+
+/// A lock that this process holds.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
+
+/// A follower that this process may write, with its source.
+pub struct Writer {
+    pub node: Node,
+    pub source: RpcNode,
+    lock: Lock,
+}
+
+/// A follower for commands that only read.
+pub enum Reader {
+    /// Brought to the tip by this process.
+    Own(Writer),
+    /// What another process has written so far.
+    Other(Node),
+}
+
+impl Place {
+    /// The place of the configured manifest's rollup.
+    pub fn new(settings: &Settings) -> Result<Self, Failure> {
+        let manifest = settings.manifest()?;
+        let network = manifest_network(&manifest)?;
+        let name = manifest.rollup_id().to_string();
+        let dir = settings.network_dir(network).join("rollups").join(&name[..16]);
+        Ok(Self { manifest, network, dir })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its network.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// The same rollup's place for a sequencer: with a follower of its own, beside which `sortie follow`
+    /// and all other commands work as ever.
+    pub fn sequencer(mut self) -> Self {
+        self.dir.push("sequencer");
+        self
+    }
+
+    /// A file in this place.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path("node.sqlite")
+    }
+
+    /// The lock, or `None` if another process holds it.
+    pub fn lock(&self) -> Result<Option<Lock>, Failure> {
+        fs::create_dir_all(&self.dir).map_err(|error| Failure::file(&self.dir, &error))?;
+        let path = self.path("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|error| Failure::file(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Failure::file(&path, &error)),
+        }
+    }
+
+    /// Forgets everything that was derived; all of it is on Bitcoin.
+    pub fn clear(&self, _held: &Lock) -> Result<(), Failure> {
+        for name in ["node.sqlite", "node.sqlite-wal", "node.sqlite-shm"] {
+            let path = self.path(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Failure::file(&path, &error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the file for writing, or begins one.
+    pub fn open(&self, lock: Lock, source: RpcNode) -> Result<Writer, (Failure, Lock)> {
+        match Node::open(&self.file(), self.manifest.clone(), &source) {
+            Ok(node) => Ok(Writer { node, source, lock }),
+            Err(error) => Err((error.into(), lock)),
+        }
+    }
+
+    /// Opens the file that another process writes.
+    fn open_beside(&self) -> Result<Node, Failure> {
+        let file = self.file();
+        let beginning =
+            || Failure::failed("another process is just beginning to follow this rollup; try again in a moment");
+        if !file.exists() {
+            return Err(beginning());
+        }
+        match Node::open_offline(&file, self.manifest.clone()) {
+            Err(NodeError::Corrupt("nothing was written yet")) => Err(beginning()),
+            opened => Ok(opened?),
+        }
+    }
+}
+
+impl Writer {
+    /// The follower, its source, and the lock, which has to be held as long as the follower is used.
+    pub fn into_parts(self) -> (Node, RpcNode, Lock) {
+        (self.node, self.source, self.lock)
+    }
+
+    /// Follows Bitcoin to its tip.
+    pub fn sync(&mut self, out: &Output) -> Result<(), Failure> {
+        let from = self.node.derivation().tip().block.height;
+        let to = self.source.tip()?.height;
+        if to.saturating_sub(from) >= WORTH_A_NOTE {
+            out.note(format_args!("reading Bitcoin blocks {} to {to}", from + 1));
+        }
+        for _ in 1..TRIES {
+            match self.node.sync(&self.source, |_| ()) {
+                // The chain changed while it was read.
+                Err(error) if error.is_temporary() && !matches!(error, NodeError::Chain(_)) => {
+                    sleep(Duration::from_millis(200));
+                }
+                synced => return Ok(synced?),
+            }
+        }
+        Ok(self.node.sync(&self.source, |_| ())?)
+    }
+}
+
+impl Reader {
+    /// Brings the configured rollup to the tip; or opens what another process keeps there, and says on
+    /// stderr how fresh that is.
+    pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
+        let place = Place::new(settings)?;
+        if let Some(lock) = place.lock()? {
+            let source = settings.connect(place.network())?;
+            let mut writer = place.open(lock, source).map_err(|(failure, _)| failure)?;
+            writer.sync(out)?;
+            return Ok(Self::Own(writer));
+        }
+        let node = place.open_beside()?;
+        let block = node.derivation().tip().block;
+        let tip = settings.connect(place.network()).and_then(|source| Ok(source.tip()?));
+        let lag = match tip.map(|tip| tip.height.saturating_sub(block.height)) {
+            Ok(0) => "at the Bitcoin node's tip".to_owned(),
+            Ok(n) => format!("{} behind the Bitcoin node's tip", count(n.into(), "block")),
+            Err(_) => "the Bitcoin node cannot be asked how far behind that is".to_owned(),
+        };
+        out.note(format_args!("another process follows this rollup; its state is as of Bitcoin block {block}, {lag}"));
+        Ok(Self::Other(node))
+    }
+
+    /// The follower.
+    pub fn node(&self) -> &Node {
+        match self {
+            Self::Own(writer) => &writer.node,
+            Self::Other(node) => node,
+        }
+    }
+
+    /// The Bitcoin node, if this process is connected to one.
+    pub fn source(&self) -> Option<&RpcNode> {
+        match self {
+            Self::Own(writer) => Some(&writer.source),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Looks again: follows Bitcoin, or lets the other process do that.
+    pub fn refresh(&mut self, out: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Own(writer) => writer.sync(out),
+            Self::Other(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a sequencer says over HTTP. Nothing that it says is believed where money is at stake.
+
+use crate::failure::Failure;
+use serde_json::Value;
+use std::time::Duration;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+/// A sequencer answers from memory or from disk: at once.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// A sequencer's address.
+#[derive(Clone, Debug)]
+pub struct SequencerUrl {
+    base: String,
+    agent: Agent,
+}
+
+impl SequencerUrl {
+    /// Checks the URL; asks nothing yet.
+    pub fn new(url: &str) -> Result<Self, Failure> {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            let message = "is not a sequencer's address; it looks like http://127.0.0.1:8645";
+            return Err(Failure::usage(format_args!("`{}` {message}", url.escape_debug())));
+        }
+        let config = Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false).build();
+        Ok(Self { base: url.trim_end_matches('/').to_owned(), agent: config.new_agent() })
+    }
+
+    /// `GET /v1/status`.
+    pub fn status(&self) -> Result<Value, Failure> {
+        self.answer(self.agent.get(format!("{}/v1/status", self.base)).call())
+    }
+
+    /// `POST /v1/tx`.
+    pub fn submit(&self, tx_hex: &str) -> Result<Value, Failure> {
+        self.answer(self.agent.post(format!("{}/v1/tx", self.base)).send(tx_hex))
+    }
+
+    /// `GET /v1/tx/{hash}`.
+    pub fn tx(&self, hash: &str) -> Result<Value, Failure> {
+        self.answer(self.agent.get(format!("{}/v1/tx/{hash}", self.base)).call())
+    }
+
+    fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+        let base = &self.base;
+        let mut response = answer.map_err(|error| {
+            Failure::failed(format_args!(
+                "the sequencer at {base} does not answer ({error}); without it, use `sortie force`"
+            ))
+        })?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER).read_json::<Value>();
+        if status.is_success() {
+            return body.map_err(|_| Failure::failed(format_args!("{base} does not answer as a sequencer does")));
+        }
+        let said = body.ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
+        let said = said.unwrap_or_else(|| status.to_string());
+        Err(match status {
+            StatusCode::FORBIDDEN => Failure::failed(format_args!("{said}; it cannot stop `sortie force`")),
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => Failure::usage(said),
+            _ => Failure::failed(format_args!("the sequencer at {base} says: {said}")),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! The only way out: answers on stdout, for people or as JSON lines; notes, warnings and the error on
+//! stderr.
+//!
+//! Guarantees that an answer is printed whole or the command ends, and that a reader who goes away ends
+//! it quietly.
+
+use crate::failure::{Code, Failure};
+use serde::Serialize;
+use serde_json::json;
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+
+/// How to talk.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    /// `json`: every answer is one JSON object a line. `quiet`: no notes.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether answers are JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints an answer: its JSON form, or what it shows to people, if that is anything.
+    pub fn print<T: Serialize + fmt::Display>(&self, answer: &T) -> Result<(), Failure> {
+        if self.json {
+            return self.json_line(answer);
+        }
+        match answer.to_string() {
+            text if text.is_empty() => Ok(()),
+            text => line(text.trim_end_matches('\n')),
+        }
+    }
+
+    /// Prints an answer that is JSON for everybody.
+    pub fn json_line<T: Serialize>(&self, answer: &T) -> Result<(), Failure> {
+        line(&serde_json::to_string(answer).map_err(Failure::failed)?)
+    }
+
+    /// Something worth knowing; not with `--quiet`.
+    pub fn note(&self, text: impl fmt::Display) {
+        if !self.quiet {
+            self.aside("note", text);
+        }
+    }
+
+    /// Something that a person should read before going on.
+    pub fn warn(&self, text: impl fmt::Display) {
+        self.aside("warning", text);
+    }
+
+    /// An error that the command survives: the one line that it would end with.
+    pub fn survived(&self, failure: &Failure, what_next: &str) {
+        self.aside("warning", format_args!("{failure}; {what_next}"));
+    }
+
+    fn aside(&self, kind: &str, text: impl fmt::Display) {
+        let text = text.to_string();
+        // Nobody can be told that stderr is gone.
+        let _ = match self.json {
+            true => writeln!(io::stderr(), "{}", json!({ kind: text })),
+            false => writeln!(io::stderr(), "{kind}: {text}"),
+        };
+    }
+
+    /// Tells why the command ends, and gives the exit code.
+    pub fn end(&self, failure: &Failure) -> u8 {
+        match failure {
+            Failure::ClosedPipe => 0,
+            Failure::Error { code, message, .. } => self.error(*code, message),
+        }
+    }
+
+    /// The error line.
+    pub fn error(&self, code: Code, message: &str) -> u8 {
+        let number = code as u8;
+        let _ = match self.json {
+            true => writeln!(io::stderr(), r#"{{"error":{},"code":{number}}}"#, json!(message)),
+            false => writeln!(io::stderr(), "error: {message}"),
+        };
+        number
+    }
+}
+
+fn line(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()).map_err(
+        |error| match error.kind() {
+            ErrorKind::BrokenPipe => Failure::ClosedPipe,
+            _ => Failure::failed(format_args!("cannot write to stdout: {error}")),
+        },
+    )
+}
+
+/// A line of an answer for people: a name in a column of its own, and a value.
+pub fn field(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "{name:<16}  {value}")
+}
+
+/// `1 block`, `2 blocks`.
+pub fn count(n: u64, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}
