@@ -1,5 +1,6 @@
 //! What derivation promises, on a Bitcoin made up here: whole blocks without work.
 
+mod appendix;
 mod batches;
 mod handovers;
 mod random;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::envelope::{Carrier, Payload};
 use DropReason as R;
+use sequencer::stored_then;
 
 const EMPTY: &[&[u8]] = &[];
 
@@ -84,13 +85,11 @@ fn a_twin_of_the_head_is_no_parent() {
 fn own_transactions_may_be_as_old_as_the_lag_and_no_older() {
     for max_lag in [1, 2, 5, 10] {
         let lag = u32::from(max_lag);
-        let mut rig = Rig::new(Parameters { max_lag, ..Parameters::default() });
-        rig.mine_to(rig::START_HEIGHT + 8);
+        let mut rig = Rig::new(Parameters { window: 20, max_lag, ..Parameters::default() });
+        rig.mine_to(rig::START_HEIGHT + 12);
         let table = [(lag + 1, Verdict::Drop(R::StaleOrigin)), (lag, Verdict::Accept)];
         for (below, verdict) in table {
-            let Some(origin) = (rig.height() + 1).checked_sub(below).filter(|at| *at > rig::START_HEIGHT) else {
-                continue;
-            };
+            let origin = rig.height() + 1 - below;
             let draft = rig.draft().adopt(origin - 1).block(true, &[b"own"]);
             let step = rig.mine([rig.post(&draft)]);
             assert_eq!(verdicts(&step), [verdict], "{below} below with a lag of {lag}");
@@ -164,19 +163,14 @@ fn the_median_time_is_bitcoins() {
     }
 }
 
-#[test]
-fn every_encoding_of_the_data_gives_the_same_blocks() {
-    fn stored(plain: Vec<u8>) -> Vec<u8> {
-        let len = u16::try_from(plain.len()).unwrap();
-        [&[1][..], &len.to_le_bytes(), &(!len).to_le_bytes(), &plain].concat()
-    }
-    fn two_stored(plain: Vec<u8>) -> Vec<u8> {
-        let mut first = stored(plain[..5].to_vec());
-        first[0] = 0;
-        [first, stored(plain[5..].to_vec())].concat()
-    }
-    fn fixed_tables(plain: Vec<u8>) -> Vec<u8> {
-        use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, compress_to_output, create_comp_flags_from_zip_params};
+type Encode = fn(Vec<u8>) -> Vec<u8>;
+
+/// Ways to write the same data: name, codec, and how, if not as the codec's encoder does.
+pub(super) fn encodings() -> [(&'static str, u8, Option<Encode>); 9] {
+    fn fixed_codes(plain: Vec<u8>) -> Vec<u8> {
+        use miniz_oxide::deflate::core::{
+            CompressorOxide, TDEFLFlush, compress_to_output, create_comp_flags_from_zip_params,
+        };
         // Strategy 4 is Z_FIXED; window bits below 0 leave out the zlib header.
         let mut state = CompressorOxide::new(create_comp_flags_from_zip_params(6, -15, 4));
         let mut stream = Vec::new();
@@ -186,17 +180,40 @@ fn every_encoding_of_the_data_gives_the_same_blocks() {
         });
         stream
     }
-    type Encode = fn(Vec<u8>) -> Vec<u8>;
-    let table: [(&str, u8, Option<Encode>); 5] = [
+    [
         ("plain", 0, None),
         ("DEFLATE", 1, None),
-        ("stored", 1, Some(stored)),
-        ("in two blocks", 1, Some(two_stored)),
-        ("with fixed codes", 1, Some(fixed_tables)),
-    ];
+        ("with fixed codes", 1, Some(fixed_codes)),
+        (
+            "stored, the bits left of its header set",
+            1,
+            Some(|plain| {
+                let mut stream = stored_then(&plain, &[]);
+                stream[0] = 0xf9;
+                stream
+            }),
+        ),
+        ("stored twice", 1, Some(|plain| stored_then(&plain[..5], &stored_then(&plain[5..], &[1, 0, 0, 0xff, 0xff])))),
+        ("and an empty block of fixed codes", 1, Some(|plain| stored_then(&plain, &[0x03, 0x00]))),
+        ("and the bits left of the last byte set", 1, Some(|plain| stored_then(&plain, &[0x03, 0xfc]))),
+        (
+            "and a block with one code and no distances",
+            1,
+            Some(|plain| stored_then(&plain, &[0x05, 0xc0, 0x81, 0x08, 0, 0, 0, 0, 0x20, 0x7f, 0xeb, 0x03])),
+        ),
+        (
+            "and a block with one code of each kind",
+            1,
+            Some(|plain| stored_then(&plain, &[0x05, 0xc0, 0x81, 0x08, 0, 0, 0, 0, 0x20, 0x7f, 0xeb, 0x07])),
+        ),
+    ]
+}
+
+#[test]
+fn every_encoding_of_the_data_gives_the_same_blocks() {
     let mut rig = Rig::new(Parameters::default());
     rig.mine([]);
-    for (name, codec, data) in table {
+    for (name, codec, data) in encodings() {
         let mut draft = rig.draft().block(true, &[[7; 300], [8; 300]]).block(false, &[[9; 100]]);
         (draft.codec, draft.data) = (codec, data);
         let step = rig.mine([rig.post(&draft)]);
@@ -224,7 +241,7 @@ fn what_is_not_for_this_rollup_has_no_effect() {
 }
 
 #[test]
-fn the_same_bytes_forced_twice_and_sequenced_are_three() {
+fn the_same_bytes_forced_four_times_and_sequenced_are_five_transactions() {
     let mut rig = Rig::new(Parameters::default());
     let shared = rig.envelope(Carrier::Taproot, Body::Txs(vec![vec![7; 64], vec![7; 64]]));
     let step = rig.mine([shared.clone(), shared]);

@@ -10,6 +10,7 @@ use alloc::rc::Rc;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::Magic;
+use bitcoin::{Transaction, TxOut};
 
 pub(super) const START_HEIGHT: BtcHeight = 100;
 pub(super) const START_TIME: u32 = 1_700_000_000;
@@ -17,13 +18,15 @@ pub(super) const START_TIME: u32 = 1_700_000_000;
 pub(super) const SPACING: u32 = 600;
 
 /// A manifest's parameters that tests differ in.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Parameters {
     pub window: u16,
     pub max_lag: u16,
     pub max_forced: u16,
     pub signers: Signers,
     pub executor: ExecutorSpec,
+    /// Header times of the start block and its ancestors, oldest first.
+    pub times: Vec<u32>,
 }
 
 impl Default for Parameters {
@@ -34,6 +37,7 @@ impl Default for Parameters {
             max_forced: 100,
             signers: Signers::new([1, 2, 3], 2),
             executor: ExecutorSpec { kind: ExecutorKind::Opaque, parameters: Vec::new() },
+            times: start_times(),
         }
     }
 }
@@ -57,6 +61,7 @@ pub(super) struct Rig {
     pub derivation: Derivation,
     /// Who signs; tests change it after a handover.
     pub signers: Signers,
+    pub times: Vec<u32>,
     /// Every block ever applied, other branches' too, in order.
     pub raws: Vec<Vec<u8>>,
     active: Vec<Mined>,
@@ -71,7 +76,7 @@ pub(super) fn start_times() -> Vec<u32> {
 
 impl Rig {
     pub fn new(parameters: Parameters) -> Self {
-        let Parameters { window, max_lag, max_forced, signers, executor } = parameters;
+        let Parameters { window, max_lag, max_forced, signers, executor, times } = parameters;
         let manifest = Manifest::new(Fields {
             name: "rig".into(),
             network: Magic::REGTEST,
@@ -84,9 +89,9 @@ impl Rig {
             predecessor: None,
         })
         .unwrap();
-        let derivation = Derivation::genesis(&manifest, &start_times());
+        let derivation = Derivation::genesis(&manifest, &times);
         let origins = vec![derivation.tip()];
-        Self { manifest, derivation, signers, raws: Vec::new(), active: Vec::new(), origins, salt: 0 }
+        Self { manifest, derivation, signers, times, raws: Vec::new(), active: Vec::new(), origins, salt: 0 }
     }
 
     /// The tip's height.
@@ -100,7 +105,7 @@ impl Rig {
 
     /// The header time of the next block, unless a test says otherwise.
     pub fn next_time(&self) -> u32 {
-        self.active.last().map_or(START_TIME, |mined| mined.time) + SPACING
+        self.active.last().map_or(self.times[self.times.len() - 1], |mined| mined.time) + SPACING
     }
 
     pub fn envelope(&self, carrier: Carrier, body: Body) -> Envelope {
@@ -144,8 +149,13 @@ impl Rig {
             blocks::carry(carrier, &payload, self.salt)
         });
         let txs = txs.collect();
+        self.mine_whole(time, Vec::new(), txs)
+    }
+
+    /// Mines a block of these transactions, with these outputs in its coinbase.
+    pub fn mine_whole(&mut self, time: u32, coinbase_outputs: Vec<TxOut>, txs: Vec<Transaction>) -> Rc<Step> {
         self.salt += 1;
-        let block = blocks::block(self.derivation.tip().block.hash, time, self.salt, Vec::new(), txs);
+        let block = blocks::block(self.derivation.tip().block.hash, time, self.salt, coinbase_outputs, txs);
         self.apply(serialize(&block))
     }
 
@@ -180,7 +190,7 @@ impl Rig {
 
     /// What a node has that starts now and sees the best chain only.
     pub fn clean_run(&self) -> Derivation {
-        let mut derivation = Derivation::genesis(&self.manifest, &start_times());
+        let mut derivation = Derivation::genesis(&self.manifest, &self.times);
         for Mined { raw, .. } in &self.active {
             let scanned = scan_block(raw, None).unwrap();
             let mine = |found: &Found| found.namespace == self.manifest.rollup_id().namespace();
@@ -197,7 +207,10 @@ impl Rig {
             let origin = &self.origins[(header.origin.height - START_HEIGHT) as usize];
             assert_eq!((header.number, header.parent), (above.number + 1, parent.hash));
             assert!(header.origin.height - above.origin.height <= 1, "the origin goes back or skips");
-            assert_eq!((header.origin, header.queue_size, header.queue_root), (origin.block, origin.queue_size, origin.queue_root));
+            assert_eq!(
+                (header.origin, header.queue_size, header.queue_root),
+                (origin.block, origin.queue_size, origin.queue_root)
+            );
             assert!(header.timestamp >= above.timestamp.max(origin.median_time.into()));
             let most = above.forced_end + u64::from(self.manifest.max_forced_per_block);
             assert_eq!(block.forced, above.forced_end..most.min(origin.queue_size), "the forced section is no choice");

@@ -1,7 +1,9 @@
 //! A model sequencer: it builds blocks by the rules that everyone derives by, and can be made to err.
 
 use super::*;
-use crate::batch::{BatchBlock, BatchTerms, batch_message, encode_batch_data, encode_blocks, encode_handover, handover_message};
+use crate::batch::{
+    BatchBlock, BatchTerms, batch_message, encode_batch_data, encode_blocks, encode_handover, handover_message,
+};
 use crate::manifest::SIGNATURE_ENTRY_LEN;
 use crate::manifest::tests::signers::Signers;
 use crate::primitives::RollupId;
@@ -37,13 +39,19 @@ pub(super) struct Draft {
     start: L2Head,
     /// What the blocks are, if nothing was made wrong.
     model: Vec<L2Block>,
+    /// The same of the batches before this one.
+    before: Vec<L2Block>,
 }
 
 impl Draft {
     pub fn new(derivation: &Derivation, manifest: &Manifest, signers: &Signers, carrier_time: u32) -> Self {
         let start = derivation.head();
         Self {
-            terms: BatchTerms { first_number: start.header.number + 1, parent: start.hash, last_origin: start.header.origin },
+            terms: BatchTerms {
+                first_number: start.header.number + 1,
+                parent: start.hash,
+                last_origin: start.header.origin,
+            },
             blocks: Vec::new(),
             codec: 0,
             data: None,
@@ -59,14 +67,21 @@ impl Draft {
             derivation: derivation.clone(),
             start,
             model: Vec::new(),
+            before: Vec::new(),
         }
     }
 
     /// A batch on top of this one, without blocks yet.
     pub fn next(&self) -> Self {
         let start = self.head();
-        let terms = BatchTerms { first_number: start.header.number + 1, parent: start.hash, last_origin: start.header.origin };
-        Self { terms, start, blocks: Vec::new(), model: Vec::new(), ..self.clone() }
+        let terms =
+            BatchTerms { first_number: start.header.number + 1, parent: start.hash, last_origin: start.header.origin };
+        Self { terms, start, blocks: Vec::new(), model: Vec::new(), before: self.chain(), ..self.clone() }
+    }
+
+    /// The blocks of the batches before this one, and its own.
+    pub fn chain(&self) -> Vec<L2Block> {
+        [&self.before[..], &self.model].concat()
     }
 
     /// The last block's, or the one that the batch goes on from.
@@ -154,6 +169,12 @@ impl Draft {
         body.truncate(self.len);
         body
     }
+}
+
+/// A stored DEFLATE block of `plain`, not the last one, and the blocks behind it.
+pub(super) fn stored_then(plain: &[u8], blocks: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(plain.len()).unwrap();
+    [&[0][..], &len.to_le_bytes(), &(!len).to_le_bytes(), plain, blocks].concat()
 }
 
 /// A handover in the making.

@@ -20,7 +20,11 @@ fn without_a_sequencer_an_item_is_executed_when_its_window_closes_and_not_before
         let step = rig.mine([]);
         let origins = START_HEIGHT + 1..=deadline - window / 2;
         let forced = |origin| if origin == START_HEIGHT + 1 { 0..1 } else { 1..1 };
-        assert_eq!(shape(&step), origins.map(|origin| (origin, forced(origin), 0)).collect::<Vec<_>>(), "window {window}");
+        assert_eq!(
+            shape(&step),
+            origins.map(|origin| (origin, forced(origin), 0)).collect::<Vec<_>>(),
+            "window {window}"
+        );
         for (block, above) in step.blocks.iter().skip(1).zip(&step.blocks) {
             let origin = rig.derivation.origin(block.header.origin.height);
             assert_eq!(Some(block.header.timestamp), origin.map(|origin| above.header.child_lower_bound(origin)));
@@ -44,7 +48,8 @@ fn from_genesis_on_without_any_sequencer_the_chain_goes_on_for_ever() {
     }
     // From 105 on in steps of three: half a window, rounded up, and one.
     let expected = [(4, 0), (3, 3), (3, 6), (3, 9), (3, 12), (3, 15), (1, 18)];
-    let expected = expected.into_iter().flat_map(|(times, origin)| core::iter::repeat_n((origin, u64::from(origin)), times));
+    let expected =
+        expected.into_iter().flat_map(|(times, origin)| core::iter::repeat_n((origin, u64::from(origin)), times));
     assert_eq!(heads, expected.collect::<Vec<_>>());
 }
 

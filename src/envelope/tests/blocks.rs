@@ -8,16 +8,16 @@ use bitcoin::hashes::Hash;
 use bitcoin::opcodes::all::OP_PUSHNUM_1;
 use bitcoin::transaction;
 use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid,
-    Witness, WitnessMerkleNode, XOnlyPublicKey,
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
+    Txid, Witness, WitnessMerkleNode, XOnlyPublicKey,
 };
 
 const REGTEST_BITS: u32 = 0x207f_ffff;
 const WITNESS_RESERVED: [u8; 32] = [0; 32];
 /// The x coordinate of the curve's generator.
 const KEY: [u8; 32] = [
-    0x79, 0xbe, 0x66, 0x7e, 0xf9, 0xdc, 0xbb, 0xac, 0x55, 0xa0, 0x62, 0x95, 0xce, 0x87, 0x0b, 0x07, 0x02, 0x9b, 0xfc, 0xdb,
-    0x2d, 0xce, 0x28, 0xd9, 0x59, 0xf2, 0x81, 0x5b, 0x16, 0xf8, 0x17, 0x98,
+    0x79, 0xbe, 0x66, 0x7e, 0xf9, 0xdc, 0xbb, 0xac, 0x55, 0xa0, 0x62, 0x95, 0xce, 0x87, 0x0b, 0x07, 0x02, 0x9b, 0xfc,
+    0xdb, 0x2d, 0xce, 0x28, 0xd9, 0x59, 0xf2, 0x81, 0x5b, 0x16, 0xf8, 0x17, 0x98,
 ];
 
 /// The key that every leaf of these tests ends in.
@@ -79,7 +79,13 @@ pub(crate) fn carry(carrier: Carrier, payload: &[u8], salt: u32) -> Transaction 
 /// A block after `parent` with a coinbase of these extra outputs, which commits to the witnesses.
 ///
 /// `salt` stands in the coinbase: blocks of two branches differ in it.
-pub(crate) fn block(parent: BlockHash, time: u32, salt: u32, coinbase_outputs: Vec<TxOut>, txs: Vec<Transaction>) -> Block {
+pub(crate) fn block(
+    parent: BlockHash,
+    time: u32,
+    salt: u32,
+    coinbase_outputs: Vec<TxOut>,
+    txs: Vec<Transaction>,
+) -> Block {
     let mut coinbase = transaction([input(0, [WITNESS_RESERVED.to_vec()])].into(), coinbase_outputs);
     coinbase.input[0].previous_output = OutPoint::null();
     coinbase.input[0].script_sig = ScriptBuf::from_bytes([&[4], &salt.to_le_bytes()[..]].concat());

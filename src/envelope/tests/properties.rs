@@ -67,7 +67,8 @@ fn payload() -> impl Strategy<Value = Payload> {
 
 /// Bytes that look like a script of ours as often as like noise.
 fn script() -> impl Strategy<Value = Vec<u8>> {
-    let opcode = proptest::sample::select([0x00, 0x20, 0x4c, 0x4d, 0x4e, 0x50, 0x6a, 0x6d, 0x75, 0xac, 0xc0, 0xff].as_slice());
+    let opcode =
+        proptest::sample::select([0x00, 0x20, 0x4c, 0x4d, 0x4e, 0x50, 0x6a, 0x6d, 0x75, 0xac, 0xc0, 0xff].as_slice());
     let small_push = vec(any::<u8>(), 1..90).prop_map(|data| {
         let mut script = Vec::new();
         put_push(&mut script, &data);

@@ -1,8 +1,8 @@
 //! Envelopes in whole blocks: what is found, in which order, and which bytes are refused.
 
 use super::*;
-use crate::queue::items_of;
 use crate::primitives::BlockRef;
+use crate::queue::items_of;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, Transaction};
@@ -87,8 +87,11 @@ fn the_coinbase_carries_nothing() {
 fn another_namespace_is_not_found_under_the_filter() {
     let other = Payload { namespace: OTHER, body: Body::Tx([1].into()) }.encode().unwrap();
     let mine = tx_payload(b"mine");
-    let raw = serialize(&block_of([blocks::carry(Carrier::OpReturn, &other, 1), blocks::carry(Carrier::Taproot, &mine, 2)].into()));
-    let namespaces = |filter| scan_block(&raw, filter).unwrap().found.iter().map(|found| found.namespace).collect::<Vec<_>>();
+    let raw = serialize(&block_of(
+        [blocks::carry(Carrier::OpReturn, &other, 1), blocks::carry(Carrier::Taproot, &mine, 2)].into(),
+    ));
+    let namespaces =
+        |filter| scan_block(&raw, filter).unwrap().found.iter().map(|found| found.namespace).collect::<Vec<_>>();
     assert_eq!(namespaces(None), [OTHER, NAMESPACE]);
     assert_eq!(namespaces(Some(NAMESPACE)), [NAMESPACE]);
     assert_eq!(namespaces(Some(OTHER)), [OTHER]);
@@ -128,7 +131,9 @@ fn a_block_that_is_not_what_its_header_names_is_refused() {
         assert!(matches!(result, Err(BadBlock::WitnessCommitment(_))), "{name}: {result:?}");
     }
     let raw = serialize(&busy_block());
-    for (name, bytes) in [("cut", &raw[..raw.len() - 1]), ("longer", &[&raw[..], &[0]].concat()), ("a header's part", &raw[..79])] {
+    for (name, bytes) in
+        [("cut", &raw[..raw.len() - 1]), ("longer", &[&raw[..], &[0]].concat()), ("a header's part", &raw[..79])]
+    {
         assert!(matches!(scan_block(bytes, None), Err(BadBlock::Encoding(_))), "{name}");
     }
 }

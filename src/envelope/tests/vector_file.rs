@@ -1,5 +1,7 @@
 //! The files in `tests/vectors`, which a second implementation reads too.
 
+extern crate std;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use bitcoin::hex::{DisplayHex, FromHex};

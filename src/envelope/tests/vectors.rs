@@ -88,9 +88,13 @@ impl Hostile {
         let payload = self.payload.clone().map(|payload| payload.payload(NAMESPACE));
         match (self.carrier, &self.script, payload, self.key) {
             (Carrier::OpReturn, Some(script), ..) => blocks::spend_to_script(&script.0),
-            (Carrier::OpReturn, None, Some(payload), _) => blocks::spend_to_script(op_return_script(&payload).as_bytes()),
+            (Carrier::OpReturn, None, Some(payload), _) => {
+                blocks::spend_to_script(op_return_script(&payload).as_bytes())
+            }
             (Carrier::Taproot, Some(script), ..) => blocks::spend_leaf(&script.0),
-            (Carrier::Taproot, None, Some(payload), Some(key)) => blocks::spend_leaf(&taproot::encode(&payload, &key.0)),
+            (Carrier::Taproot, None, Some(payload), Some(key)) => {
+                blocks::spend_leaf(&taproot::encode(&payload, &key.0))
+            }
             _ => panic!("{}: no script, witness or payload with its key", self.name),
         }
     }
@@ -132,7 +136,10 @@ fn every_hostile_script_and_witness_has_the_flaw_that_its_vector_names() {
     let mut wrong = Vec::new();
     for case in read::<File>("envelope.json").hostile {
         let found = scan_transaction(&case.transaction(), case.namespace);
-        let results: Vec<_> = found.iter().map(|found| found.payload.as_ref().map_or_else(|flaw| flaw_name(*flaw), |_| "valid".into())).collect();
+        let results: Vec<_> = found
+            .iter()
+            .map(|found| found.payload.as_ref().map_or_else(|flaw| flaw_name(*flaw), |_| "valid".into()))
+            .collect();
         let expected: &[String] = if case.result == "absent" { &[] } else { &[case.result] };
         if results != expected {
             wrong.push(alloc::format!("{}: {results:?}, expected {expected:?}", case.name));

@@ -101,9 +101,8 @@ fn parameters_have_one_encoding() {
 #[test]
 fn every_reason_has_the_same_name_everywhere() {
     use NoOpReason as R;
-    let reasons = [
-        R::Malformed, R::UnpaidCost, R::BadKey, R::BadSignature, R::BadNonce, R::InsufficientBalance, R::Overflow,
-    ];
+    let reasons =
+        [R::Malformed, R::UnpaidCost, R::BadKey, R::BadSignature, R::BadNonce, R::InsufficientBalance, R::Overflow];
     for reason in reasons {
         assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         assert_eq!(alloc::format!("{}", Outcome::NoOp(reason)), alloc::format!("no-op ({})", reason.name()));

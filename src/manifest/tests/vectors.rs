@@ -105,7 +105,8 @@ fn ascending_keys(count: u8) -> Vec<[u8; 32]> {
 }
 
 fn ledger_parameters(accounts: &[([u8; 32], u64)]) -> Vec<u8> {
-    let parameters = executor::ledger::Parameters { forced_cost_per_byte: 1, fee_account: [5; 32], accounts: accounts.to_vec() };
+    let parameters =
+        executor::ledger::Parameters { forced_cost_per_byte: 1, fee_account: [5; 32], accounts: accounts.to_vec() };
     parameters.encode()
 }
 
@@ -132,7 +133,10 @@ fn sound() -> Vec<(&'static str, Parts)> {
         ("set_2_of_3", Parts { set: Parts::set_of(&ascending_keys(3), 2), ..parts() }),
         ("set_64_of_64", Parts { set: Parts::set_of(&ascending_keys(64), 64), ..parts() }),
         ("executor_ledger", Parts { executor: 1, parameters: with_len(&accounts), ..parts() }),
-        ("executor_ledger_without_accounts", Parts { executor: 1, parameters: with_len(&ledger_parameters(&[])), ..parts() }),
+        (
+            "executor_ledger_without_accounts",
+            Parts { executor: 1, parameters: with_len(&ledger_parameters(&[])), ..parts() },
+        ),
         ("executor_evm_with_253_bytes", Parts { executor: 2, parameters: with_len(&[6; 253]), ..parts() }),
         ("predecessor", Parts { predecessor: [&[1], &[7; 32][..], &[0xff; 4]].concat(), ..parts() }),
     ]
@@ -207,7 +211,13 @@ fn refused_by_the_executor() -> Vec<(&'static str, Parts)> {
 fn generate() -> Vec<Case> {
     let sound = sound().into_iter().map(|(name, parts)| {
         let id = Manifest::decode(&parts.bytes()).unwrap().rollup_id();
-        Case { name: name.into(), binary: Hex(parts.bytes()), rollup_id: Some(id), namespace: Some(id.namespace()), error: false }
+        Case {
+            name: name.into(),
+            binary: Hex(parts.bytes()),
+            rollup_id: Some(id),
+            namespace: Some(id.namespace()),
+            error: false,
+        }
     });
     let violations = violations().into_iter().map(|(name, parts, _)| (name, parts));
     let bad = violations.chain(refused_by_the_executor());
@@ -246,6 +256,10 @@ fn the_vectors_hold() {
         }
         let manifest = manifest.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(manifest.encode(), binary, "{name}");
-        assert_eq!((Some(manifest.rollup_id()), Some(manifest.rollup_id().namespace())), (rollup_id, namespace), "{name}");
+        assert_eq!(
+            (Some(manifest.rollup_id()), Some(manifest.rollup_id().namespace())),
+            (rollup_id, namespace),
+            "{name}"
+        );
     }
 }

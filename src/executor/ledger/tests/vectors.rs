@@ -175,16 +175,37 @@ fn sound() -> Vec<(&'static str, Parameters, Vec<Promise>)> {
     vec![
         ("without_accounts_the_state_is_empty", no_accounts, vec![own(signed(POOR, POOR, 0, 0, 0))]),
         ("an_empty_account_is_not_in_the_root", empty_account, vec![own(signed(ALICE, BOB, 0, 0, 0))]),
-        ("a_spent_account_keeps_its_nonce", rich(), vec![own(signed(BOB, CAROL, 500, 0, 0)), own(signed(CAROL, BOB, 500, 0, 0))]),
-        ("a_transfer_to_oneself_costs_the_fee", rich(), vec![own(signed(ALICE, ALICE, 999, 1, 0)), forced(signed(ALICE, ALICE, 0, 0, 1))]),
+        (
+            "a_spent_account_keeps_its_nonce",
+            rich(),
+            vec![own(signed(BOB, CAROL, 500, 0, 0)), own(signed(CAROL, BOB, 500, 0, 0))],
+        ),
+        (
+            "a_transfer_to_oneself_costs_the_fee",
+            rich(),
+            vec![own(signed(ALICE, ALICE, 999, 1, 0)), forced(signed(ALICE, ALICE, 0, 0, 1))],
+        ),
         ("a_transfer_to_the_fee_account_adds_both", rich(), vec![own(signed(ALICE, FEES, 30, 3, 0))]),
-        ("the_fee_account_pays_itself", rich(), vec![own(signed(FEES, BOB, 5, 2, 0)), forced(signed(FEES, FEES, 10, 5, 1))]),
+        (
+            "the_fee_account_pays_itself",
+            rich(),
+            vec![own(signed(FEES, BOB, 5, 2, 0)), forced(signed(FEES, FEES, 10, 5, 1))],
+        ),
         ("an_account_need_not_be_a_point", rich(), vec![own(forged(ALICE, &keyless))]),
-        ("the_largest_amount", all_there_is, vec![own(signed(ALICE, BOB, u64::MAX - 2, 1, 0)), own(signed(BOB, FEES, u64::MAX - 1, 0, 0))]),
+        (
+            "the_largest_amount",
+            all_there_is,
+            vec![own(signed(ALICE, BOB, u64::MAX - 2, 1, 0)), own(signed(BOB, FEES, u64::MAX - 1, 0, 0))],
+        ),
         (
             "own_and_forced_take_turns",
             rich(),
-            vec![own(signed(ALICE, CAROL, 1, 1, 0)), forced(signed(ALICE, CAROL, 2, 0, 1)), own(signed(CAROL, BOB, 3, 0, 0)), forced(signed(BOB, ALICE, 503, 0, 0))],
+            vec![
+                own(signed(ALICE, CAROL, 1, 1, 0)),
+                forced(signed(ALICE, CAROL, 2, 0, 1)),
+                own(signed(CAROL, BOB, 3, 0, 0)),
+                forced(signed(BOB, ALICE, 503, 0, 0)),
+            ],
         ),
     ]
 }

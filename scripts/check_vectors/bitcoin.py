@@ -1,0 +1,118 @@
+"""Bitcoin blocks from their network bytes, and what of them the protocol reads (PROTOCOL.md, sections 0, 3 and 4)."""
+
+from collections import namedtuple
+
+from . import envelope
+from .wire import Malformed, Reader, sha256d, u32, varint
+
+Block = namedtuple("Block", "hash previous time transactions")
+Transaction = namedtuple("Transaction", "txid witnesses scripts")  # per input, per output
+Found = namedtuple("Found", "transaction_index txid from_output index payload")
+
+
+def _element(reader):
+    return reader.take(reader.varint())
+
+
+def _transaction(reader):
+    start = reader.at
+    version = reader.take(4)
+    segwit = reader.data[reader.at : reader.at + 2] == b"\x00\x01"
+    if segwit:
+        reader.take(2)
+    body = reader.at
+    inputs = reader.varint()
+    if not inputs:
+        raise Malformed("transaction without inputs")
+    for _ in range(inputs):
+        reader.take(36)
+        _element(reader)
+        reader.take(4)
+    scripts = []
+    for _ in range(reader.varint()):
+        reader.take(8)
+        scripts.append(_element(reader))
+    stripped = reader.data[body : reader.at]
+    witnesses = [[] for _ in range(inputs)]
+    if segwit:
+        witnesses = [[_element(reader) for _ in range(reader.varint())] for _ in range(inputs)]
+        if not any(witnesses):
+            raise Malformed("superfluous witness")
+    locktime = reader.take(4)
+    raw = version + stripped + locktime if segwit else reader.data[start : reader.at]
+    return Transaction(sha256d(raw), witnesses, scripts)
+
+
+def parse_block(raw):
+    reader = Reader(raw)
+    header = reader.take(80)
+    transactions = [_transaction(reader) for _ in range(reader.varint())]
+    reader.end()
+    return Block(sha256d(header), header[4:36], int.from_bytes(header[68:72], "little"), transactions)
+
+
+def merkle_root(txids):
+    level = list(txids)
+    while len(level) > 1:
+        level += level[-1:] if len(level) % 2 else []
+        level = [sha256d(level[i] + level[i + 1]) for i in range(0, len(level), 2)]
+    return level[0]
+
+
+def envelopes(block, namespace):
+    """Every sound payload of the namespace in protocol order; the coinbase carries nothing."""
+    for number, transaction in enumerate(block.transactions):
+        if number == 0:
+            continue
+        for index, witness in enumerate(transaction.witnesses):
+            result, payload = envelope.decode_witness(witness, namespace)
+            if result == envelope.VALID:
+                yield Found(number, transaction.txid, 0, index, payload)
+        for index, script in enumerate(transaction.scripts):
+            result, payload = envelope.decode_output_script(script, namespace)
+            if result == envelope.VALID:
+                yield Found(number, transaction.txid, 1, index, payload)
+
+
+def median_time(times):
+    """Bitcoin Core's mediantime: of a block and up to ten ancestors, element floor(n / 2) when sorted."""
+    return sorted(times)[len(times) // 2]
+
+
+# --- building, for examples and self-tests ------------------------------------------------------
+
+UNSPENT_INDEX = 0xFFFFFFFF
+COMMITMENT_HEAD = bytes.fromhex("6a24aa21a9ed")
+REGTEST_BITS = 0x207FFFFF
+
+
+def build_transaction(outputs, witness=None, previous=bytes(32), index=0, script_sig=b""):
+    """One input, outputs of 0 sat; with its witness when there is one."""
+    body = varint(1) + previous + u32(index) + varint(len(script_sig)) + script_sig + u32(0xFFFFFFFD)
+    body += varint(len(outputs)) + b"".join(bytes(8) + varint(len(s)) + s for s in outputs)
+    if witness is None:
+        return u32(2) + body + u32(0)
+    stack = varint(len(witness)) + b"".join(varint(len(e)) + e for e in witness)
+    return u32(2) + b"\x00\x01" + body + stack + u32(0)
+
+
+def _coinbase(height, transactions, outputs):
+    """BIP34 height, BIP141 commitment in the last output."""
+    reserved = bytes(32)
+    witness_root = merkle_root([bytes(32)] + [sha256d(t) for t in transactions])
+    commitment = COMMITMENT_HEAD + sha256d(witness_root + reserved)
+    number = height.to_bytes((height.bit_length() + 8) // 8, "little")
+    script_sig = varint(len(number)) + number + b"\x00"
+    return build_transaction([b"\x51", *outputs, commitment], [reserved], bytes(32), UNSPENT_INDEX, script_sig)
+
+
+def build_block(height, previous, time, transactions, coinbase_outputs=()):
+    """A block with its coinbase and regtest's proof of work. Its transactions spend coins that do not exist."""
+    whole = [_coinbase(height, transactions, coinbase_outputs), *transactions]
+    root = merkle_root([_transaction(Reader(t)).txid for t in whole])
+    nonce = 0
+    while True:
+        header = u32(0x20000000) + previous + root + u32(time) + u32(REGTEST_BITS) + u32(nonce)
+        if sha256d(header)[31] < 0x80:
+            return header + varint(len(whole)) + b"".join(whole)
+        nonce += 1
