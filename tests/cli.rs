@@ -1,0 +1,126 @@
+//! The command line as a user meets it: exit codes, one line for each error, and a round trip on a node.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::hex::DisplayHex;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use support::{Window, World};
+
+fn sortie(data_dir: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+    command.arg("--data-dir").arg(data_dir).args(arguments);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SORTIE_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command.current_dir(data_dir).output()?)
+}
+
+#[test]
+fn bad_input_gets_one_line_and_its_exit_code() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("broken.toml"), "name = 'x'\nnetwork = 'regtest'\n")?;
+    fs::write(dir.path().join("sortie.toml"), "network = 'regtest'\n")?;
+    fs::write(dir.path().join("unknown.toml"), "networc = 'regtest'\n")?;
+    let unreachable = ["--bitcoin-url", "http://127.0.0.1:1", "--bitcoin-user", "u"];
+    let table: [(&str, i32, Vec<&str>); 12] = [
+        ("no such command", 2, vec!["fly"]),
+        ("no manifest", 2, vec!["rollup", "show"]),
+        ("a manifest that is not there", 2, vec!["rollup", "show", "nowhere.toml"]),
+        ("a manifest with fields missing", 2, vec!["--manifest", "broken.toml", "queue", "root"]),
+        ("a settings key that nobody knows", 2, vec!["--config", "unknown.toml", "wallet", "balance"]),
+        ("odd hexadecimal", 2, vec!["envelope", "decode", "abc"]),
+        ("not hexadecimal", 2, vec!["envelope", "decode", "zz"]),
+        ("not a transaction", 2, vec!["envelope", "decode", "00"]),
+        ("not a place", 2, vec!["status", "here"]),
+        ("a network that is not served", 2, vec!["--network", "testnet3", "wallet", "balance"]),
+        ("a wallet that is not there", 2, vec!["wallet", "address"]),
+        ("no Bitcoin node", 3, [&unreachable[..], &["wallet", "create"]].concat()),
+    ];
+    for (what, code, arguments) in table {
+        let output = Command::new(env!("CARGO_BIN_EXE_sortie"))
+            .arg("--data-dir")
+            .arg(dir.path().join("data"))
+            .args(&arguments)
+            .env("SORTIE_BITCOIN_PASSWORD", "secret-password")
+            .current_dir(dir.path())
+            .output()?;
+        let said = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(code), "{what}: {said}");
+        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{what}: {said}");
+        assert_eq!(said.lines().count(), 1, "{what}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("secret-password"), "{what}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_encode_makes_decode_reads() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    let manifest = world.path("rollup.toml");
+    fs::write(&manifest, world.manifest.to_toml())?;
+    let manifest = manifest.display().to_string();
+    let txs = [vec![7; 64].to_lower_hex_string(), vec![8; 100].to_lower_hex_string()];
+    let mut arguments = vec!["envelope", "encode", "--carrier", "op-return", "--manifest", &manifest, "--kind", "txs"];
+    arguments.extend(txs.iter().map(String::as_str));
+    let made: Value = serde_json::from_slice(&sortie(world.dir.path(), &arguments)?.stdout)?;
+    let script = made["script"].as_str().context("a script")?;
+
+    let transaction = bitcoin::Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![bitcoin::TxIn::default()],
+        output: vec![bitcoin::TxOut {
+            value: bitcoin::Amount::ZERO,
+            script_pubkey: bitcoin::ScriptBuf::from_hex(script)?,
+        }],
+    };
+    let raw = bitcoin::consensus::encode::serialize_hex(&transaction);
+    let output = sortie(world.dir.path(), &["envelope", "decode", &raw])?;
+    let read: Value = serde_json::from_slice(&output.stdout)?;
+    let place = format!("{}:out:0", transaction.compute_txid());
+    let namespace = world.manifest.rollup_id().namespace().to_string();
+    let expected = serde_json::json!({
+        "place": place, "carrier": "op-return", "namespace": namespace, "kind": "txs", "items": txs
+    });
+    assert_eq!(read, expected);
+    Ok(())
+}
+
+#[test]
+fn a_fee_cap_refuses_before_anything_is_signed_and_a_dry_wallet_says_what_is_missing() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
+    drop(world.wallet("data/regtest/wallets/default", 1)?);
+    let (url, cookie) = (world.bitcoind.rpc_url(), world.bitcoind.cookie().display().to_string());
+    let data = world.path("data");
+    let manifest = world.path("rollup.toml").display().to_string();
+    let common = ["--manifest", manifest.as_str(), "--bitcoin-url", url.as_str(), "--bitcoin-cookie", cookie.as_str()];
+    let tx = world.transfer(&world.alice, &world.bob, 1, 0).to_lower_hex_string();
+    let run = |arguments: &[&str]| sortie(&data, &[&common[..], arguments].concat());
+
+    let capped = run(&["force", &tx, "--max-fee", "10"])?;
+    assert_eq!(capped.status.code(), Some(4), "{}", String::from_utf8_lossy(&capped.stderr));
+    assert!(world.bitcoind.mempool()?.is_empty());
+
+    let created = run(&["wallet", "create", "--wallet", "dry"])?;
+    ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let dry = run(&["force", &tx, "--wallet", "dry"])?;
+    assert_eq!(dry.status.code(), Some(1));
+    assert_eq!(String::from_utf8(dry.stderr)?.lines().filter(|line| line.starts_with("error: ")).count(), 1);
+
+    let forced = run(&["--json", "force", &tx])?;
+    ensure!(forced.status.success(), "{}", String::from_utf8_lossy(&forced.stderr));
+    let forced: Value = serde_json::from_slice(&forced.stdout)?;
+    let place = forced["place"].as_str().context("a place")?;
+    world.bitcoind.mine(7)?;
+    let status: Value = serde_json::from_slice(&run(&["--json", "status", place])?.stdout)?;
+    assert_eq!((&status["state"], &status["outcome"]), (&"executed".into(), &"ok".into()), "{status}");
+    Ok(())
+}
