@@ -22,6 +22,8 @@ pub mod queue;
 #[cfg(feature = "node")]
 pub mod chain;
 #[cfg(feature = "node")]
+mod database;
+#[cfg(feature = "node")]
 pub mod node;
 #[cfg(feature = "wallet")]
 pub mod publish;

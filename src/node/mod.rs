@@ -10,6 +10,7 @@ mod store;
 pub use store::{DerivedBlock, Fate, QueuedItem, Store};
 
 use crate::chain::{BlockSource, ChainError};
+use crate::database::OpenError;
 use crate::derive::{Derivation, Judged, MEDIAN_TIME_SPAN, NotChild, Step};
 use crate::envelope::{BadBlock, scan_block};
 use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
@@ -88,6 +89,15 @@ pub enum NodeError {
     /// The manifest's executor cannot be run.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+}
+
+impl From<OpenError> for NodeError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Sqlite(error) => NodeError::Store(error),
+            OpenError::Schema(version) => NodeError::Schema(version),
+        }
+    }
 }
 
 impl NodeError {

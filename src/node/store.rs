@@ -4,6 +4,7 @@
 //! moment finds the state after some whole step.
 
 use super::NodeError;
+use crate::database;
 use crate::derive::{Judged, Snapshot, Undo, Verdict};
 use crate::executor::{Outcome, State, StateUndo};
 use crate::l2::{L2Head, L2Header};
@@ -144,21 +145,7 @@ fn items(db: &Connection, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeErro
 impl Store {
     /// Opens the file, making it if it is not there.
     pub(super) fn open(path: &Path) -> Result<Self, NodeError> {
-        let mut db = Connection::open(path)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        db.pragma_update(None, "synchronous", "FULL")?;
-        db.busy_timeout(std::time::Duration::from_secs(10))?;
-        let tx = db.transaction()?;
-        match tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-            0 => {
-                tx.execute_batch(SCHEMA)?;
-                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            SCHEMA_VERSION => {}
-            version => return Err(NodeError::Schema(version)),
-        }
-        tx.commit()?;
-        Ok(Self { db })
+        Ok(Self { db: database::open(path, SCHEMA_VERSION, SCHEMA)? })
     }
 
     pub(super) fn writer(&mut self) -> Result<Writer<'_>, NodeError> {

@@ -15,6 +15,7 @@ pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, TxStatus};
 
 use crate::chain::RpcNode;
+use crate::database::OpenError;
 use crate::derive::DropReason;
 use crate::executor::ledger::Account;
 use crate::l2::{L2Head, Origin};
@@ -89,6 +90,15 @@ pub enum SequencerError {
     /// The HTTP server.
     #[error("the HTTP server: {0}")]
     Http(#[from] std::io::Error),
+}
+
+impl From<OpenError> for SequencerError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Sqlite(error) => SequencerError::Store(error),
+            OpenError::Schema(version) => SequencerError::Schema(version),
+        }
+    }
 }
 
 impl SequencerError {

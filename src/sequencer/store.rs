@@ -4,6 +4,7 @@
 //! soft-confirmed or signed is there before anybody hears of it.
 
 use super::SequencerError;
+use crate::database;
 use crate::executor::NoOpReason;
 use crate::l2::{L2Block, L2Header};
 use crate::primitives::{Hash32, L2Number, sha256};
@@ -90,21 +91,7 @@ impl SequencerStore {
     /// # Errors
     /// [`SequencerError`], if it cannot be opened or was made by another version.
     pub fn open(path: &Path) -> Result<Self, SequencerError> {
-        let mut db = Connection::open(path)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        db.pragma_update(None, "synchronous", "FULL")?;
-        db.busy_timeout(std::time::Duration::from_secs(10))?;
-        let tx = db.transaction()?;
-        match tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-            0 => {
-                tx.execute_batch(SCHEMA)?;
-                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            SCHEMA_VERSION => {}
-            version => return Err(SequencerError::Schema(version)),
-        }
-        tx.commit()?;
-        Ok(Self { db })
+        Ok(Self { db: database::open(path, SCHEMA_VERSION, SCHEMA)? })
     }
 
     /// Takes a transaction into the pool; one that is there already keeps its place, one that was
