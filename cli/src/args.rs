@@ -2,19 +2,31 @@
 
 use crate::commands::{envelope, follow, ledger, money, queue, regtest, rollup, scan, sequencer, status, wallet};
 use crate::config::Globals;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 const AFTER: &str = "\
-A first round, all on this machine:
-  sortie regtest up                                  a Bitcoin node to play with
-  sortie ledger key --out alice.key                  an L2 account
-  sortie rollup new --help                           the rollup that it lives on
+Options of every command, each with the variable that can stand in for it:
+  --network NAME         SORTIE_NETWORK         bitcoin, signet, testnet4, regtest [the manifest's]
+  --manifest FILE        SORTIE_MANIFEST        the rollup
+  --data-dir DIR         SORTIE_DATA_DIR        what sortie keeps [~/.local/share/sortie]
+  --bitcoin-url URL      SORTIE_BITCOIN_URL     the Bitcoin node's RPC [on 127.0.0.1]
+  --bitcoin-cookie FILE  SORTIE_BITCOIN_COOKIE  its cookie file [in bitcoind's own folder]
+  --bitcoin-user NAME    SORTIE_BITCOIN_USER    a user instead; see SORTIE_BITCOIN_PASSWORD
+  --confirmations N      SORTIE_CONFIRMATIONS   Bitcoin blocks to settle [3, on regtest 1]
+  --finality-depth N     SORTIE_FINALITY_DEPTH  Bitcoin blocks to be final [6]
+  --config FILE          SORTIE_CONFIG          settings [./sortie.toml, else the one below]
+  --json                                        answers, and errors on stderr, as JSON lines
+  -q, --quiet                                   no notes on stderr
 
-Settings come from flags, then SORTIE_* variables, then ./sortie.toml (or ~/.config/sortie/sortie.toml), then defaults.
-Keys of sortie.toml: network, manifest, data_dir, bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password,
-confirmations, finality_depth, wallet, max_fee, max_fee_rate.
+Settings come from flags, then these variables, then ./sortie.toml or else
+~/.config/sortie/sortie.toml, then defaults. The file's keys: network, manifest, data_dir,
+bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, confirmations, finality_depth,
+wallet, max_fee, max_fee_rate. The password of --bitcoin-user comes from the variable
+SORTIE_BITCOIN_PASSWORD or from the file, never from a flag.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 refused for safety.";
+
+const ELSEWHERE: &str = "--network, --manifest, --json and the other options of every command: see `sortie --help`.";
 
 /// Forced inclusion for rollups on Bitcoin
 ///
@@ -23,8 +35,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 re
 /// what that costs, `force` does it, `status` tells how far it has come, `follow` derives the whole chain from Bitcoin
 /// alone.
 #[derive(Parser, Debug)]
-#[command(name = "sortie", version, after_long_help = AFTER, propagate_version = true, max_term_width = 120)]
-#[command(infer_subcommands = false, disable_help_subcommand = true)]
+#[command(name = "sortie", version, after_long_help = AFTER, max_term_width = 100)]
+#[command(arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
@@ -57,14 +69,32 @@ pub enum Command {
     Regtest(regtest::Regtest),
 }
 
+/// The command line, with a pointer to the common options in every command's help.
+pub fn command() -> clap::Command {
+    fn pointed(command: clap::Command) -> clap::Command {
+        let examples = command.get_after_long_help().map(|examples| format!("{examples}\n\n")).unwrap_or_default();
+        command.after_long_help(format!("{examples}{ELSEWHERE}")).mut_subcommands(pointed)
+    }
+    Cli::command().mut_subcommands(pointed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_table_of_common_options_is_complete() {
+        for option in Cli::command().get_arguments().filter(|option| option.is_global_set()) {
+            let shown = format!("--{}", option.get_long().expect("a long name"));
+            let line = AFTER.lines().find(|line| line.contains(&shown)).unwrap_or_else(|| panic!("no {shown}"));
+            let variable = option.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            assert!(line.contains(&variable), "{shown}: no {variable}");
+        }
     }
 
     /// A summary, a paragraph and an example for everything that can be run.

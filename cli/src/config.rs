@@ -17,65 +17,36 @@ use sortie::wallet::{Caps, SatPerVb};
 use std::env;
 use std::path::{Path, PathBuf};
 
-const HEADING: &str = "Options of every command";
-
 /// The highest fee rate that is paid unless another cap is set: 1,000 sat/vB.
 const DEFAULT_MAX_FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
 
-/// Options of every command.
+/// Options of every command; shown in one table by `sortie --help` (see `args`).
 #[derive(Args, Clone, Debug, Default)]
 pub struct Globals {
-    /// Bitcoin network [default: the manifest's, else bitcoin]
-    #[arg(long, global = true, env = "SORTIE_NETWORK", value_name = "NAME", value_parser = network, help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true)]
+    #[arg(long, global = true, hide = true, env = "SORTIE_NETWORK", value_name = "NAME", value_parser = network)]
     pub network: Option<Network>,
-
-    /// The rollup's manifest
-    #[arg(long, global = true, env = "SORTIE_MANIFEST", value_name = "FILE", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true)]
+    #[arg(long, global = true, hide = true, env = "SORTIE_MANIFEST", value_name = "FILE")]
     pub manifest: Option<PathBuf>,
-
-    /// Folder for everything that sortie keeps [default: ~/.local/share/sortie]
-    #[arg(long, global = true, env = "SORTIE_DATA_DIR", value_name = "DIR", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true)]
+    #[arg(long, global = true, hide = true, env = "SORTIE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-
-    /// The Bitcoin node's RPC address [default: the network's port on 127.0.0.1]
-    #[arg(long, global = true, env = "SORTIE_BITCOIN_URL", value_name = "URL", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true)]
+    #[arg(long, global = true, hide = true, env = "SORTIE_BITCOIN_URL", value_name = "URL")]
     pub bitcoin_url: Option<String>,
-
-    /// The Bitcoin node's cookie file [default: in bitcoind's data folder]
-    #[arg(long, global = true, env = "SORTIE_BITCOIN_COOKIE", value_name = "FILE", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true)]
+    #[arg(long, global = true, hide = true, env = "SORTIE_BITCOIN_COOKIE", value_name = "FILE")]
     pub bitcoin_cookie: Option<PathBuf>,
-
-    /// RPC user; its password comes from SORTIE_BITCOIN_PASSWORD or sortie.toml only
-    #[arg(long, global = true, env = "SORTIE_BITCOIN_USER", value_name = "NAME", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true, conflicts_with = "bitcoin_cookie")]
+    #[arg(long, global = true, hide = true, env = "SORTIE_BITCOIN_USER", value_name = "NAME")]
+    #[arg(conflicts_with = "bitcoin_cookie")]
     pub bitcoin_user: Option<String>,
-
-    /// Bitcoin blocks until something counts as settled [default: 3, on regtest 1]
-    #[arg(long, global = true, env = "SORTIE_CONFIRMATIONS", value_name = "BLOCKS", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, global = true, hide = true, env = "SORTIE_CONFIRMATIONS", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub confirmations: Option<u32>,
-
-    /// Bitcoin blocks until the derived chain counts as final [default: 6]
-    #[arg(long, global = true, env = "SORTIE_FINALITY_DEPTH", value_name = "BLOCKS", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, global = true, hide = true, env = "SORTIE_FINALITY_DEPTH", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub finality_depth: Option<u32>,
-
-    /// Settings file [default: ./sortie.toml, else ~/.config/sortie/sortie.toml]
-    #[arg(long, global = true, env = "SORTIE_CONFIG", value_name = "FILE", help_heading = HEADING)]
-    #[arg(hide_short_help = true, hide_env_values = true)]
+    #[arg(long, global = true, hide = true, env = "SORTIE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-
-    /// Answer in JSON, one object a line; the error, too, on stderr
-    #[arg(long, global = true, help_heading = HEADING, hide_short_help = true)]
+    #[arg(long, global = true, hide = true)]
     pub json: bool,
-
-    /// No notes on stderr
-    #[arg(short, long, global = true, help_heading = HEADING, hide_short_help = true)]
+    #[arg(short, long, global = true, hide = true)]
     pub quiet: bool,
 }
 
@@ -90,7 +61,7 @@ pub struct WalletName {
 /// What may be paid.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Fees {
-    /// Fee rate in sat/vB [default: the node's estimate; on regtest the least it relays]
+    /// Fee rate in sat/vB [default: the node's estimate; on regtest 1]
     #[arg(long, value_name = "SAT_VB")]
     pub fee_rate: Option<SatPerVb>,
 
@@ -237,7 +208,8 @@ impl Settings {
                 let dir = dir.display();
                 return Err(Failure::unreachable(format_args!(
                     "no regtest node is running in {dir}; start one with `sortie regtest up`, or set --bitcoin-url"
-                )));
+                ))
+                .temporary());
             }
         }
         let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));

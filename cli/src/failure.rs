@@ -76,6 +76,11 @@ impl Failure {
         matches!(self, Self::Error { temporary: true, .. })
     }
 
+    /// Marks an error that may go away by itself.
+    pub fn temporary(self) -> Self {
+        self.temporary_if(true)
+    }
+
     fn temporary_if(mut self, condition: bool) -> Self {
         if let Self::Error { temporary, .. } = &mut self {
             *temporary = condition;

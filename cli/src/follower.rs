@@ -11,13 +11,17 @@ use bitcoin::Network;
 use sortie::chain::{BlockSource, RpcNode};
 use sortie::manifest::Manifest;
 use sortie::node::{Node, NodeError};
+use sortie::primitives::BlockRef;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Blocks behind the tip from which on a person wants to know why it takes so long.
 const WORTH_A_NOTE: u32 = 200;
+/// How long another process is waited for that has the file.
+const PATIENCE: Duration = Duration::from_secs(3);
+const NAP: Duration = Duration::from_millis(50);
 /// Tries to catch a chain that changes under our hands.
 const TRIES: u32 = 5;
 
@@ -96,6 +100,17 @@ impl Place {
         }
     }
 
+    /// The lock, even if another process needs a moment to give it back; `None` if it does not.
+    pub fn lock_soon(&self) -> Result<Option<Lock>, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lock()? {
+                None if Instant::now() < deadline => sleep(NAP),
+                lock => return Ok(lock),
+            }
+        }
+    }
+
     /// Forgets everything that was derived; all of it is on Bitcoin.
     pub fn clear(&self, _held: &Lock) -> Result<(), Failure> {
         for name in ["node.sqlite", "node.sqlite-wal", "node.sqlite-shm"] {
@@ -162,22 +177,29 @@ impl Reader {
     /// stderr how fresh that is.
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
         let place = Place::new(settings)?;
-        if let Some(lock) = place.lock()? {
-            let source = settings.connect(place.network())?;
-            let mut writer = place.open(lock, source).map_err(|(failure, _)| failure)?;
-            writer.sync(out)?;
-            return Ok(Self::Own(writer));
+        let deadline = Instant::now() + PATIENCE;
+        let mut source = None;
+        loop {
+            if let Some(lock) = place.lock()? {
+                let source = settings.connect(place.network())?;
+                let mut writer = place.open(lock, source).map_err(|(failure, _)| failure)?;
+                writer.sync(out)?;
+                return Ok(Self::Own(writer));
+            }
+            // Another process holds it. A short one ends soon, and one that follows reaches the tip soon:
+            // either way a moment's patience gives the newest state.
+            let source = source.get_or_insert_with(|| settings.connect(place.network()).ok());
+            let tip = source.as_ref().and_then(|source| source.tip().ok());
+            let patient = Instant::now() < deadline;
+            match place.open_beside() {
+                Ok(node) if !patient || tip.is_none_or(|tip| tip == node.derivation().tip().block) => {
+                    out.note(freshness(node.derivation().tip().block, tip));
+                    return Ok(Self::Other(node));
+                }
+                Err(failure) if !patient => return Err(failure),
+                _ => sleep(NAP),
+            }
         }
-        let node = place.open_beside()?;
-        let block = node.derivation().tip().block;
-        let tip = settings.connect(place.network()).and_then(|source| Ok(source.tip()?));
-        let lag = match tip.map(|tip| tip.height.saturating_sub(block.height)) {
-            Ok(0) => "at the Bitcoin node's tip".to_owned(),
-            Ok(n) => format!("{} behind the Bitcoin node's tip", count(n.into(), "block")),
-            Err(_) => "the Bitcoin node cannot be asked how far behind that is".to_owned(),
-        };
-        out.note(format_args!("another process follows this rollup; its state is as of Bitcoin block {block}, {lag}"));
-        Ok(Self::Other(node))
     }
 
     /// The follower.
@@ -203,4 +225,14 @@ impl Reader {
             Self::Other(_) => Ok(()),
         }
     }
+}
+
+/// How fresh another process's state is.
+fn freshness(block: BlockRef, tip: Option<BlockRef>) -> String {
+    let lag = match tip.map(|tip| tip.height.saturating_sub(block.height)) {
+        Some(0) => "at the Bitcoin node's tip".to_owned(),
+        Some(n) => format!("{} behind the Bitcoin node's tip", count(n.into(), "block")),
+        None => "and the Bitcoin node cannot be asked how far behind that is".to_owned(),
+    };
+    format!("another process follows this rollup; its state is as of Bitcoin block {block}, {lag}")
 }

@@ -1,8 +1,9 @@
 //! What people type: hexadecimal bytes, from the command line, a file or stdin, and keys.
 
 use crate::failure::Failure;
-use bitcoin::XOnlyPublicKey;
+use bitcoin::address::NetworkUnchecked;
 use bitcoin::hex::FromHex;
+use bitcoin::{Address, Network, XOnlyPublicKey};
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -54,6 +55,22 @@ pub fn key_and_sats(text: &str) -> Result<(XOnlyPublicKey, u64), String> {
     let (key, sats) = text.split_once('=').ok_or("expected KEY=SATS")?;
     let sats = sats.parse().map_err(|_| format!("`{sats}` is not a number of satoshis"))?;
     Ok((xonly(key)?, sats))
+}
+
+/// An address of any network, for clap.
+pub fn address(text: &str) -> Result<Address<NetworkUnchecked>, String> {
+    text.parse().map_err(|_| "it is not a Bitcoin address".into())
+}
+
+/// An address that must be for `network`.
+pub fn address_on(network: Network, address: Address<NetworkUnchecked>) -> Result<Address, Failure> {
+    if address.is_valid_for_network(network) {
+        return Ok(address.assume_checked());
+    }
+    let address = address.assume_checked();
+    Err(Failure::refused(format_args!(
+        "the address {address} is not for {network}; set --network, or ask for another address"
+    )))
 }
 
 /// A file's text.

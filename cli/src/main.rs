@@ -10,7 +10,7 @@ mod input;
 mod output;
 
 use args::Cli;
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::ErrorKind;
 use config::Settings;
 use failure::{Code, Failure};
@@ -18,7 +18,8 @@ use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = args::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(bad_usage(&error)),
     };

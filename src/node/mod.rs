@@ -359,12 +359,12 @@ pub fn execute_block(
 }
 
 fn load(store: &Store, manifest: &Manifest) -> Result<(Derivation, State), NodeError> {
-    let (found, snapshot) = store.load()?.ok_or(NodeError::Corrupt("nothing was written yet"))?;
+    let (found, snapshot, state) = store.load()?.ok_or(NodeError::Corrupt("nothing was written yet"))?;
     let expected = manifest.rollup_id();
     if found != expected {
         return Err(NodeError::OtherRollup { expected, found });
     }
-    Ok((Derivation::from_snapshot(manifest, snapshot), store.state()?))
+    Ok((Derivation::from_snapshot(manifest, snapshot), state))
 }
 
 fn write_genesis(

@@ -152,18 +152,17 @@ impl Store {
         Ok(Writer { tx: self.db.transaction()? })
     }
 
-    /// The rollup and the derivation that the file holds, if genesis was written.
-    pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot)>, NodeError> {
-        let row = self
-            .db
-            .query_row("SELECT id, snapshot FROM rollup", [], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
-            .optional()?;
-        row.map(|(id, snapshot)| Ok((RollupId(id), from_blob(&snapshot)?))).transpose()
-    }
-
-    pub(super) fn state(&self) -> Result<State, NodeError> {
-        let entries = query(&self.db, "SELECT key, value FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(entries.into_iter().collect())
+    /// The rollup, the derivation and the state that the file holds, all after one step; `None` if
+    /// genesis was not written.
+    pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot, State)>, NodeError> {
+        // Another process may write meanwhile: one transaction reads one step.
+        let tx = self.db.unchecked_transaction()?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
+        let Some((id, snapshot)) = tx.query_row("SELECT id, snapshot FROM rollup", [], read).optional()? else {
+            return Ok(None);
+        };
+        let entries = query(&tx, "SELECT key, value FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Some((RollupId(id), from_blob(&snapshot)?, entries.into_iter().collect())))
     }
 
     /// The queue's items with these indexes.

@@ -10,7 +10,8 @@ use bitcoin::{Transaction, XOnlyPublicKey};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use sortie::envelope::{
-    BadBlock, Body, Carrier, Flaw, Found, MIN_SHARED_TX, Payload, leaf_script, op_return_script, scan_block, scan_transaction,
+    BadBlock, Body, Carrier, Flaw, Found, MIN_SHARED_TX, Payload, leaf_script, op_return_script, scan_block,
+    scan_transaction,
 };
 use sortie::primitives::Namespace;
 use sortie::queue::Place;
@@ -32,10 +33,10 @@ Example:
 
 /// Make the payload and the script that carry L2 transactions
 ///
-/// Prints {\"payload\":HEX,\"script\":HEX}. For op-return the script is the output's; for taproot it is the leaf script,
+/// Prints {"payload":HEX,"script":HEX}. For op-return the script is the output's; for taproot it is the leaf script,
 /// which the owner of --key may spend. HEX may also be `-` for stdin or `@FILE`.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment, after_long_help = ENCODE_EXAMPLE)]
+#[command(after_long_help = ENCODE_EXAMPLE)]
 pub struct Encode {
     /// How the payload is carried
     #[arg(long, value_enum)]

@@ -45,7 +45,7 @@ pub struct Follow {
     #[arg(long)]
     once: bool,
     /// Also show the head that this sequencer claims
-    #[arg(long, value_name = "URL", env = "SORTIE_SEQUENCER", hide_env_values = true)]
+    #[arg(long, value_name = "URL")]
     sequencer: Option<String>,
     /// Forget what was derived, and derive it again
     #[arg(long)]
@@ -75,7 +75,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
     let sequencer = follow.sequencer.as_deref().map(SequencerUrl::new).transpose()?;
     let stop = stop_signal()?;
     let place = Place::new(settings)?;
-    let mut lock = place.lock()?.ok_or_else(|| {
+    let mut lock = place.lock_soon()?.ok_or_else(|| {
         Failure::failed("another process follows this rollup already; stop it, or use another --data-dir")
     })?;
     if follow.rebuild {
@@ -106,7 +106,14 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
                 pauses = Pauses::default();
                 next
             }
-            Err(failure) => pauses.after(failure, follow.once, &stop, out)?,
+            Err(failure) => {
+                let next = pauses.after(failure, follow.once, &stop, out)?;
+                // A node that was started anew may listen elsewhere.
+                if let Ok(source) = settings.connect(place.network()) {
+                    session.writer.source = source;
+                }
+                next
+            }
         };
         if next == Next::End {
             break;

@@ -54,8 +54,8 @@ Examples:
 /// when the sequencing window has passed, every node executes it, whatever the sequencer does. Running the same command
 /// again never pays twice: it sends the same Bitcoin transactions again.
 ///
-/// With --wait confirmed it returns when the transaction is mined, with --wait executed when it is executed: with 1, if
-/// it had no effect.
+/// With --wait confirmed it returns when the transaction is mined, with --wait executed when it is executed; exit
+/// code 1 if it had no effect.
 #[derive(Args, Debug)]
 #[command(after_long_help = FORCE_EXAMPLE)]
 pub struct Force {

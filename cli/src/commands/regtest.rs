@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use crate::failure::Failure;
+use crate::input::{address, address_on};
 use crate::output::{Output, count, field};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, BlockHash, Network, Txid};
@@ -54,7 +55,7 @@ pub struct Mine {
     #[arg(value_name = "N")]
     blocks: u32,
     /// Who gets the subsidy [default: an output that anyone can spend]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "empty")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "empty")]
     to: Option<Address<NetworkUnchecked>>,
     /// Leave out what waits in the mempool
     #[arg(long)]
@@ -72,6 +73,7 @@ pub struct Mine {
 )]
 pub struct Fund {
     /// Who gets them
+    #[arg(value_parser = address)]
     address: Address<NetworkUnchecked>,
     /// How much
     sats: u64,
@@ -220,14 +222,14 @@ pub fn run(command: Regtest, settings: &Settings, out: &Output) -> Result<(), Fa
         Regtest::Mine(Mine { blocks, to, empty, dir }) => {
             let node = attach(&folder(dir))?;
             let hashes = match to {
-                Some(to) => node.mine_to(&on_regtest(to)?, blocks)?,
+                Some(to) => node.mine_to(&address_on(Network::Regtest, to)?, blocks)?,
                 None if empty => node.mine_empty(blocks)?,
                 None => node.mine(blocks)?,
             };
             out.print(&Mined { hashes, height: node.height()? })
         }
         Regtest::Fund(Fund { address, sats, dir }) => {
-            let address = on_regtest(address)?;
+            let address = address_on(Network::Regtest, address)?;
             let coin = attach(&folder(dir))?.fund(&address, Amount::from_sat(sats))?;
             out.print(&Funded { txid: coin.txid, vout: coin.vout, amount_sat: sats })
         }
@@ -243,8 +245,4 @@ pub fn run(command: Regtest, settings: &Settings, out: &Output) -> Result<(), Fa
 fn attach(dir: &Path) -> Result<Bitcoind, Failure> {
     Bitcoind::attach(dir)
         .map_err(|error| Failure::unreachable(format_args!("{error:#}; start one with `sortie regtest up`")))
-}
-
-fn on_regtest(address: Address<NetworkUnchecked>) -> Result<Address, Failure> {
-    address.require_network(Network::Regtest).map_err(Failure::usage)
 }

@@ -33,7 +33,7 @@ pub enum Rollup {
 
 const NEW_EXAMPLE: &str = "\
 Example:
-  sortie rollup new --network regtest --name demo --out rollup.toml --executor ledger \\
+  sortie rollup new --network regtest --name demo --out rollup.toml \\
     --sequencer $SEQUENCER --account $ALICE=1000000 --account $BOB=500000";
 
 /// Make a manifest
@@ -69,7 +69,7 @@ pub struct New {
     #[arg(long, value_name = "H")]
     start_height: Option<BtcHeight>,
     /// What executes the transactions: signed transfers, or nothing at all
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, default_value = "ledger")]
     executor: ExecutorName,
     /// Ledger: an account's balance at the start; may be repeated
     #[arg(long = "account", value_name = "KEY=SATS", value_parser = key_and_sats)]

@@ -18,8 +18,8 @@ use std::str::FromStr;
 
 const EXAMPLE: &str = "\
 Examples:
-  sortie status 5f1e...c2                   a Bitcoin transaction's id, or SHA256 of an L2 transaction
-  sortie status 5f1e...c2:out:0             one place on Bitcoin
+  sortie status 5f1e...c2               by Bitcoin transaction, or by SHA256 of the L2 transaction
+  sortie status 5f1e...c2:out:0         by place on Bitcoin
   sortie status 5f1e...c2:in:0 --json | jq -r .state";
 
 /// Tell how far a forced transaction has come

@@ -2,6 +2,7 @@
 
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
+use crate::input::{address, address_on};
 use crate::output::{Output, field};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, FeeRate, Network, Txid};
@@ -79,7 +80,7 @@ pub struct BalanceArgs {
 #[command(after_long_help = "Example:\n  sortie wallet send --to bc1p... --amount 25000 --fee-rate 2.5")]
 pub struct SendArgs {
     /// Who gets it
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     to: Address<NetworkUnchecked>,
     /// How much
     #[arg(long, value_name = "SATS")]
@@ -92,11 +93,21 @@ pub struct SendArgs {
 
 #[derive(Serialize)]
 struct Made {
+    /// Its name: the last part of its folder.
+    wallet: String,
     dir: PathBuf,
     network: Network,
     birthday: BtcHeight,
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<String>,
+}
+
+impl Made {
+    fn new(wallet: &Wallet, words: Option<String>) -> Self {
+        let dir = wallet.dir().to_owned();
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { wallet: name, dir, network: wallet.network(), birthday: wallet.birthday(), words }
+    }
 }
 
 impl fmt::Display for Made {
@@ -231,7 +242,7 @@ impl Create {
             ));
         }
         let words = shown.then(|| mnemonic.words());
-        Ok(Made { dir, network, birthday: wallet.birthday(), words })
+        Ok(Made::new(&wallet, words))
     }
 }
 
@@ -251,13 +262,13 @@ impl Restore {
         let mnemonic: Mnemonic = words.parse()?;
         out.note("searching the Bitcoin node's coins");
         let wallet = Wallet::restore(&dir, network, mnemonic, &node)?;
-        Ok(Made { dir, network, birthday: wallet.birthday(), words: None })
+        Ok(Made::new(&wallet, None))
     }
 }
 
 impl SendArgs {
     fn run(self, settings: &Settings, out: &Output) -> Result<Paid, Failure> {
-        let to = self.to.require_network(settings.network()?).map_err(Failure::usage)?;
+        let to = address_on(settings.network()?, self.to)?;
         let (mut wallet, node) = open_synced(settings, &self.name)?;
         let rate = rate(&node, &self.fees, out)?.rate;
         let amount = Amount::from_sat(self.amount);
