@@ -17,6 +17,7 @@ pub mod l2;
 pub mod manifest;
 pub mod merkle;
 pub mod primitives;
+pub mod proof;
 pub mod queue;
 
 #[cfg(feature = "node")]

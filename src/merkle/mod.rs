@@ -1,7 +1,14 @@
-//! Merkle Tree Hash of RFC 6962 section 2.1 with SHA-256, whole and growing.
+//! Merkle Tree Hash of RFC 6962 section 2.1 with SHA-256: whole, growing, and proofs in it.
 //!
 //! [`CompactRange`] holds the roots of the perfect subtrees of a list that only grows: logarithmic in
-//! size, cheap to copy, so that keeping the one from before is the undo.
+//! size, cheap to copy, so that keeping the one from before is the undo. [`Tree`] holds every such root
+//! and makes proofs; [`verify_inclusion`] and [`verify_consistency`] check them without any tree.
+
+mod tree;
+mod verify;
+
+pub use tree::Tree;
+pub use verify::{verify_consistency, verify_inclusion};
 
 use crate::primitives::Hash32;
 use alloc::vec::Vec;
@@ -36,6 +43,16 @@ pub fn merkle_root<T: AsRef<[u8]>>(entries: impl IntoIterator<Item = T>) -> Hash
     range.root()
 }
 
+/// What a list's Merkle Tree Hash commits to: how many entries, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeHead {
+    /// Number of entries.
+    pub size: u64,
+    /// `MTH` of them.
+    pub root: Hash32,
+}
+
 /// The perfect subtrees of a list, largest and leftmost first: one for each set bit of its size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompactRange {
@@ -64,31 +81,18 @@ impl CompactRange {
 
     /// `MTH` of the entries so far; for none, SHA-256 of the empty string.
     pub fn root(&self) -> Hash32 {
-        let mut subtrees = self.subtrees.iter().rev();
-        match subtrees.next() {
-            None => crate::primitives::sha256(&[]),
-            Some(last) => subtrees.fold(*last, |right, left| node_hash(left, &right)),
-        }
+        fold(&self.subtrees)
+    }
+}
+
+/// The root over perfect subtrees, largest and leftmost first; of none, SHA-256 of the empty string.
+fn fold(subtrees: &[Hash32]) -> Hash32 {
+    let mut subtrees = subtrees.iter().rev();
+    match subtrees.next() {
+        None => crate::primitives::sha256(&[]),
+        Some(last) => subtrees.fold(*last, |right, left| node_hash(left, &right)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bitcoin::hashes::sha256::Hash as Sha256;
-    use ct_merkle::mem_backed_tree::MemoryBackedTree;
-
-    #[test]
-    fn compact_range_agrees_with_the_library_at_every_size() {
-        let mut library = MemoryBackedTree::<sha2::Sha256, Vec<u8>>::new();
-        let mut range = CompactRange::default();
-        assert_eq!(range.root().0, Sha256::hash(&[]).to_byte_array());
-        for i in 0..300u32 {
-            let entry = i.to_le_bytes().to_vec();
-            range.push(&entry);
-            library.push(entry);
-            assert_eq!(range.root().0[..], library.root().as_bytes()[..], "size {}", i + 1);
-            assert_eq!(range.size(), u64::from(i) + 1);
-        }
-    }
-}
+mod tests;
