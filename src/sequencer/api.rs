@@ -4,15 +4,16 @@
 //! it answers comes from the store or from the status that the engine shows; no request waits for
 //! Bitcoin.
 
-use super::{Done, MAX_POOL, Sequencer, SequencerError, SequencerStore, Status, TxStatus, lock};
+use super::{Done, MAX_POOL, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, TxStatus, lock};
 use crate::executor::ledger::{Account, Transfer};
-use crate::primitives::{Hash32, sha256};
+use crate::primitives::{Hash32, L2Number, sha256};
+use crate::proof::SoftHeader;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bitcoin::hex::FromHex;
+use bitcoin::hex::{DisplayHex, FromHex};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -125,6 +126,14 @@ impl Submit {
         Ok(lock(&self.store).submit(tx)?)
     }
 
+    /// A soft block with what was signed for it.
+    ///
+    /// # Errors
+    /// [`Refusal::Failed`].
+    pub fn block(&self, number: L2Number) -> Result<Option<StoredBlock>, Refusal> {
+        Ok(lock(&self.store).block(number)?)
+    }
+
     /// What became of a transaction, by its SHA-256.
     ///
     /// # Errors
@@ -172,10 +181,34 @@ async fn get_tx(State(shared): State<Shared>, Path(hash): Path<String>) -> Respo
     blocking(move || {
         Ok(match shared.submit.status(&hash)? {
             Some(status) => tx_answer(StatusCode::OK, hash, &status),
-            None => (StatusCode::NOT_FOUND, Json(json!({ "error": "this sequencer has not seen it" }))).into_response(),
+            None => not_found("this sequencer has not seen it"),
         })
     })
     .await
+}
+
+/// A soft block as it is shown: enough to follow the unsafe chain and to hold the sequencer to it.
+fn block_answer(stored: &StoredBlock) -> Response {
+    let StoredBlock { block, signed } = stored;
+    let own_txs: Vec<_> = block.own_txs.iter().map(|tx| tx.to_lower_hex_string()).collect();
+    let forced = json!({ "start": block.forced.start, "end": block.forced.end });
+    Json(json!({ "hash": block.hash, "header": SoftHeader(block.header), "forced": forced, "own_txs": own_txs,
+        "signed": signed }))
+    .into_response()
+}
+
+async fn get_block(State(shared): State<Shared>, Path(number): Path<L2Number>) -> Response {
+    blocking(move || {
+        Ok(match shared.submit.block(number)? {
+            Some(stored) => block_answer(&stored),
+            None => not_found("this sequencer made no such block"),
+        })
+    })
+    .await
+}
+
+fn not_found(error: &str) -> Response {
+    (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
 }
 
 async fn get_status(State(shared): State<Shared>) -> Json<Status> {
@@ -186,6 +219,7 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/tx", post(post_tx))
         .route("/v1/tx/{hash}", get(get_tx))
+        .route("/v1/block/{number}", get(get_block))
         .route("/v1/status", get(get_status))
         // Two hexadecimal digits a byte, and some white space.
         .layer(DefaultBodyLimit::max(2 * MAX_TX_LEN + 64))

@@ -3,16 +3,17 @@
 //! Guarantees: what it acknowledged or signed is on disk first; killed at any moment it goes on where it
 //! was; it never signs a second batch for a parent while the first can still be accepted. It cannot
 //! choose which forced items it executes: the section comes from the same function that every follower
-//! derives by. Trusts its Bitcoin node.
+//! derives by. Nothing that it signs convicts it, whatever Bitcoin does. Trusts its Bitcoin node.
 
 mod api;
 mod post;
+mod sign;
 mod soft;
 mod store;
 
 pub use api::{MAX_TX_LEN, Refusal, Submit, serve};
 pub use soft::{SoftBlock, SoftChain};
-pub use store::{MAX_POOL, SequencerStore, TxStatus};
+pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
 
 use crate::chain::RpcNode;
 use crate::database::OpenError;
@@ -28,6 +29,8 @@ use crate::wallet::{Caps, Wallet, WalletError};
 use bitcoin::secp256k1::Keypair;
 use bitcoin::{BlockHash, FeeRate, XOnlyPublicKey};
 use serde::Serialize;
+use sign::Signer;
+use soft::Next;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -186,6 +189,7 @@ pub struct Sequencer {
     store: Arc<Mutex<SequencerStore>>,
     status: Arc<RwLock<Status>>,
     soft: SoftChain,
+    signer: Signer,
     posting: post::Posting,
     /// The soft chain may not be what the store holds: an error came between them.
     must_reload: bool,
@@ -234,13 +238,14 @@ impl Sequencer {
             posting_error: None,
         };
         Ok(Self {
-            policy,
             node,
             rpc,
             wallet,
             store: Arc::new(Mutex::new(store)),
             status: Arc::new(RwLock::new(status)),
             soft,
+            signer: Signer::new(policy.key),
+            policy,
             posting: post::Posting::default(),
             must_reload: false,
         })
@@ -337,7 +342,8 @@ impl Sequencer {
             let with_own = accepting && last && self.lag(origin.block.height) <= max_lag;
             let timestamp = self.timestamp(now, &origin);
             let mut store = lock(&self.store);
-            let made = self.soft.make_block(&self.node, &mut store, &origin, timestamp, with_own)?;
+            let next = Next { origin: &origin, timestamp, with_own };
+            let made = self.soft.make_block(&self.node, &mut store, &self.signer, next)?;
             drop(store);
             let Some(made) = made else { return Ok(()) };
             let is_last = last && made.block.header.forced_end == origin.queue_size;

@@ -3,6 +3,8 @@
 //! Guarantees that it always starts at the derived head and holds only blocks whose batch Bitcoin can
 //! still accept: their origins are on the best chain, and none with own transactions is stale.
 
+use super::sign::Signer;
+use super::store::Waiting;
 use super::{HeadView, SequencerError, SequencerStore};
 use crate::derive::Derivation;
 use crate::executor::{NoOpReason, Outcome, Route, State, execute};
@@ -34,6 +36,23 @@ pub struct SoftChain {
     state: State,
 }
 
+/// What a new block is made with.
+pub(super) struct Next<'a> {
+    /// Its origin.
+    pub origin: &'a Origin,
+    /// Its time, seconds since 1970.
+    pub timestamp: u64,
+    /// Whether waiting transactions go in.
+    pub with_own: bool,
+}
+
+/// A block's own transactions, and those that were left out.
+struct Own {
+    taken: Vec<Waiting>,
+    txs: Vec<Vec<u8>>,
+    rejected: Vec<(i64, NoOpReason)>,
+}
+
 /// Whether a block's batch could still be accepted in the next Bitcoin block.
 fn is_acceptable(block: &L2Block, derivation: &Derivation, max_lag: u32) -> bool {
     let origin = block.header.origin;
@@ -54,8 +73,11 @@ impl SoftChain {
             state,
         };
         let max_lag = node.manifest().max_lag.into();
-        while let Some(block) =
-            store.children(&chain.head().hash)?.into_iter().find(|block| is_acceptable(block, derivation, max_lag))
+        while let Some(block) = store
+            .children(&chain.head().hash)?
+            .into_iter()
+            .map(|stored| stored.block)
+            .find(|block| is_acceptable(block, derivation, max_lag))
         {
             let forced = node.store().items(block.forced.clone())?;
             let done = execute_block(node.executor(), &mut chain.state, block, &forced);
@@ -147,40 +169,47 @@ impl SoftChain {
         &mut self,
         node: &Node,
         store: &mut SequencerStore,
-        origin: &Origin,
-        timestamp: u64,
-        with_own: bool,
+        signer: &Signer,
+        next: Next<'_>,
     ) -> Result<Option<SoftBlock>, SequencerError> {
+        let Next { origin, timestamp, with_own } = next;
         let parent = self.head();
         let rules = node.derivation().rules();
         let executor = node.executor();
         for queued in node.store().items(rules.forced_section(&parent.header, origin))? {
             execute(executor, &mut self.state, &queued.item.tx, Route::Forced);
         }
-        let (mut included, mut own_txs, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
-        let mut room = MAX_OWN_BYTES;
         let waiting = if with_own { store.waiting(MAX_OWN_TXS)? } else { Vec::new() };
-        for waiting in waiting {
-            let Some(left) = room.checked_sub(waiting.tx.len()) else { break };
-            match self.try_own(node, &waiting.tx) {
-                Ok(()) => {
-                    room = left;
-                    included.push(waiting.seq);
-                    own_txs.push(waiting.tx);
-                }
-                Err(reason) => rejected.push((waiting.seq, reason)),
-            }
-        }
-        let block = rules.child(&parent, origin, timestamp, own_txs).ok_or(SequencerError::Damaged)?;
+        let Own { taken, txs, rejected } = self.take_own(node, waiting);
+        let block = rules.child(&parent, origin, timestamp, txs).ok_or(SequencerError::Damaged)?;
         self.state.take_undo();
         if block.forced.is_empty() && block.own_txs.is_empty() && block.header.origin == parent.header.origin {
             store.reject(&rejected)?;
             return Ok(None);
         }
-        store.append(&block, &included, &rejected)?;
         let soft = SoftBlock { state_root: executor.state_root(&self.state), block };
+        let (signed, included) = signer.sign(node.derivation(), store, &soft, &taken)?;
+        store.append(&soft.block, signed.as_ref(), &included, &rejected)?;
         self.blocks.push_back(soft.clone());
         Ok(Some(soft))
+    }
+
+    /// Executes waiting transactions, oldest first, as far as there is room.
+    fn take_own(&mut self, node: &Node, waiting: Vec<Waiting>) -> Own {
+        let mut own = Own { taken: Vec::new(), txs: Vec::new(), rejected: Vec::new() };
+        let mut room = MAX_OWN_BYTES;
+        for waiting in waiting {
+            let Some(left) = room.checked_sub(waiting.tx.len()) else { break };
+            match self.try_own(node, &waiting.tx) {
+                Err(reason) if !waiting.owed => own.rejected.push((waiting.seq, reason)),
+                _ => {
+                    room = left;
+                    own.txs.push(waiting.tx.clone());
+                    own.taken.push(waiting);
+                }
+            }
+        }
+        own
     }
 
     fn try_own(&mut self, node: &Node, tx: &[u8]) -> Result<(), NoOpReason> {

@@ -8,20 +8,23 @@ use crate::database;
 use crate::executor::NoOpReason;
 use crate::l2::{L2Block, L2Header};
 use crate::primitives::{Hash32, L2Number, sha256};
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
+use crate::proof::{Receipt, Signed, SoftHeader, SoftState};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "
 CREATE TABLE pool (seq INTEGER PRIMARY KEY AUTOINCREMENT, tx BLOB NOT NULL, tx_hash BLOB NOT NULL UNIQUE,
-    block BLOB, rejected TEXT);
+    block BLOB, rejected TEXT, receipt TEXT);
 CREATE INDEX pool_block ON pool (block);
 CREATE TABLE soft_block (seq INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, parent BLOB NOT NULL,
     number INTEGER NOT NULL, header BLOB NOT NULL, forced_start INTEGER NOT NULL, own_txs BLOB NOT NULL,
-    live INTEGER NOT NULL);
+    live INTEGER NOT NULL, signed TEXT);
 CREATE INDEX soft_block_parent ON soft_block (parent);
+CREATE INDEX soft_block_number ON soft_block (number);
 CREATE INDEX soft_block_live ON soft_block (live, number);
 CREATE TABLE batch (id INTEGER PRIMARY KEY AUTOINCREMENT, parent BLOB NOT NULL, last_hash BLOB NOT NULL,
     payload BLOB NOT NULL);
@@ -30,6 +33,24 @@ CREATE INDEX batch_parent ON batch (parent);
 
 /// Transactions that may wait at once.
 pub const MAX_POOL: u64 = 10_000;
+
+/// A soft block with what was signed for it.
+#[derive(Clone, Debug)]
+pub struct StoredBlock {
+    /// The block.
+    pub block: L2Block,
+    /// Header and state root, if they were signed.
+    pub signed: Option<SignedBlock>,
+}
+
+/// What a sequencer signs for a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedBlock {
+    /// The header.
+    pub header: Signed<SoftHeader>,
+    /// The state after it.
+    pub state: Signed<SoftState>,
+}
 
 /// What became of a transaction that was sent to the sequencer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +64,9 @@ pub enum TxStatus {
         number: L2Number,
         /// Its hash.
         block: Hash32,
+        /// The signed promise, if one was given.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        receipt: Option<Box<Signed<Receipt>>>,
     },
     /// Would have no effect; it can be sent again.
     Rejected {
@@ -67,6 +91,17 @@ pub struct Waiting {
     pub seq: i64,
     /// The transaction.
     pub tx: Vec<u8>,
+    /// A receipt was given for it: it has to go into a block, whatever it does there.
+    pub owed: bool,
+}
+
+/// A transaction that goes into a block.
+#[derive(Clone, Debug)]
+pub(super) struct Included {
+    /// Order of arrival.
+    pub seq: i64,
+    /// The promise that goes out with it, if none was given before.
+    pub receipt: Option<Signed<Receipt>>,
 }
 
 /// A connection to the file.
@@ -76,6 +111,14 @@ pub struct SequencerStore {
 
 fn damaged<E>(_: E) -> SequencerError {
     SequencerError::Damaged
+}
+
+fn to_json<T: Serialize>(value: Option<&T>) -> Result<Option<String>, SequencerError> {
+    value.map(serde_json::to_string).transpose().map_err(damaged)
+}
+
+fn from_json<T: DeserializeOwned>(text: Option<String>) -> Result<Option<T>, SequencerError> {
+    text.as_deref().map(serde_json::from_str).transpose().map_err(damaged)
 }
 
 fn read_block(row: &Row<'_>) -> Result<L2Block, SequencerError> {
@@ -118,44 +161,88 @@ impl SequencerStore {
     /// # Errors
     /// [`SequencerError`], if the file cannot be read.
     pub fn status(&self, hash: &Hash32) -> Result<Option<TxStatus>, SequencerError> {
-        let sql = "SELECT pool.block, pool.rejected, soft_block.number FROM pool
+        let sql = "SELECT pool.block, soft_block.number, pool.rejected, pool.receipt FROM pool
             LEFT JOIN soft_block ON soft_block.hash = pool.block WHERE tx_hash = ?";
-        let row = self.db.query_row(sql, [hash.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-        Ok(row.map(|row| match row {
-            (Some(block), _, Some(number)) => TxStatus::Included { number, block: Hash32(block) },
-            (_, Some(reason), _) => TxStatus::Rejected { reason },
-            _ => TxStatus::Pending,
-        }))
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let row = self.db.query_row(sql, [hash.0], read).optional()?;
+        row.map(|row| {
+            Ok(match row {
+                (Some(block), Some(number), _, receipt) => {
+                    let receipt = from_json(receipt)?.map(Box::new);
+                    TxStatus::Included { number, block: Hash32(block), receipt }
+                }
+                (_, _, Some(reason), _) => TxStatus::Rejected { reason },
+                _ => TxStatus::Pending,
+            })
+        })
+        .transpose()
     }
 
     /// The oldest waiting transactions.
     pub(super) fn waiting(&self, limit: u32) -> Result<Vec<Waiting>, SequencerError> {
-        let sql = "SELECT seq, tx FROM pool WHERE block IS NULL AND rejected IS NULL ORDER BY seq LIMIT ?";
+        let sql = "SELECT seq, tx, receipt IS NOT NULL FROM pool WHERE block IS NULL AND rejected IS NULL ORDER BY seq LIMIT ?";
         let mut statement = self.db.prepare_cached(sql)?;
-        let rows = statement.query_map([limit], |row| Ok(Waiting { seq: row.get(0)?, tx: row.get(1)? }))?;
+        let rows =
+            statement.query_map([limit], |row| Ok(Waiting { seq: row.get(0)?, tx: row.get(1)?, owed: row.get(2)? }))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Writes a new soft block down, with the transactions that it takes and those that it refused.
+    /// Writes a new soft block down, with what is signed for it, the transactions that it takes and those
+    /// that it refused.
     pub(super) fn append(
         &mut self,
         block: &L2Block,
-        included: &[i64],
+        signed: Option<&SignedBlock>,
+        included: &[Included],
         rejected: &[(i64, NoOpReason)],
     ) -> Result<(), SequencerError> {
         let db = self.db.transaction()?;
         let header = postcard::to_allocvec(&block.header).map_err(damaged)?;
         let own_txs = postcard::to_allocvec(&block.own_txs).map_err(damaged)?;
         db.execute(
-            "INSERT OR REPLACE INTO soft_block (hash, parent, number, header, forced_start, own_txs, live)
-                VALUES (?, ?, ?, ?, ?, ?, 1)",
-            params![block.hash.0, block.header.parent.0, block.header.number, header, block.forced.start, own_txs],
+            "INSERT INTO soft_block (hash, parent, number, header, forced_start, own_txs, live, signed)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7)
+                ON CONFLICT (hash) DO UPDATE SET live = 1, signed = coalesce(signed, ?7)",
+            params![
+                block.hash.0,
+                block.header.parent.0,
+                block.header.number,
+                header,
+                block.forced.start,
+                own_txs,
+                to_json(signed)?
+            ],
         )?;
-        for seq in included {
-            db.execute("UPDATE pool SET block = ? WHERE seq = ?", params![block.hash.0, seq])?;
+        for Included { seq, receipt } in included {
+            db.execute(
+                "UPDATE pool SET block = ?, receipt = coalesce(receipt, ?) WHERE seq = ?",
+                params![block.hash.0, to_json(receipt.as_ref())?, seq],
+            )?;
         }
         reject_all(&db, rejected)?;
         Ok(db.commit()?)
+    }
+
+    /// Whether a receipt was given for a transaction that waits again, other than those `taken` now.
+    pub(super) fn owes_beside(&self, taken: &[Waiting]) -> Result<bool, SequencerError> {
+        let sql = "SELECT count(*) FROM pool WHERE receipt IS NOT NULL AND block IS NULL";
+        let owed: usize = self.db.query_row(sql, [], |row| row.get(0))?;
+        Ok(owed > taken.iter().filter(|waiting| waiting.owed).count())
+    }
+
+    /// The highest number that a header was signed for; 0 if none was.
+    pub(super) fn highest_signed(&self) -> Result<L2Number, SequencerError> {
+        let sql = "SELECT coalesce(max(number), 0) FROM soft_block WHERE signed IS NOT NULL";
+        Ok(self.db.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// The soft block with a number that is in the chain, as far as is known.
+    ///
+    /// # Errors
+    /// [`SequencerError`], if the file cannot be read.
+    pub fn block(&self, number: L2Number) -> Result<Option<StoredBlock>, SequencerError> {
+        let sql = "SELECT * FROM soft_block WHERE number = ? AND live > 0 ORDER BY seq DESC LIMIT 1";
+        Ok(self.blocks(sql, number)?.into_iter().next())
     }
 
     /// Marks transactions that would have no effect.
@@ -166,17 +253,21 @@ impl SequencerStore {
     }
 
     /// The soft blocks that were made on a parent, the newest first.
-    pub(super) fn children(&self, parent: &Hash32) -> Result<Vec<L2Block>, SequencerError> {
-        let mut statement = self.db.prepare_cached("SELECT * FROM soft_block WHERE parent = ? ORDER BY seq DESC")?;
-        let mut rows = statement.query([parent.0])?;
+    pub(super) fn children(&self, parent: &Hash32) -> Result<Vec<StoredBlock>, SequencerError> {
+        self.blocks("SELECT * FROM soft_block WHERE parent = ? ORDER BY seq DESC", parent.0)
+    }
+
+    fn blocks(&self, sql: &str, parameter: impl ToSql) -> Result<Vec<StoredBlock>, SequencerError> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut rows = statement.query([parameter])?;
         let mut blocks = Vec::new();
         while let Some(row) = rows.next()? {
-            blocks.push(read_block(row)?);
+            blocks.push(StoredBlock { block: read_block(row)?, signed: from_json(row.get("signed")?)? });
         }
         Ok(blocks)
     }
 
-    /// The soft blocks with a number that are believed to be in the chain: number and hash.
+    /// The soft blocks that are believed to be in the chain: number and hash.
     pub(super) fn live(&self) -> Result<Vec<(L2Number, Hash32)>, SequencerError> {
         let mut statement = self.db.prepare_cached("SELECT number, hash FROM soft_block WHERE live = 1")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, Hash32(row.get(1)?))))?;
