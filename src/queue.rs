@@ -49,7 +49,8 @@ impl FromStr for Place {
     type Err = BadPlace;
     fn from_str(text: &str) -> Result<Self, BadPlace> {
         let bad = || BadPlace(text.into());
-        let number = |part: &str| part.parse::<u32>().map_err(|_| bad());
+        let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let number = |part: &str| Some(part).filter(digits).and_then(|part| part.parse::<u32>().ok()).ok_or_else(bad);
         let mut parts = text.split(':');
         let (Some(txid), Some(side), Some(index)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(bad());
@@ -160,7 +161,15 @@ mod tests {
             let place: Place = alloc::format!("{TXID}:{text}").parse().unwrap();
             assert_eq!(place.to_string(), alloc::format!("{TXID}:{shown}"));
         }
-        for bad in ["", ":in:0", "x:in:0", "in:0", &alloc::format!("{TXID}:at:0"), &alloc::format!("{TXID}:in:0:0:0")] {
+        for bad in [
+            "",
+            ":in:0",
+            "x:in:0",
+            "in:0",
+            &alloc::format!("{TXID}:in:+1"),
+            &alloc::format!("{TXID}:at:0"),
+            &alloc::format!("{TXID}:in:0:0:0"),
+        ] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }

@@ -2,7 +2,14 @@
 
 mod appendix;
 mod batches;
+mod branches;
+mod censorship;
 mod handovers;
+mod history;
+mod invalid;
+mod limits;
+mod order;
+mod outage;
 mod random;
 mod reorgs;
 mod rig;

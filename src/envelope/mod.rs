@@ -9,7 +9,7 @@ mod search;
 mod taproot;
 
 pub use op_return::op_return_script;
-pub use search::{BadBlock, Found, ScannedBlock, scan_block, scan_transaction};
+pub use search::{BadBlock, Found, ScannedBlock, check_block, scan_block, scan_transaction};
 pub use taproot::leaf_script;
 
 use crate::codec::{Malformed, Reader, Write};

@@ -71,6 +71,24 @@ pub fn scan_block(raw: &[u8], namespace: Option<Namespace>) -> Result<ScannedBlo
         }
         return Ok(ScannedBlock { header, found: Vec::new() });
     }
+    let block = whole_block(raw)?;
+    // The coinbase, index 0, carries nothing.
+    let found =
+        (0u32..).zip(&block.txdata).skip(1).flat_map(|(index, tx)| scan_indexed(index, tx, namespace)).collect();
+    Ok(ScannedBlock { header: block.header, found })
+}
+
+/// Checks that bytes are a whole block that matches its header, transactions and witnesses.
+///
+/// For whoever must know that nothing is there: where the needle is not found, [`scan_block`] has not looked.
+///
+/// # Errors
+/// [`BadBlock`].
+pub fn check_block(raw: &[u8]) -> Result<(), BadBlock> {
+    whole_block(raw).map(drop)
+}
+
+fn whole_block(raw: &[u8]) -> Result<Block, BadBlock> {
     let block: Block = encode::deserialize(raw).map_err(BadBlock::Encoding)?;
     if !block.check_merkle_root() || repeats_a_transaction(&block) {
         return Err(BadBlock::MerkleRoot(block.block_hash()));
@@ -78,10 +96,7 @@ pub fn scan_block(raw: &[u8], namespace: Option<Namespace>) -> Result<ScannedBlo
     if !block.check_witness_commitment() || block.txdata.first().is_none_or(lost_its_witness) {
         return Err(BadBlock::WitnessCommitment(block.block_hash()));
     }
-    // The coinbase, index 0, carries nothing.
-    let found =
-        (0u32..).zip(&block.txdata).skip(1).flat_map(|(index, tx)| scan_indexed(index, tx, namespace)).collect();
-    Ok(ScannedBlock { header: block.header, found })
+    Ok(block)
 }
 
 fn header_and_coinbase(raw: &[u8]) -> Result<(block::Header, Transaction), encode::Error> {

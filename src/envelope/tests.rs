@@ -59,3 +59,30 @@ fn every_kind_has_its_byte_and_its_name() {
         assert_eq!(Payload::decode(&bytes), Ok(payload));
     }
 }
+
+#[test]
+fn a_push_has_the_only_form_that_its_length_may_have() {
+    let direct = |len: usize| [len as u8].to_vec();
+    let one = |len: usize| [0x4c, len as u8].to_vec();
+    let two = |len: usize| [&[0x4d], &(len as u16).to_le_bytes()[..]].concat();
+    let four = |len: usize| [&[0x4e], &(len as u32).to_le_bytes()[..]].concat();
+    type Form = fn(usize) -> Vec<u8>;
+    let table: [(Form, usize, Option<Flaw>); 10] = [
+        (one, 75, Some(Flaw::NonMinimalPush)),
+        (two, 75, Some(Flaw::NonMinimalPush)),
+        (two, 255, Some(Flaw::NonMinimalPush)),
+        (four, 255, Some(Flaw::NonMinimalPush)),
+        (four, 65_535, Some(Flaw::NonMinimalPush)),
+        (direct, 75, None),
+        (one, 76, None),
+        (one, 255, None),
+        (two, 65_535, None),
+        (four, 65_536, None),
+    ];
+    for (form, len, flaw) in table {
+        let payload = tx_payload(&alloc::vec![7; len - HEADER_LEN]);
+        let script = [&[0x6a], &form(len)[..], &payload].concat();
+        let found = scan_transaction(&blocks::spend_to_script(&script), None);
+        assert_eq!(found[0].payload.as_ref().err(), flaw.as_ref(), "{len} bytes behind {:02x}", form(len)[0]);
+    }
+}

@@ -157,9 +157,13 @@ fn the_median_time_is_bitcoins() {
         last.sort_unstable();
         assert_eq!(step.origin.median_time, last[5]);
     }
+    // More than ten ancestors change nothing.
+    let more = [&[0; 5], &rig::start_times()[..]].concat();
+    let genesis = |times: &[u32]| Derivation::genesis(&rig.manifest, times);
+    assert_eq!(genesis(&more), genesis(&rig::start_times()));
     // Near Bitcoin's genesis there are fewer.
     for (times, median) in [(&[9, 1][..], 9), (&[3], 3), (&[4, 2, 3], 3), (&[1, 2, 4, 3], 3)] {
-        assert_eq!(Derivation::genesis(&rig.manifest, times).tip().median_time, median);
+        assert_eq!(genesis(times).tip().median_time, median);
     }
 }
 

@@ -229,6 +229,10 @@ impl Rig {
         for origin in &self.origins[(head.origin.height - START_HEIGHT) as usize..] {
             assert_eq!(self.derivation.origin(origin.block.height), Some(origin), "a later batch needs it");
         }
+        // What no later step can ask for is forgotten.
+        let next_due = (self.height() + 1).saturating_sub(self.manifest.sequencing_window.into());
+        let needed = next_due.min(head.origin.height).max(START_HEIGHT);
+        assert_eq!(self.derivation.origin(needed - 1), None);
         assert_eq!(self.derivation.tip(), step.origin);
         assert_eq!(step.first_item + step.items.len() as u64, step.origin.queue_size);
 
