@@ -93,11 +93,14 @@ impl<'a> BatchBody<'a> {
         self.signatures
     }
 
-    /// Decodes the data; to be called once the signatures are known to be good.
-    pub(crate) fn blocks(&self) -> Result<Vec<BatchBlock>, Malformed> {
+    /// Decodes the data, and tells its length; to be called once the signatures are known to be good.
+    pub(crate) fn blocks(&self) -> Result<(Vec<BatchBlock>, usize), Malformed> {
         match self.codec {
-            CODEC_PLAIN => decode_blocks(self.data),
-            CODEC_DEFLATE => decode_blocks(&inflate(self.data).ok_or(Malformed)?),
+            CODEC_PLAIN => Ok((decode_blocks(self.data)?, self.data.len())),
+            CODEC_DEFLATE => {
+                let data = inflate(self.data).ok_or(Malformed)?;
+                Ok((decode_blocks(&data)?, data.len()))
+            }
             _ => Err(Malformed),
         }
     }

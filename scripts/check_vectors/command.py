@@ -8,6 +8,8 @@ import time
 from . import envelope_vectors, examples, self_test, vector_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Files of vectors that only the Rust checks.
+NOT_YET = {"proof"}
 VECTORS = ROOT / "tests" / "vectors"
 PROTOCOL = ROOT / "docs" / "PROTOCOL.md"
 
@@ -33,12 +35,15 @@ def main(arguments):
         print("usage: check_vectors.py [--write-envelope | --self-test | --write-examples | FILE...]", file=sys.stderr)
         return 2
     paths = [pathlib.Path(a) for a in arguments] or sorted(VECTORS.glob("*.json"))
-    return check(paths)
+    return check(paths, named=bool(arguments))
 
 
-def check(paths):
+def check(paths, named):
     passed = failed = 0
     for path in paths:
+        if path.stem in NOT_YET and not named:
+            print("%-22s left to the Rust: this implementation does not judge proofs yet" % path.name)
+            continue
         if path.stem not in CHECKERS:
             print("%-22s no checker for this file" % path.name)
             failed += 1

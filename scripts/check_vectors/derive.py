@@ -7,8 +7,8 @@ from . import bip340, bitcoin, envelope, merkle
 from .manifest import encode_set, read_set
 from .wire import U64_MAX, Malformed, Reader, sha256, tagged, u8, u32, u64, varint
 
-MAX_BLOCKS_PER_BATCH = 4096
-MAX_INFLATED = 4_194_304
+MAX_BLOCKS_PER_BATCH = 4096  # and of all batches accepted in one Bitcoin block
+MAX_INFLATED = 4_194_304  # and of all batches accepted in one Bitcoin block
 CODEC_PLAIN, CODEC_DEFLATE = 0, 1
 FUTURE_LIMIT = 7200
 SIGNATURE_LEN = 65
@@ -70,8 +70,8 @@ def inflate(data):
     return out
 
 
-def read_batch_blocks(codec, data):
-    reader = Reader(inflate(data) if codec == CODEC_DEFLATE else data)
+def read_batch_blocks(data):
+    reader = Reader(data)
     n = reader.varint()
     if not 1 <= n <= MAX_BLOCKS_PER_BATCH:
         raise Malformed("%d blocks" % n)
@@ -189,6 +189,7 @@ class Chain:
         self.views.append(BitcoinView(block.hash, block.time, self._median_time(), len(self.leaves), root))
 
         self.verdicts, self.appended, self.outcomes = [], [], []
+        self.budget = MAX_BLOCKS_PER_BATCH, MAX_INFLATED
         judges = {envelope.BATCH: self._batch, envelope.HANDOVER: self._handover}
         for f in found:
             if f.payload.kind in judges:
@@ -247,7 +248,10 @@ class Chain:
         if batch.codec not in (CODEC_PLAIN, CODEC_DEFLATE):
             raise Drop("UnknownCodec")
         self._signatures(batch.signatures, batch_message(self.rollup_id, self.handovers, batch.signed))
-        steps = self._steps(batch)
+        steps, size = self._steps(batch)
+        blocks_left, bytes_left = self.budget[0] - len(steps), self.budget[1] - size
+        if blocks_left < 0 or bytes_left < 0:
+            raise Drop("OverBudget")
         last = steps[-1][0]
         if batch.last_height != last:
             raise Drop("OriginMismatch")
@@ -256,13 +260,15 @@ class Chain:
         if batch.last_hash != self.view(last).hash:
             raise Drop("OriginWrongBranch")
         self._timely(steps, c)
+        self.budget = blocks_left, bytes_left
         for origin, timestamp, txs in steps:
             self._append(self._build(self.head, origin, timestamp, txs), txs)
 
     def _steps(self, batch):
-        """(origin height, timestamp, own transactions) of each block."""
+        """(origin height, timestamp, own transactions) of each block, and the length of the decoded data."""
         try:
-            described = read_batch_blocks(batch.codec, batch.data)
+            data = inflate(batch.data) if batch.codec == CODEC_DEFLATE else batch.data
+            described = read_batch_blocks(data)
             origin, timestamp, steps = self.head.origin_height, self.head.timestamp, []
             for b in described:
                 origin += b.advance
@@ -272,7 +278,7 @@ class Chain:
                 raise Malformed("overflow")
         except Malformed:
             raise Drop("MalformedData") from None
-        return steps
+        return steps, len(data)
 
     def _timely(self, steps, c):
         latest = self.view(c).time + FUTURE_LIMIT

@@ -2,7 +2,7 @@
 //! fails is the reason.
 
 use super::Derivation;
-use crate::batch::{BatchBlock, BatchBody, HandoverBody};
+use crate::batch::{BatchBlock, BatchBody, HandoverBody, MAX_BLOCKS, MAX_DATA};
 use crate::codec::Malformed;
 use crate::l2::L2Block;
 use crate::manifest::{BadSignatures, SequencerSet};
@@ -12,6 +12,27 @@ use serde::{Deserialize, Serialize};
 
 /// How far in front of a Bitcoin block's own time an L2 block in its batch may be, in seconds.
 const MAX_FUTURE_SECONDS: u64 = 7200;
+
+/// What one Bitcoin block's batches may still add to the chain: a few bytes of DEFLATE on Bitcoin must
+/// not become state without bound for everybody who follows. Only accepted batches use it up: what
+/// somebody posts again cannot keep a sound batch out.
+pub(super) struct Budget {
+    blocks: u64,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self { blocks: MAX_BLOCKS, bytes: MAX_DATA }
+    }
+
+    /// What is left once these blocks are accepted.
+    fn without(&self, blocks: usize, bytes: usize) -> Result<Self, DropReason> {
+        let blocks = self.blocks.checked_sub(blocks as u64);
+        let bytes = self.bytes.checked_sub(bytes);
+        blocks.zip(bytes).map(|(blocks, bytes)| Self { blocks, bytes }).ok_or(DropReason::OverBudget)
+    }
+}
 
 /// What became of a batch or handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +64,8 @@ pub enum DropReason {
     BadSignature,
     /// The data cannot be read, or a number overflows.
     MalformedData,
+    /// The Bitcoin block's batches together have too much in them: this one may count in a later block.
+    OverBudget,
     /// The last origin's height is not the parent's plus the advances.
     OriginMismatch,
     /// The last origin is not below the Bitcoin block that carries the batch.
@@ -92,7 +115,7 @@ fn require(holds: bool, otherwise: DropReason) -> Result<(), DropReason> {
 
 impl Derivation {
     /// The blocks that a batch in the tip block appends to the head; `time` is the tip's header time.
-    pub(super) fn judge_batch(&self, body: &[u8], time: u32) -> Result<Vec<L2Block>, DropReason> {
+    pub(super) fn judge_batch(&self, body: &[u8], time: u32, budget: &mut Budget) -> Result<Vec<L2Block>, DropReason> {
         let head = &self.state.head.header;
         let batch = BatchBody::decode(body)?;
         let terms = &batch.terms;
@@ -103,8 +126,9 @@ impl Derivation {
         let message = batch.message(&self.rules.rollup_id, self.state.handovers);
         self.state.set.verify(message, batch.signatures())?;
 
-        let stated = batch.blocks().map_err(|Malformed| DropReason::MalformedData)?;
+        let (stated, bytes) = batch.blocks().map_err(|Malformed| DropReason::MalformedData)?;
         check_no_overflow(&stated, head.number, head.timestamp)?;
+        let left = budget.without(stated.len(), bytes)?;
         let advances = stated.iter().filter(|block| block.advances).count() as u64;
         let last_height = u64::from(head.origin.height) + advances;
         require(u64::from(terms.last_origin.height) == last_height, DropReason::OriginMismatch)?;
@@ -114,6 +138,7 @@ impl Derivation {
 
         let blocks = self.build(stated)?;
         self.check_blocks(&blocks, time)?;
+        *budget = left;
         Ok(blocks)
     }
 

@@ -7,6 +7,8 @@
 
 mod judge;
 
+use judge::Budget;
+
 pub use judge::{DropReason, Verdict};
 
 use crate::envelope::{Body, Found};
@@ -200,8 +202,8 @@ impl Derivation {
             self.state.set = set;
             self.state.handovers += 1;
         }
+        assert!(self.state.head.header.forced_end >= self.due(), "a due item was not executed");
         step.undo.pruned = self.prune();
-        debug_assert!(self.state.head.header.forced_end >= self.due(), "a due item was not executed");
         Ok(step)
     }
 
@@ -235,10 +237,11 @@ impl Derivation {
     /// Judges batches and handovers; gives the set that is in force from the next Bitcoin block on.
     fn judge_all(&mut self, time: u32, found: &[Found], step: &mut Step) -> Option<SequencerSet> {
         let mut next_set = None;
+        let mut budget = Budget::new();
         for found in found {
             let Ok(payload) = &found.payload else { continue };
             let outcome = match &payload.body {
-                Body::Batch(body) => self.judge_batch(body, time).map(|blocks| self.extend(blocks, &mut step.blocks)),
+                Body::Batch(body) => self.judge_batch(body, time, &mut budget).map(|blocks| self.extend(blocks, &mut step.blocks)),
                 Body::Handover(body) => {
                     self.judge_handover(body, next_set.is_some()).map(|set| next_set = Some(set))
                 }

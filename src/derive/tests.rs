@@ -3,6 +3,7 @@
 mod appendix;
 mod batches;
 mod branches;
+mod budget;
 mod censorship;
 mod handovers;
 mod history;

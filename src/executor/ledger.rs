@@ -195,6 +195,11 @@ impl Executor for Ledger {
         state
     }
 
+    fn check_static(&self, tx: &[u8]) -> Result<(), NoOpReason> {
+        let transfer = Transfer::decode(tx).ok_or(NoOpReason::Malformed)?;
+        self.check_signature(&transfer, tx)
+    }
+
     fn run(&self, state: &mut State, tx: &[u8], route: Route) -> Result<(), NoOpReason> {
         let transfer = Transfer::decode(tx).ok_or(NoOpReason::Malformed)?;
         // A transfer's cost is 1; its length is fixed, so that only a price of 0 leaves it unpaid.

@@ -85,6 +85,12 @@ pub trait Executor: Send + Sync {
     /// The state before block 0.
     fn genesis(&self) -> State;
 
+    /// What is wrong with `tx` in whatever state: a sequencer need not keep it.
+    ///
+    /// # Errors
+    /// The reason why it never has an effect as own transaction.
+    fn check_static(&self, tx: &[u8]) -> Result<(), NoOpReason>;
+
     /// What `tx` does to the state.
     ///
     /// # Errors
@@ -113,6 +119,9 @@ pub enum ExecutorError {
     /// The parameters are not in the executor's encoding.
     #[error("the manifest's executor parameters are malformed")]
     Parameters,
+    /// The rollup goes on from another, whose state this build does not take over.
+    #[error("the manifest names a predecessor, whose state this version of sortie cannot take over")]
+    Predecessor,
     /// The kind is known, but this build has no code for it.
     #[error("the manifest names the evm executor, which this version of sortie does not have")]
     Evm,
@@ -123,6 +132,9 @@ pub enum ExecutorError {
 /// # Errors
 /// [`ExecutorError`], if its parameters are malformed or this build does not have it.
 pub fn of_manifest(manifest: &Manifest) -> Result<Box<dyn Executor>, ExecutorError> {
+    if manifest.predecessor.is_some() {
+        return Err(ExecutorError::Predecessor);
+    }
     let parameters = &manifest.executor.parameters;
     match manifest.executor.kind {
         ExecutorKind::Opaque if parameters.is_empty() => Ok(Box::new(Opaque)),

@@ -13,8 +13,12 @@ impl Executor for Opaque {
         State::default()
     }
 
-    fn run(&self, _: &mut State, tx: &[u8], _: Route) -> Result<(), NoOpReason> {
+    fn check_static(&self, tx: &[u8]) -> Result<(), NoOpReason> {
         if tx.is_empty() { Err(NoOpReason::Malformed) } else { Ok(()) }
+    }
+
+    fn run(&self, _: &mut State, tx: &[u8], _: Route) -> Result<(), NoOpReason> {
+        self.check_static(tx)
     }
 
     fn state_root(&self, _: &State) -> Hash32 {

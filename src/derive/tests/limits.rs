@@ -1,8 +1,10 @@
 //! Scenarios 40 to 45: size, floods, padding. What an attacker pays for does not delay who paid too.
 
 use super::*;
+use crate::batch::{MAX_DATA, encode_blocks};
 use crate::envelope::tests::blocks;
 use crate::envelope::{Carrier, Flaw, HEADER_LEN, MAX_PAYLOAD, leaf_script, op_return_script};
+use DropReason as R;
 use history::{executed_at, waits};
 use rig::START_HEIGHT;
 
@@ -32,13 +34,20 @@ fn what_is_forced_leaves_a_batch_as_much_room_as_it_had() {
     for items in [0u8, 1, 200] {
         let mut rig = Rig::new(Parameters::default());
         rig.mine((0..items).map(|i| rig.force(&[i; 70])).collect::<Vec<_>>());
-        // The largest data that a batch may have: 4,194,304 bytes.
-        let rest = 4_194_304 - 1 - (1 + 1 + 1) - 5;
-        let mut batch = rig.draft().block(true, &[vec![0; rest]]);
-        batch.codec = 1;
-        let step = rig.mine([rig.post(&batch)]);
-        assert_eq!(verdicts(&step), [Verdict::Accept], "behind {items} items");
-        assert_eq!(shape(&step), [(START_HEIGHT + 1, 0..u64::from(items.min(100)), 1)]);
+        // One own transaction that fills the data to its limit, and one that is a byte longer.
+        let own = |rig: &Rig, len| rig.draft().block(true, &[vec![0; len]]);
+        let around = encode_blocks(&own(&rig, MAX_DATA / 2).blocks).len() - MAX_DATA / 2;
+        let table = [(0, Verdict::Accept), (1, Verdict::Drop(R::MalformedData))];
+        for (longer, verdict) in table {
+            let mut batch = own(&rig, MAX_DATA - around + longer);
+            batch.codec = 1;
+            let step = rig.mine([rig.post(&batch)]);
+            assert_eq!(verdicts(&step), [verdict], "{longer} more, behind {items} items");
+            if verdict == Verdict::Accept {
+                assert_eq!(shape(&step), [(START_HEIGHT + 1, 0..u64::from(items.min(100)), 1)]);
+            }
+            rig.disconnect(1);
+        }
     }
 }
 

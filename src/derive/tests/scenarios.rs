@@ -60,6 +60,7 @@ fn scenarios() -> Vec<Scenario> {
         ("an_honest_sequencer_in_both_codecs_and_carriers", short(), honest),
         ("several_blocks_at_one_origin", short(), backlog),
         ("batches_of_one_bitcoin_block", Parameters { max_lag: 4, ..short() }, batches_in_a_row),
+        ("more_blocks_than_one_bitcoin_block_may_add", Parameters { max_lag: 4, ..short() }, budget::too_many_blocks),
         ("thresholds", short(), thresholds),
         ("timestamps_at_their_bounds", wide.clone(), timestamps),
         ("time_that_goes_back", short(), time_goes_back),

@@ -17,7 +17,7 @@ pub(super) type BatchFlaw = (DropReason, &'static str, fn(&mut Draft));
 pub(super) type HandoverFlaw = (DropReason, &'static str, fn(&mut HandoverDraft));
 
 /// Every reason: those of batches in the order of the checks, then those that only handovers have.
-pub(super) const ALL_REASONS: [DropReason; 17] = [
+pub(super) const ALL_REASONS: [DropReason; 18] = [
     R::Malformed,
     R::Replay,
     R::WrongNumber,
@@ -35,6 +35,7 @@ pub(super) const ALL_REASONS: [DropReason; 17] = [
     R::StaleOrigin,
     R::WrongSeq,
     R::HandoverPending,
+    R::OverBudget,
 ];
 
 /// A rig in which a batch can go wrong in every way: some L2 blocks, some origins to adopt.
