@@ -5,14 +5,15 @@
 //! front of that block; and that each step is on disk, whole, before the next. Trusts its source for
 //! which chain has the most work. Imports no sequencer.
 
+mod source;
 mod store;
 
 pub use store::{DerivedBlock, Fate, QueuedItem, Store};
 
 use crate::chain::{BlockSource, ChainError};
 use crate::database::OpenError;
-use crate::derive::{Derivation, Judged, MEDIAN_TIME_SPAN, NotChild, Step};
-use crate::envelope::{BadBlock, scan_block};
+use crate::derive::{Derivation, Judged, NotChild, Step};
+use crate::envelope::BadBlock;
 use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
 use crate::l2::{L2Block, Origin};
 use crate::manifest::{Manifest, network_of};
@@ -36,11 +37,11 @@ pub enum NodeError {
     #[error("the node's database: {0}")]
     Store(#[from] rusqlite::Error),
     /// The file holds something that this code did not write.
-    #[error("the node's database is damaged ({0}); run `sortie follow --rebuild`")]
+    #[error("the node's database is damaged ({0}); run the same command with --rebuild")]
     Corrupt(&'static str),
     /// The file was made by another version.
     #[error(
-        "the node's database has schema version {0}, which this sortie does not know; run `sortie follow --rebuild`"
+        "the node's database has schema version {0}, which this sortie does not know; run the same command with --rebuild"
     )]
     Schema(i64),
     /// The file belongs to another rollup.
@@ -62,6 +63,14 @@ pub enum NodeError {
         /// What came.
         got: BlockHash,
     },
+    /// The source names no block at a height that it must have: it is behind, or has a gap.
+    #[error("the Bitcoin node has no block at height {height}, its tip is at {tip}; wait until it has caught up")]
+    Missing {
+        /// The height that was asked for.
+        height: BtcHeight,
+        /// The height of the source's tip.
+        tip: BtcHeight,
+    },
     /// The source's chain changed while a block was fetched: try again.
     #[error(transparent)]
     NotChild(#[from] NotChild),
@@ -79,7 +88,9 @@ pub enum NodeError {
         depth: u32,
     },
     /// More blocks were reorganised away than can be taken back.
-    #[error("Bitcoin reorganised deeper than {kept} blocks, below height {height}; run `sortie follow --rebuild`")]
+    #[error(
+        "Bitcoin reorganised deeper than {kept} blocks, below height {height}; run the same command with --rebuild"
+    )]
     ReorgTooDeep {
         /// The height that cannot be taken back.
         height: BtcHeight,
@@ -105,7 +116,10 @@ impl NodeError {
     pub fn is_temporary(&self) -> bool {
         match self {
             NodeError::Chain(error) => error.is_temporary(),
-            NodeError::BadBlock(_) | NodeError::OtherBlock { .. } | NodeError::NotChild(_) => true,
+            NodeError::BadBlock(_)
+            | NodeError::OtherBlock { .. }
+            | NodeError::Missing { .. }
+            | NodeError::NotChild(_) => true,
             _ => false,
         }
     }
@@ -222,12 +236,17 @@ impl Node {
     /// # Errors
     /// [`NodeError`], if the store cannot be read.
     pub fn heads(&self, finality_depth: u32) -> Result<Heads, NodeError> {
-        let bitcoin = self.derivation.tip().block;
-        let start = self.manifest.start.height;
-        let final_height = (bitcoin.height + 1).saturating_sub(finality_depth).max(start);
-        let head_at =
-            |height| self.store.head_at(height)?.ok_or(NodeError::Corrupt("no L2 block at or below a height"));
-        Ok(Heads { bitcoin, safe: head_at(bitcoin.height)?, finalized: head_at(final_height)? })
+        Ok(Heads {
+            bitcoin: self.derivation.tip().block,
+            safe: self.head_at_depth(1)?,
+            finalized: self.head_at_depth(finality_depth)?,
+        })
+    }
+
+    /// The derived head that is this many Bitcoin blocks deep; the tip's own is 1 deep.
+    fn head_at_depth(&self, depth: u32) -> Result<DerivedBlock, NodeError> {
+        let height = (self.derivation.tip().block.height + 1).saturating_sub(depth).max(self.manifest.start.height);
+        self.store.head_at(height)?.ok_or(NodeError::Corrupt("no L2 block at or below a height"))
     }
 
     /// The derived head that no reorganisation can orphan which [`sync`](Self::sync) could take back.
@@ -235,7 +254,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`], if the store cannot be read.
     pub fn settled_head(&self) -> Result<DerivedBlock, NodeError> {
-        Ok(self.heads(self.undo_blocks() + 1)?.finalized)
+        self.head_at_depth(self.undo_blocks() + 1)
     }
 
     /// Follows the source to its tip, telling of each step once it is on disk.
@@ -255,17 +274,14 @@ impl Node {
     /// As [`sync`](Self::sync).
     pub fn step(&mut self, source: &impl BlockSource) -> Result<Option<Event>, NodeError> {
         let tip = self.derivation.tip().block;
-        if source.block_hash(tip.height)? != Some(tip.hash) {
-            // The tip may be above a shorter chain or beside another one: either way it has to go.
-            return self.or_reload(|node| node.revert(tip)).map(|()| Some(Event::Reverted(tip)));
-        }
-        let Some(hash) = source.block_hash(tip.height + 1)? else { return Ok(None) };
-        let raw = source.block(&hash)?;
-        let scanned = scan_block(&raw, Some(self.manifest.rollup_id().namespace()))?;
-        let got = scanned.header.block_hash();
-        if got != hash {
-            return Err(NodeError::OtherBlock { expected: hash, got });
-        }
+        let hash = match source::next(source, &self.store, self.manifest.start, tip)? {
+            source::Next::Nothing => return Ok(None),
+            source::Next::Left => {
+                return self.or_reload(|node| node.revert(tip)).map(|()| Some(Event::Reverted(tip)));
+            }
+            source::Next::Block(hash) => hash,
+        };
+        let scanned = source::fetch(source, hash, self.manifest.rollup_id().namespace())?;
         self.or_reload(|node| {
             let step = node.derivation.apply(&scanned.header, &scanned.found)?;
             node.record(step)
@@ -374,14 +390,12 @@ fn write_genesis(
     source: &impl BlockSource,
 ) -> Result<(), NodeError> {
     let start = manifest.start;
-    if source.block_hash(start.height)? != Some(start.hash) {
-        return Err(NodeError::StartNotOnChain(start));
-    }
+    source::check_start(source, start)?;
     let depth = source.tip()?.height.saturating_sub(start.height) + 1;
     if depth < MIN_START_DEPTH && network_of(manifest.network) != Some(Network::Regtest) {
         return Err(NodeError::StartTooShallow { depth });
     }
-    let derivation = Derivation::genesis(manifest, &times_up_to(source, start)?);
+    let derivation = Derivation::genesis(manifest, &source::times_up_to(source, start)?);
     let state = executor.genesis();
     let head = derivation.head();
     let genesis = DerivedBlock { head, derived_at: start.height, state_root: executor.state_root(&state) };
@@ -391,17 +405,4 @@ fn write_genesis(
     writer.put_block(&genesis, &StateUndo::default())?;
     writer.put_genesis_state(&state)?;
     writer.commit()
-}
-
-/// Header times of a block and up to ten ancestors, oldest first.
-fn times_up_to(source: &impl BlockSource, block: BlockRef) -> Result<Vec<u32>, NodeError> {
-    let mut times = Vec::new();
-    let mut hash = block.hash;
-    for _ in 0..MEDIAN_TIME_SPAN.min(block.height as usize + 1) {
-        let header = source.header(&hash)?;
-        times.push(header.time);
-        hash = header.prev_blockhash;
-    }
-    times.reverse();
-    Ok(times)
 }

@@ -203,7 +203,7 @@ impl Store {
 
     /// `head(height)`: the derived head after a Bitcoin block.
     pub fn head_at(&self, height: BtcHeight) -> Result<Option<DerivedBlock>, NodeError> {
-        let sql = "SELECT * FROM l2_block WHERE derived_at <= ? ORDER BY number DESC LIMIT 1";
+        let sql = "SELECT * FROM l2_block WHERE derived_at <= ? ORDER BY derived_at DESC, number DESC LIMIT 1";
         Ok(query(&self.db, sql, [height], read_block)?.into_iter().next())
     }
 

@@ -6,17 +6,19 @@
 
 use super::{Done, MAX_POOL, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, TxStatus, lock};
 use crate::executor::ledger::{Account, Transfer};
+use crate::executor::{Executor, NoOpReason};
 use crate::primitives::{Hash32, L2Number, sha256};
 use crate::proof::SoftHeader;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bitcoin::hex::{DisplayHex, FromHex};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +30,12 @@ pub const MAX_TX_LEN: usize = 65_536;
 /// Time between ticks: a block a second.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Longest time that a request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time that requests under way are given when the server stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Submissions in a second, on average; and how many may come at once.
 const SUBMISSIONS_PER_SECOND: f64 = 200.0;
 const SUBMISSION_BURST: f64 = 1_000.0;
@@ -36,6 +44,7 @@ const SUBMISSION_BURST: f64 = 1_000.0;
 #[derive(Clone)]
 pub struct Submit {
     store: Arc<Mutex<SequencerStore>>,
+    executor: Arc<dyn Executor>,
     denied: Arc<BTreeSet<Account>>,
     allowance: Arc<Mutex<Allowance>>,
 }
@@ -66,6 +75,9 @@ pub enum Refusal {
     /// No byte, or more than [`MAX_TX_LEN`].
     #[error("a transaction has 1 to {MAX_TX_LEN} bytes")]
     Length,
+    /// In whatever state, it would have no effect.
+    #[error("the transaction would have no effect ({})", .0.name())]
+    NoEffect(NoOpReason),
     /// The sender is on the deny list.
     #[error("this sequencer refuses the sender's transactions")]
     Denied,
@@ -92,7 +104,7 @@ impl From<SequencerError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self {
-            Refusal::NotHex => StatusCode::BAD_REQUEST,
+            Refusal::NotHex | Refusal::NoEffect(_) => StatusCode::BAD_REQUEST,
             Refusal::Length => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Denied => StatusCode::FORBIDDEN,
             Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
@@ -104,9 +116,13 @@ impl IntoResponse for Refusal {
 }
 
 impl Submit {
-    pub(super) fn new(store: Arc<Mutex<SequencerStore>>, denied: BTreeSet<Account>) -> Self {
+    pub(super) fn new(
+        store: Arc<Mutex<SequencerStore>>,
+        executor: Arc<dyn Executor>,
+        denied: BTreeSet<Account>,
+    ) -> Self {
         let allowance = Allowance { tokens: SUBMISSION_BURST, refilled: Instant::now() };
-        Self { store, denied: Arc::new(denied), allowance: Arc::new(Mutex::new(allowance)) }
+        Self { store, executor, denied: Arc::new(denied), allowance: Arc::new(Mutex::new(allowance)) }
     }
 
     /// Takes a transaction into the pool; sending it again is harmless.
@@ -123,6 +139,7 @@ impl Submit {
         if Transfer::decode(tx).is_some_and(|transfer| self.denied.contains(&transfer.from)) {
             return Err(Refusal::Denied);
         }
+        self.executor.check_static(tx).map_err(Refusal::NoEffect)?;
         Ok(lock(&self.store).submit(tx)?)
     }
 
@@ -215,12 +232,21 @@ async fn get_status(State(shared): State<Shared>) -> Json<Status> {
     Json(shared.status.read().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
+/// Ends a request that does not come to its end, such as a body that is never sent.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
+}
+
 fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/tx", post(post_tx))
         .route("/v1/tx/{hash}", get(get_tx))
         .route("/v1/block/{number}", get(get_block))
         .route("/v1/status", get(get_status))
+        .layer(middleware::from_fn(in_time))
         // Two hexadecimal digits a byte, and some white space.
         .layer(DefaultBodyLimit::max(2 * MAX_TX_LEN + 64))
         .with_state(shared)
@@ -248,14 +274,21 @@ pub async fn serve(
         let _ = engine_failed.send(());
         outcome
     });
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
         tokio::select! {
             () = stop => {}
             _ = failure => {}
         }
+        // The engine first: it must not go on behind a client that will not hang up.
+        drop::<Sender<()>>(stop_engine);
+        let _ = ended.send(());
     };
-    let served = axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown).await;
-    drop::<Sender<()>>(stop_engine);
+    let server = axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown);
+    let served = tokio::select! {
+        served = server.into_future() => served,
+        () = async { let _ = end.await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+    };
     let outcome = tokio::task::spawn_blocking(move || engine.join()).await;
     served?;
     match outcome {

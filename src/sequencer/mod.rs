@@ -15,10 +15,11 @@ pub use api::{MAX_TX_LEN, Refusal, Submit, serve};
 pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
 
-use crate::chain::RpcNode;
+use crate::chain::{ChainError, RpcNode};
 use crate::database::OpenError;
 use crate::derive::DropReason;
 use crate::executor::ledger::Account;
+use crate::executor::{Executor, of_manifest};
 use crate::l2::{L2Head, Origin};
 use crate::manifest::Manifest;
 use crate::node::{Event, Node, NodeError};
@@ -36,6 +37,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Bitcoin blocks that a batch may need until it is mined, at least.
 const POSTING_DELAY: u32 = 1;
+
+/// Most bytes of own transactions that are promised and not derived: what a few batches hold.
+const MAX_PROMISED: usize = 4 * post::MAX_PLAIN_DATA;
 
 /// How far in front of Bitcoin's median time a timestamp may be, in seconds.
 const MAX_FUTURE_SECONDS: u64 = 7200;
@@ -107,7 +111,15 @@ impl From<OpenError> for SequencerError {
 impl SequencerError {
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, SequencerError::Node(error) if error.is_temporary())
+        match self {
+            // Whatever else a node that has served us says: it may be restarting, catching up, or changing its
+            // cookie.
+            SequencerError::Node(NodeError::Chain(error)) => {
+                !matches!(error, ChainError::WrongNetwork { .. } | ChainError::Pruned { .. })
+            }
+            SequencerError::Node(error) => error.is_temporary(),
+            _ => false,
+        }
     }
 }
 
@@ -186,6 +198,7 @@ pub struct Sequencer {
     node: Node,
     rpc: RpcNode,
     wallet: Wallet,
+    executor: Arc<dyn Executor>,
     store: Arc<Mutex<SequencerStore>>,
     status: Arc<RwLock<Status>>,
     soft: SoftChain,
@@ -221,6 +234,7 @@ impl Sequencer {
         mut store: SequencerStore,
     ) -> Result<Self, SequencerError> {
         check_time_to_post(node.manifest(), policy.confirmations)?;
+        let executor = of_manifest(node.manifest()).map_err(NodeError::from)?.into();
         node.sync(&rpc, |_| ())?;
         let key = policy.key.x_only_public_key().0;
         let set = node.derivation().sequencers();
@@ -241,6 +255,7 @@ impl Sequencer {
             node,
             rpc,
             wallet,
+            executor,
             store: Arc::new(Mutex::new(store)),
             status: Arc::new(RwLock::new(status)),
             soft,
@@ -258,7 +273,7 @@ impl Sequencer {
 
     /// What takes transactions in while the engine runs.
     pub fn submit(&self) -> Submit {
-        Submit::new(Arc::clone(&self.store), self.policy.denied.clone())
+        Submit::new(Arc::clone(&self.store), Arc::clone(&self.executor), self.policy.denied.clone())
     }
 
     /// Follows Bitcoin, makes the blocks that are due and posts them; `now` in seconds since 1970.
@@ -275,7 +290,7 @@ impl Sequencer {
     fn try_tick(&mut self, now: u64, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
         self.node.sync(&self.rpc, |event| on_done(Done::Bitcoin(event.clone())))?;
         self.follow(on_done)?;
-        let accepting = self.has_time_to_post();
+        let accepting = self.may_promise();
         self.make_blocks(now, accepting, on_done)?;
         self.show(accepting);
         match self.post() {
@@ -311,8 +326,13 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Whether own transactions made now would reach Bitcoin before they are stale, with a margin.
-    fn has_time_to_post(&self) -> bool {
+    /// Whether own transactions put into a block now would reach Bitcoin in time: the key may sign, what is
+    /// promised already fits a few batches, and the oldest of it is not about to go stale.
+    fn may_promise(&self) -> bool {
+        let key = self.policy.key.x_only_public_key().0;
+        if self.node.derivation().sequencers().index_of(&key).is_none() || self.soft.own_bytes() > MAX_PROMISED {
+            return false;
+        }
         let max_lag = u32::from(self.node.manifest().max_lag);
         let posting_margin = max_lag / 4;
         let base = self.node.derivation().head();

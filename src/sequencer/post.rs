@@ -11,7 +11,7 @@ use bitcoin::OutPoint;
 use bitcoin::secp256k1::{Message, Secp256k1};
 
 /// Most bytes of plain data in one batch: its payload stays within what Bitcoin nodes relay.
-const MAX_PLAIN_DATA: usize = 380_000;
+pub(super) const MAX_PLAIN_DATA: usize = 380_000;
 
 /// Bitcoin blocks that a wallet's fee estimate is asked for.
 const CONFIRMATION_TARGET: u16 = 2;
@@ -53,6 +53,9 @@ impl Sequencer {
             let batch = self.sign_batch(&parent)?;
             let blocks = self.numbers(&parent, &batch.last_hash);
             lock(&self.store).put_batch(&parent, &batch)?;
+            // After a reorganisation a batch that no longer counts may have spent it.
+            let coins = self.wallet.coins()?;
+            let change = change.filter(|change| coins.iter().any(|coin| coin.outpoint == *change));
             let publication = self.send(&batch.payload, change, false)?;
             done.push(Done::Posted { blocks, publication });
         }
@@ -130,9 +133,12 @@ impl Sequencer {
         let judged = self.node.store().judged(height)?;
         match judged.iter().find(|judged| judged.place == place).map(|judged| judged.verdict) {
             None | Some(Verdict::Accept) => Ok(publication),
-            Some(Verdict::Drop(DropReason::WrongNumber | DropReason::OriginNotBelow | DropReason::TimestampHigh)) => {
-                self.send(payload, None, true)
-            }
+            Some(Verdict::Drop(
+                DropReason::WrongNumber
+                | DropReason::OverBudget
+                | DropReason::OriginNotBelow
+                | DropReason::TimestampHigh,
+            )) => self.send(payload, None, true),
             // Paying for the same bytes again would change nothing.
             Some(Verdict::Drop(reason)) => Err(SequencerError::BatchDropped { place, reason }),
         }

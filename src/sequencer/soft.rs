@@ -16,9 +16,6 @@ use std::collections::{BTreeSet, VecDeque};
 /// Most bytes of own transactions in one block: a block always fits a batch.
 const MAX_OWN_BYTES: usize = 100_000;
 
-/// Most transactions looked at for one block.
-const MAX_OWN_TXS: u32 = 2_000;
-
 /// A block that is not derived yet.
 #[derive(Clone, Debug)]
 pub struct SoftBlock {
@@ -109,8 +106,10 @@ impl SoftChain {
         let still_good = |soft: &SoftBlock| is_acceptable(&soft.block, node.derivation(), max_lag);
         match accepted {
             Some(accepted) if self.blocks.iter().skip(accepted).all(still_good) => {
-                self.base = derived;
-                self.base_state_root = node.executor().state_root(node.state());
+                if self.base != derived {
+                    self.base = derived;
+                    self.base_state_root = node.executor().state_root(node.state());
+                }
                 self.blocks.drain(..accepted);
                 Ok(0)
             }
@@ -127,6 +126,11 @@ impl SoftChain {
                 Ok(lost)
             }
         }
+    }
+
+    /// Bytes of own transactions that are not derived yet.
+    pub fn own_bytes(&self) -> usize {
+        self.blocks.iter().flat_map(|soft| &soft.block.own_txs).map(Vec::len).sum()
     }
 
     /// The unsafe head.
@@ -179,7 +183,7 @@ impl SoftChain {
         for queued in node.store().items(rules.forced_section(&parent.header, origin))? {
             execute(executor, &mut self.state, &queued.item.tx, Route::Forced);
         }
-        let waiting = if with_own { store.waiting(MAX_OWN_TXS)? } else { Vec::new() };
+        let waiting = if with_own { store.waiting(MAX_OWN_BYTES)? } else { Vec::new() };
         let Own { taken, txs, rejected } = self.take_own(node, waiting);
         let block = rules.child(&parent, origin, timestamp, txs).ok_or(SequencerError::Damaged)?;
         self.state.take_undo();
@@ -194,16 +198,13 @@ impl SoftChain {
         Ok(Some(soft))
     }
 
-    /// Executes waiting transactions, oldest first, as far as there is room.
+    /// Executes waiting transactions, oldest first.
     fn take_own(&mut self, node: &Node, waiting: Vec<Waiting>) -> Own {
         let mut own = Own { taken: Vec::new(), txs: Vec::new(), rejected: Vec::new() };
-        let mut room = MAX_OWN_BYTES;
         for waiting in waiting {
-            let Some(left) = room.checked_sub(waiting.tx.len()) else { break };
             match self.try_own(node, &waiting.tx) {
                 Err(reason) if !waiting.owed => own.rejected.push((waiting.seq, reason)),
                 _ => {
-                    room = left;
                     own.txs.push(waiting.tx.clone());
                     own.taken.push(waiting);
                 }

@@ -20,6 +20,9 @@ const SCHEMA: &str = "
 CREATE TABLE pool (seq INTEGER PRIMARY KEY AUTOINCREMENT, tx BLOB NOT NULL, tx_hash BLOB NOT NULL UNIQUE,
     block BLOB, rejected TEXT, receipt TEXT);
 CREATE INDEX pool_block ON pool (block);
+CREATE INDEX pool_waiting ON pool (seq) WHERE block IS NULL AND rejected IS NULL;
+CREATE INDEX pool_owed ON pool (seq) WHERE receipt IS NOT NULL AND block IS NULL;
+CREATE INDEX pool_rejected ON pool (seq) WHERE rejected IS NOT NULL;
 CREATE TABLE soft_block (seq INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, parent BLOB NOT NULL,
     number INTEGER NOT NULL, header BLOB NOT NULL, forced_start INTEGER NOT NULL, own_txs BLOB NOT NULL,
     live INTEGER NOT NULL, signed TEXT);
@@ -33,6 +36,9 @@ CREATE INDEX batch_parent ON batch (parent);
 
 /// Transactions that may wait at once.
 pub const MAX_POOL: u64 = 10_000;
+
+/// Rejected transactions that are remembered, so that their senders can ask why.
+const MAX_REJECTED: u32 = 10_000;
 
 /// A soft block with what was signed for it.
 #[derive(Clone, Debug)]
@@ -178,13 +184,20 @@ impl SequencerStore {
         .transpose()
     }
 
-    /// The oldest waiting transactions.
-    pub(super) fn waiting(&self, limit: u32) -> Result<Vec<Waiting>, SequencerError> {
-        let sql = "SELECT seq, tx, receipt IS NOT NULL FROM pool WHERE block IS NULL AND rejected IS NULL ORDER BY seq LIMIT ?";
+    /// The oldest waiting transactions: as many as fit `max_bytes`.
+    pub(super) fn waiting(&self, max_bytes: usize) -> Result<Vec<Waiting>, SequencerError> {
+        let sql = "SELECT seq, tx, receipt IS NOT NULL FROM pool
+            WHERE block IS NULL AND rejected IS NULL ORDER BY seq";
         let mut statement = self.db.prepare_cached(sql)?;
-        let rows =
-            statement.query_map([limit], |row| Ok(Waiting { seq: row.get(0)?, tx: row.get(1)?, owed: row.get(2)? }))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows = statement.query([])?;
+        let (mut waiting, mut room) = (Vec::new(), max_bytes);
+        while let Some(row) = rows.next()? {
+            let tx: Vec<u8> = row.get(1)?;
+            let Some(left) = room.checked_sub(tx.len()) else { break };
+            room = left;
+            waiting.push(Waiting { seq: row.get(0)?, tx, owed: row.get(2)? });
+        }
+        Ok(waiting)
     }
 
     /// Writes a new soft block down, with what is signed for it, the transactions that it takes and those
@@ -285,9 +298,11 @@ impl SequencerStore {
         for block in chain {
             db.execute("UPDATE soft_block SET live = 1 WHERE hash = ?", [block.hash.0])?;
             for tx in &block.own_txs {
+                // A rejected one may have been forgotten since.
                 db.execute(
-                    "UPDATE pool SET block = ?, rejected = NULL WHERE tx_hash = ?",
-                    params![block.hash.0, sha256(tx).0],
+                    "INSERT INTO pool (tx, tx_hash, block) VALUES (?1, ?2, ?3)
+                        ON CONFLICT (tx_hash) DO UPDATE SET block = ?3, rejected = NULL",
+                    params![tx, sha256(tx).0, block.hash.0],
                 )?;
             }
         }
@@ -322,6 +337,10 @@ impl SequencerStore {
 fn reject_all(db: &Connection, rejected: &[(i64, NoOpReason)]) -> Result<(), SequencerError> {
     for (seq, reason) in rejected {
         db.execute("UPDATE pool SET rejected = ? WHERE seq = ?", params![reason.name(), seq])?;
+    }
+    if !rejected.is_empty() {
+        let oldest_kept = "SELECT seq FROM pool WHERE rejected IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?";
+        db.execute(&format!("DELETE FROM pool WHERE rejected IS NOT NULL AND seq <= ({oldest_kept})"), [MAX_REJECTED])?;
     }
     Ok(())
 }

@@ -128,6 +128,14 @@ pub enum WalletError {
         /// The least that can be.
         limit: Amount,
     },
+    /// The node's answer to a payment was lost.
+    #[error("payment {txid} may have left ({source}); look at `sortie wallet balance` before paying again")]
+    Unsent {
+        /// The payment.
+        txid: Txid,
+        /// What happened.
+        source: ChainError,
+    },
     /// The node refused the transaction; nothing left.
     #[error("the node refused transaction {txid}: {reason}; nothing was sent")]
     Refused {
@@ -418,7 +426,12 @@ impl Wallet {
         }
         let mut verdicts = tested?;
         if verdicts.iter().all(|verdict| verdict.answer.is_ok()) {
-            verdicts = node.submit(&package, limit)?;
+            verdicts = match node.submit(&package, limit) {
+                Ok(verdicts) => verdicts,
+                // The answer was lost, perhaps not the transaction.
+                Err(_) if matches!(node.entry(&txid), Ok(Some(_))) => Vec::new(),
+                Err(source) => return Err(WalletError::Unsent { txid, source }),
+            };
         }
         for verdict in verdicts {
             if let Answer::Refused(reason) = verdict.answer {

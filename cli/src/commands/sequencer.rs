@@ -51,6 +51,9 @@ pub struct Sequencer {
     /// Refuse this account's transactions, as a cheating sequencer would (may be given several times)
     #[arg(long, value_name = "XONLY", value_parser = xonly)]
     deny: Vec<XOnlyPublicKey>,
+    /// Forget what its follower derived, and derive it again; what it promised and signed is kept
+    #[arg(long)]
+    rebuild: bool,
     #[command(flatten)]
     wallet: WalletName,
     #[command(flatten)]
@@ -131,6 +134,9 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             settings.data_dir().display()
         ))
     })?;
+    if command.rebuild {
+        place.clear(&lock)?;
+    }
     let wallet = Wallet::open(&settings.wallet_dir(network, &command.wallet)?, network)?;
     let writer = place.open(lock, settings.connect(network)?).map_err(|(failure, _)| failure)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
