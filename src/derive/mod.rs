@@ -111,12 +111,8 @@ impl Derivation {
         let times = times[times.len().saturating_sub(MEDIAN_TIME_SPAN)..].to_vec();
         let median_time = median(&times);
         let genesis = rules.genesis(manifest.start, median_time);
-        let origin = Origin {
-            block: manifest.start,
-            median_time,
-            queue_size: 0,
-            queue_root: genesis.header.queue_root,
-        };
+        let origin =
+            Origin { block: manifest.start, median_time, queue_size: 0, queue_root: genesis.header.queue_root };
         let state = State {
             head: genesis.head(),
             queue: CompactRange::default(),
@@ -241,10 +237,10 @@ impl Derivation {
         for found in found {
             let Ok(payload) = &found.payload else { continue };
             let outcome = match &payload.body {
-                Body::Batch(body) => self.judge_batch(body, time, &mut budget).map(|blocks| self.extend(blocks, &mut step.blocks)),
-                Body::Handover(body) => {
-                    self.judge_handover(body, next_set.is_some()).map(|set| next_set = Some(set))
+                Body::Batch(body) => {
+                    self.judge_batch(body, time, &mut budget).map(|blocks| self.extend(blocks, &mut step.blocks))
                 }
+                Body::Handover(body) => self.judge_handover(body, next_set.is_some()).map(|set| next_set = Some(set)),
                 Body::Tx(_) | Body::Txs(_) | Body::Unsupported(..) => continue,
             };
             let verdict = match outcome {

@@ -77,7 +77,11 @@ fn consistency_proofs_are_the_librarys_between_every_two_sizes() {
             if old == 0 || old == new {
                 assert!(proof.is_empty(), "{old} to {new}");
             } else {
-                assert_eq!(concat(&proof), library.prove_consistency((new - old) as usize).as_bytes(), "{old} to {new}");
+                assert_eq!(
+                    concat(&proof),
+                    library.prove_consistency((new - old) as usize).as_bytes(),
+                    "{old} to {new}"
+                );
             }
             assert!(verify_consistency(&heads.0, &heads.1, &proof), "{old} to {new}");
         }

@@ -15,7 +15,7 @@ pub struct HeaderChain {
     /// Height of the first.
     pub first_height: BtcHeight,
     /// One or more.
-    pub headers: Vec<Raw<Header>>,
+    pub raw: Vec<Raw<Header>>,
 }
 
 /// Headers of which each names the one before as its parent.
@@ -30,24 +30,24 @@ pub(super) struct LinkedHeaders<'a> {
 impl HeaderChain {
     /// Headers as a node has them.
     pub fn new(first_height: BtcHeight, headers: impl IntoIterator<Item = Header>) -> Self {
-        Self { first_height, headers: headers.into_iter().map(Raw).collect() }
+        Self { first_height, raw: headers.into_iter().map(Raw).collect() }
     }
 
     pub(super) fn link(&self) -> Result<LinkedHeaders<'_>, Refutation> {
-        let hashes: Vec<_> = self.headers.iter().map(|Raw(header)| header.block_hash()).collect();
+        let hashes: Vec<_> = self.raw.iter().map(|Raw(header)| header.block_hash()).collect();
         let hash = *hashes.last().ok_or(Refutation::NoHeaders)?;
         let height = u32::try_from(hashes.len() - 1)
             .ok()
             .and_then(|above| self.first_height.checked_add(above))
             .ok_or(Refutation::HeightOverflow)?;
-        let links = hashes.iter().zip(self.headers.iter().skip(1));
+        let links = hashes.iter().zip(self.raw.iter().skip(1));
         for (height, (hash, Raw(header))) in (self.first_height..=height).skip(1).zip(links) {
             if header.prev_blockhash != *hash {
                 return Err(Refutation::Unlinked { height });
             }
         }
         let top = BlockRef { height, hash };
-        Ok(LinkedHeaders { first_height: self.first_height, headers: &self.headers, hashes, top })
+        Ok(LinkedHeaders { first_height: self.first_height, headers: &self.raw, hashes, top })
     }
 }
 
@@ -62,7 +62,10 @@ impl<'a> LinkedHeaders<'a> {
     /// Every block with its header, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = (BlockRef, &'a Header)> {
         let heights = self.first_height..=self.top.height;
-        heights.zip(&self.hashes).zip(self.headers).map(|((height, &hash), Raw(header))| (BlockRef { height, hash }, header))
+        heights
+            .zip(&self.hashes)
+            .zip(self.headers)
+            .map(|((height, &hash), Raw(header))| (BlockRef { height, hash }, header))
     }
 
     /// The block before the first; `None` if that is Bitcoin's genesis.

@@ -138,7 +138,12 @@ impl Judge<'_> {
         self.anchors.manifest().max_forced_per_block.into()
     }
 
-    fn check_not_executed(&self, header: &SoftHeader, parent: &SoftHeader, item: &ProvenLeaf) -> Result<(), Refutation> {
+    fn check_not_executed(
+        &self,
+        header: &SoftHeader,
+        parent: &SoftHeader,
+        item: &ProvenLeaf,
+    ) -> Result<(), Refutation> {
         item.check(&header.queue())?;
         if item.index < header.forced_end {
             return Err(Refutation::Executed);

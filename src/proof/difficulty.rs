@@ -126,12 +126,7 @@ impl WorkRules {
     }
 
     /// The nBits of a period's first block.
-    fn demand_of_period(
-        &self,
-        parent: Option<&Header>,
-        first: Option<&Header>,
-        real: Option<CompactTarget>,
-    ) -> Demand {
+    fn demand_of_period(&self, parent: Option<&Header>, first: Option<&Header>, real: Option<CompactTarget>) -> Demand {
         let base = match (self.is_bip94, first) {
             (true, Some(first)) => Some(first.bits),
             (true, None) => real,

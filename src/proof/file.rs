@@ -1,8 +1,6 @@
 //! Files: one JSON document, of which the type and the version are read before anything else.
 
-use super::{
-    BrokenReceipt, Censored, ConflictingState, Consistency, Equivocation, Included, ItemProof,
-};
+use super::{BrokenReceipt, Censored, ConflictingState, Consistency, Equivocation, Included, ItemProof};
 use crate::primitives::RollupId;
 
 /// Most bytes of a file.
@@ -22,6 +20,7 @@ pub struct File {
 
 /// What a file shows, by its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them at a time")]
 pub enum Proof {
     /// `forced`: a Bitcoin block holds an item.
     Forced(ItemProof),

@@ -25,7 +25,7 @@ pub struct ItemProof {
     /// Where the item stands.
     pub place: Place,
     /// The Bitcoin transaction: taproot in the wtxid tree, OP_RETURN in the txid tree.
-    pub proof: TransactionProof,
+    pub inclusion: TransactionProof,
 }
 
 /// A block that does not hold the transaction of a place, or headers without the block.
@@ -40,14 +40,14 @@ impl ItemProof {
     /// [`NotInBlock`]. Whether an item stands there is for [`judge`](crate::proof::judge) to say.
     pub fn make(headers: HeaderChain, height: BtcHeight, block: &Block, place: Place) -> Result<Self, NotInBlock> {
         let not_in_block = NotInBlock(place);
-        let at = height.checked_sub(headers.first_height).and_then(|at| headers.headers.get(at as usize));
+        let at = height.checked_sub(headers.first_height).and_then(|at| headers.raw.get(at as usize));
         let index = block.txdata.iter().position(|tx| tx.compute_txid() == place.txid);
         let index = index.and_then(|index| u32::try_from(index).ok()).ok_or(not_in_block)?;
         if at != Some(&Raw(block.header)) {
             return Err(not_in_block);
         }
-        let proof = TransactionProof::make(block, index, tree_of(place.carrier)).ok_or(not_in_block)?;
-        Ok(Self { headers, height, place, proof })
+        let inclusion = TransactionProof::make(block, index, tree_of(place.carrier)).ok_or(not_in_block)?;
+        Ok(Self { headers, height, place, inclusion })
     }
 
     /// The item, in the block that the caller has found at [`height`](Self::height) of the headers.
@@ -55,11 +55,11 @@ impl ItemProof {
         if block.height <= manifest.start.height {
             return Err(Refutation::NotAboveStart);
         }
-        let Raw(transaction) = &self.proof.transaction;
+        let Raw(transaction) = &self.inclusion.transaction;
         if transaction.compute_txid() != self.place.txid {
             return Err(Refutation::OtherTransaction);
         }
-        self.proof.check(tree_of(self.place.carrier), &header.merkle_root)?;
+        self.inclusion.check(tree_of(self.place.carrier), &header.merkle_root)?;
         let found = scan_transaction(transaction, Some(manifest.rollup_id().namespace()));
         let mut found = found
             .into_iter()
@@ -68,7 +68,7 @@ impl ItemProof {
         if let Err(flaw) = found.payload {
             return Err(Refutation::FlawedEnvelope { flaw });
         }
-        found.tx_index = self.proof.index;
+        found.tx_index = self.inclusion.index;
         let position = usize::try_from(self.place.position).map_err(|_| Refutation::NoItem)?;
         items_of(block, &[found]).into_iter().nth(position).ok_or(Refutation::NoItem)
     }

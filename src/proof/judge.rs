@@ -74,7 +74,10 @@ impl<'a> Judge<'a> {
 }
 
 /// The keys of both.
-pub(super) fn in_both(mut some: Vec<XOnlyPublicKey>, others: &[XOnlyPublicKey]) -> Result<Vec<XOnlyPublicKey>, Refutation> {
+pub(super) fn in_both(
+    mut some: Vec<XOnlyPublicKey>,
+    others: &[XOnlyPublicKey],
+) -> Result<Vec<XOnlyPublicKey>, Refutation> {
     some.retain(|key| others.contains(key));
     if some.is_empty() { Err(Refutation::OtherSigners) } else { Ok(some) }
 }

@@ -57,12 +57,10 @@ pub(super) fn stand(
             let (work, bits) = check_work(chain, height, anchors, rules, top_anchor)?;
             (Some(Hash32(work.to_be_bytes())), Some(bits))
         }
-        HeaderRules::Constant(demanded) => {
-            match chain.iter().find(|(_, header)| header.bits != *demanded) {
-                Some((block, _)) => return Err(Refutation::Bits { height: block.height }.into()),
-                None => (None, None),
-            }
-        }
+        HeaderRules::Constant(demanded) => match chain.iter().find(|(_, header)| header.bits != *demanded) {
+            Some((block, _)) => return Err(Refutation::Bits { height: block.height }.into()),
+            None => (None, None),
+        },
         HeaderRules::Linkage => (None, None),
     };
     if work.is_none() && standing != Standing::IsAnchor {
@@ -107,9 +105,8 @@ fn check_work(
     if chain.at(top_anchor.height).is_none() && anchors.bitcoin_header(top_anchor.height).is_none() {
         return Err(NeededAnchor::BitcoinHeader(top_anchor).into());
     }
-    let bits = rules.check(chain, |height| {
-        chain.at(height).map(|(_, header)| header).or_else(|| anchors.bitcoin_header(height))
-    })?;
+    let bits = rules
+        .check(chain, |height| chain.at(height).map(|(_, header)| header).or_else(|| anchors.bitcoin_header(height)))?;
     let work = chain.iter().filter(|(block, _)| block.height >= height).map(|(_, header)| header.work());
     // Each of these was met by a hash: their sum is far from 256 bits.
     let work = work.reduce(|sum, work| sum + work).ok_or(Refutation::NotInHeaders)?;

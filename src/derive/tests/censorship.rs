@@ -93,7 +93,7 @@ fn a_late_sequencer_is_tolerated_up_to_the_window_for_each_item_and_never_beyond
         for i in 0..40u8 {
             // It adopts everything that it has seen, but only in every so many blocks, and always a bit late.
             let late = rig.height().saturating_sub(lateness / 2);
-            let due = rig.height() % lateness == 0 && late > rig.head().origin.height;
+            let due = rig.height().is_multiple_of(lateness) && late > rig.head().origin.height;
             let batch = due.then(|| rig.post(&rig.draft().adopt(late)));
             let step = rig.mine(batch.into_iter().chain([rig.force(&[i])]).collect::<Vec<_>>());
             assert!(verdicts(&step).iter().all(|verdict| *verdict == Verdict::Accept), "late is legal");

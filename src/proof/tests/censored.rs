@@ -58,7 +58,15 @@ fn leaf(tree: &Tree, items: &[Item], index: usize) -> ProvenLeaf {
 
 pub(super) fn cases() -> Vec<Case> {
     let scene = Scene::new();
-    [not_executed(&scene), left_out(&scene), replaced(&scene), false_header(&scene), out_of_order(&scene), signed(&scene)].concat()
+    [
+        not_executed(&scene),
+        left_out(&scene),
+        replaced(&scene),
+        false_header(&scene),
+        out_of_order(&scene),
+        signed(&scene),
+    ]
+    .concat()
 }
 
 fn not_executed(scene: &Scene) -> Vec<Case> {
@@ -76,7 +84,12 @@ fn not_executed(scene: &Scene) -> Vec<Case> {
         scene.case("an honest block, an executed item", &scene.honest, item(2), "refuted/executed"),
         scene.case("an honest block, an item beyond its room", &scene.honest, item(3), "refuted/no_room"),
         scene.case("an item beyond the block's room", &nothing_done, item(3), "refuted/no_room"),
-        scene.case("an item that is not in the queue", &nothing_done, CensoredCase::NotExecuted { item: other_leaf }, "refuted/inclusion_proof"),
+        scene.case(
+            "an item that is not in the queue",
+            &nothing_done,
+            CensoredCase::NotExecuted { item: other_leaf },
+            "refuted/inclusion_proof",
+        ),
     ]
 }
 
@@ -88,7 +101,8 @@ fn left_out(scene: &Scene) -> Vec<Case> {
         after,
     };
     let without = |index: usize| {
-        let items: Vec<_> = world.items.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, item)| item.clone()).collect();
+        let items: Vec<_> =
+            world.items.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, item)| item.clone()).collect();
         let (header, tree) = scene.queue(&items);
         let leaves: Vec<_> = (0..items.len()).map(|at| leaf(&tree, &items, at)).collect();
         (header, leaves)
@@ -99,30 +113,92 @@ fn left_out(scene: &Scene) -> Vec<Case> {
     let (empty, _) = scene.queue(&[]);
     let at = |leaves: &[ProvenLeaf], index: usize| Some(leaves[index].clone());
     let honest = |index| Some(world.leaf(index, 5));
-    let top_of = |index: usize, top| CensoredCase::LeftOut { item: world.item(index, 101..=top), before: None, after: None };
+    let top_of =
+        |index: usize, top| CensoredCase::LeftOut { item: world.item(index, 101..=top), before: None, after: None };
     let mut forged_block = world.item(2, 103..=103);
-    forged_block.headers.headers[0].0.time += 1;
-    let forged = CensoredCase::LeftOut { item: forged_block, before: at(&around_second, 1), after: at(&around_second, 2) };
+    forged_block.headers.raw[0].0.time += 1;
+    let forged =
+        CensoredCase::LeftOut { item: forged_block, before: at(&around_second, 1), after: at(&around_second, 2) };
     let mut wrong_place = world.item(2, 103..=103);
     wrong_place.place.position = 3;
     let nowhere = CensoredCase::LeftOut { item: wrong_place, before: None, after: None };
     vec![
         scene.case("the first item left out", &no_first, absent(0, None, at(&after_first, 0)), "proven/censored"),
-        scene.case("an item of a list left out", &no_second, absent(2, at(&around_second, 1), at(&around_second, 2)), "proven/censored"),
+        scene.case(
+            "an item of a list left out",
+            &no_second,
+            absent(2, at(&around_second, 1), at(&around_second, 2)),
+            "proven/censored",
+        ),
         scene.case("the last item left out", &no_last, absent(4, at(&before_last, 3), None), "proven/censored"),
         scene.case("all items left out", &empty, absent(1, None, None), "proven/censored"),
         scene.case("left out, the leaves withheld", &no_second, absent(2, None, None), "needs_node/leaves_withheld"),
-        scene.case("an honest block, the leaves not shown", &scene.honest, absent(2, None, None), "needs_node/leaves_withheld"),
-        scene.case("an honest block, the item between its neighbours", &scene.honest, absent(2, honest(1), honest(3)), "refuted/not_enclosed"),
-        scene.case("an honest block, the item as its own neighbour", &scene.honest, absent(2, honest(1), honest(2)), "refuted/not_enclosed"),
-        scene.case("an honest block, the item as the one before", &scene.honest, absent(2, honest(2), honest(3)), "refuted/not_enclosed"),
-        scene.case("an honest block, the last item behind the one before", &scene.honest, absent(4, honest(3), None), "refuted/not_enclosed"),
-        scene.case("an honest block, the last item behind itself", &scene.honest, absent(4, honest(4), None), "refuted/not_enclosed"),
-        scene.case("an honest block, the first item before the second", &scene.honest, absent(0, None, honest(1)), "refuted/not_enclosed"),
-        scene.case("an honest block, a later item before the first", &scene.honest, absent(1, None, honest(0)), "refuted/not_enclosed"),
-        scene.case("neighbours that are not", &no_second, absent(2, at(&around_second, 0), at(&around_second, 2)), "refuted/not_enclosed"),
-        scene.case("neighbours in the wrong order", &no_second, absent(2, at(&around_second, 2), at(&around_second, 1)), "refuted/not_enclosed"),
-        scene.case("neighbours of another place", &no_second, absent(2, at(&around_second, 0), at(&around_second, 1)), "refuted/not_enclosed"),
+        scene.case(
+            "an honest block, the leaves not shown",
+            &scene.honest,
+            absent(2, None, None),
+            "needs_node/leaves_withheld",
+        ),
+        scene.case(
+            "an honest block, the item between its neighbours",
+            &scene.honest,
+            absent(2, honest(1), honest(3)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "an honest block, the item as its own neighbour",
+            &scene.honest,
+            absent(2, honest(1), honest(2)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "an honest block, the item as the one before",
+            &scene.honest,
+            absent(2, honest(2), honest(3)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "an honest block, the last item behind the one before",
+            &scene.honest,
+            absent(4, honest(3), None),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "an honest block, the last item behind itself",
+            &scene.honest,
+            absent(4, honest(4), None),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "an honest block, the first item before the second",
+            &scene.honest,
+            absent(0, None, honest(1)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "an honest block, a later item before the first",
+            &scene.honest,
+            absent(1, None, honest(0)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "neighbours that are not",
+            &no_second,
+            absent(2, at(&around_second, 0), at(&around_second, 2)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "neighbours in the wrong order",
+            &no_second,
+            absent(2, at(&around_second, 2), at(&around_second, 1)),
+            "refuted/not_enclosed",
+        ),
+        scene.case(
+            "neighbours of another place",
+            &no_second,
+            absent(2, at(&around_second, 0), at(&around_second, 1)),
+            "refuted/not_enclosed",
+        ),
         scene.case("leaves of another queue", &no_second, absent(2, honest(1), honest(3)), "refuted/inclusion_proof"),
         scene.case("an item above the origin", &scene.honest, top_of(0, 104), "refuted/other_origin"),
         scene.case("headers that end below the origin", &scene.honest, top_of(0, 102), "refuted/other_origin"),
@@ -157,19 +233,33 @@ fn replaced(scene: &Scene) -> Vec<Case> {
 
 fn false_header(scene: &Scene) -> Vec<Case> {
     let world = &scene.world;
-    let with = |origin: Option<u32>| CensoredCase::FalseHeader { origin: origin.map(|height| Raw(world.block(height).header)) };
+    let with = |origin: Option<u32>| CensoredCase::FalseHeader {
+        origin: origin.map(|height| Raw(world.block(height).header)),
+    };
     let skipped = scene.lie(|header| header.origin = world.origin(104).block);
     let back = scene.lie(|header| header.origin = world.origin(101).block);
     let same_height = scene.lie(|header| header.origin.height = 102);
     let same_hash = scene.lie(|header| header.origin.hash = scene.parent.origin.hash);
-    let child_of_another = scene.lie(|header| header.origin = BlockRef { height: 103, hash: world.origin(104).block.hash });
+    let child_of_another =
+        scene.lie(|header| header.origin = BlockRef { height: 103, hash: world.origin(104).block.hash });
     let invented = scene.lie(|header| header.origin.hash = world.origin(101).block.hash);
-    let at_parents = world.child(&crate::l2::L2Head { header: scene.parent, hash: scene.honest.parent }, 102, &[]).header;
+    let at_parents =
+        world.child(&crate::l2::L2Head { header: scene.parent, hash: scene.honest.parent }, 102, &[]).header;
     let known = AnchorList { bitcoin_headers: vec![(103, Raw(world.block(103).header))], ..world.anchors() };
     vec![
         scene.case("too few items executed", &scene.lie(|header| header.forced_end = 2), with(None), "proven/censored"),
-        scene.case("too many items executed", &scene.lie(|header| header.forced_end = 4), with(None), "proven/censored"),
-        scene.case("more items executed than there are", &scene.lie(|header| header.queue_size = 2), with(None), "proven/censored"),
+        scene.case(
+            "too many items executed",
+            &scene.lie(|header| header.forced_end = 4),
+            with(None),
+            "proven/censored",
+        ),
+        scene.case(
+            "more items executed than there are",
+            &scene.lie(|header| header.queue_size = 2),
+            with(None),
+            "proven/censored",
+        ),
         scene.case("a number skipped", &scene.lie(|header| header.number = 4), with(None), "proven/censored"),
         scene.case("an origin skipped", &skipped, with(None), "proven/censored"),
         scene.case("an origin below the parent's", &back, with(None), "proven/censored"),
@@ -177,11 +267,26 @@ fn false_header(scene: &Scene) -> Vec<Case> {
         scene.case("the parent's origin at another height", &same_hash, with(None), "proven/censored"),
         scene.case("an origin that is another's child", &child_of_another, with(Some(104)), "proven/censored"),
         scene.case("an origin whose header is not shown", &invented, with(None), "needs_node/origin_withheld"),
-        scene.case("an honest block, the origin's header not shown", &scene.honest, with(None), "needs_node/origin_withheld"),
+        scene.case(
+            "an honest block, the origin's header not shown",
+            &scene.honest,
+            with(None),
+            "needs_node/origin_withheld",
+        ),
         scene.case("an honest block", &scene.honest, with(Some(103)), "refuted/true_header"),
         scene.case("an honest block at its parent's origin", &at_parents, with(None), "refuted/true_header"),
-        scene.case("an honest block, another header for the origin's", &scene.honest, with(Some(104)), "refuted/other_bitcoin_header"),
-        scene.case_with("an honest block, the origin's header an anchor", &known, scene.file(&scene.honest, with(None)), "refuted/true_header"),
+        scene.case(
+            "an honest block, another header for the origin's",
+            &scene.honest,
+            with(Some(104)),
+            "refuted/other_bitcoin_header",
+        ),
+        scene.case_with(
+            "an honest block, the origin's header an anchor",
+            &known,
+            scene.file(&scene.honest, with(None)),
+            "refuted/true_header",
+        ),
     ]
 }
 
@@ -192,7 +297,8 @@ fn out_of_order(scene: &Scene) -> Vec<Case> {
         let (header, tree) = scene.queue(&items);
         (header, CensoredCase::OutOfOrder { first: leaf(&tree, &items, first), second: leaf(&tree, &items, second) })
     };
-    let case = |name: &str, (header, case): (L2Header, CensoredCase), verdict: &str| scene.case(name, &header, case, verdict);
+    let case =
+        |name: &str, (header, case): (L2Header, CensoredCase), verdict: &str| scene.case(name, &header, case, verdict);
     vec![
         case("two items in the wrong order", order([0, 2, 1, 3, 4], 1, 2), "proven/censored"),
         case("an item twice", order([0, 1, 1, 3, 4], 1, 2), "proven/censored"),
@@ -221,7 +327,9 @@ fn signed(scene: &Scene) -> Vec<Case> {
         changed("a false signature behind a true one", "refuted/bad_signature", &|file| {
             file.block.signatures.push(SignedBy { index: 2, ..file.block.signatures[0] });
         }),
-        changed("another header than was signed", "refuted/bad_signature", &|file| file.block.statement.0.forced_end = 1),
+        changed("another header than was signed", "refuted/bad_signature", &|file| {
+            file.block.statement.0.forced_end = 1
+        }),
         changed("another header as the parent", "refuted/other_parent", &|file| file.parent.0.forced_end = 0),
         changed("the block as its own parent", "refuted/other_parent", &|file| file.parent = file.block.statement),
     ]
@@ -239,17 +347,20 @@ fn the_verdict_says_what_is_wrong_and_who_signed_it() {
     let hash = header.hash(&scene.world.manifest.rollup_id());
     let name = BlockName { number: 3, hash };
     let signers = vec![scene.world.signers.keypairs[1].x_only_public_key().0];
-    let judged = |header: &L2Header, case| proven(&scene.world, Proof::Censored(scene.file(header, case)), &scene.world.anchors());
+    let judged = |header: &L2Header, case| {
+        proven(&scene.world, Proof::Censored(scene.file(header, case)), &scene.world.anchors())
+    };
     let (fact, used) = judged(&header, CensoredCase::NotExecuted { item: scene.world.leaf(1, 5) });
     let item = Some(QueueLeaf::from(&scene.world.items[1]));
     assert_eq!(fact, Fact::Censored { case: CaseName::NotExecuted, signers: signers.clone(), block: name, item });
     let rollup_id = scene.world.manifest.rollup_id();
     assert_eq!(used, [AnchorName::Manifest { rollup_id }, AnchorName::Sequencers { handovers: 0 }]);
 
-    let table: [(CaseName, &dyn Fn(&mut L2Header)); 3] = [
-        (CaseName::FalseForcedEnd, &|header| header.forced_end = 2),
-        (CaseName::FalseNumber, &|header| header.number = u64::MAX),
-        (CaseName::FalseOrigin, &|header| header.origin.height = u32::MAX),
+    type Lie = fn(&mut L2Header);
+    let table: [(CaseName, Lie); 3] = [
+        (CaseName::FalseForcedEnd, |header| header.forced_end = 2),
+        (CaseName::FalseNumber, |header| header.number = u64::MAX),
+        (CaseName::FalseOrigin, |header| header.origin.height = u32::MAX),
     ];
     for (expected, lie) in table {
         let header = scene.lie(lie);

@@ -31,7 +31,12 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let nothing = consistency(&world, 0, 0).old;
     vec![
-        make("1 to 5, both in derived blocks", anchors(&[0, 2]), blocks(consistency(&world, 1, 5)), "proven/consistent"),
+        make(
+            "1 to 5, both in derived blocks",
+            anchors(&[0, 2]),
+            blocks(consistency(&world, 1, 5)),
+            "proven/consistent",
+        ),
         make("the old block not known", anchors(&[2]), blocks(consistency(&world, 1, 5)), "needs_anchor/l2_block"),
         make("the new block not known", anchors(&[0]), blocks(consistency(&world, 1, 5)), "needs_anchor/l2_block"),
         make("a block with another queue", anchors(&[0, 2]), blocks(consistency(&world, 2, 5)), "refuted/other_queue"),

@@ -51,23 +51,73 @@ pub(super) fn cases() -> Vec<Case> {
         make("two blocks at one origin", &none, pair(&first, &other, None), "proven/equivocation"),
         make("an origin and its child", &none, pair(&earlier, &first, Some(103)), "proven/equivocation"),
         make("a child and its parent", &none, pair(&first, &earlier, Some(103)), "proven/equivocation"),
-        make("an origin and its child, both anchors", &before.bitcoin_anchors([102, 103]), pair(&earlier, &first, None), "proven/equivocation"),
-        make("an origin and its child, whose header is an anchor", &known, pair(&earlier, &first, None), "proven/equivocation"),
-        make("an origin and the next, without its header", &none, pair(&earlier, &first, None), "needs_anchor/bitcoin_header"),
-        make("an origin and the next, one an anchor", &before.bitcoin_anchors([103]), pair(&earlier, &first, None), "needs_anchor/bitcoin_header"),
-        make("an origin and the next, with another header", &none, pair(&earlier, &first, Some(104)), "refuted/other_bitcoin_header"),
-        make("no fault: after a reorg, at the same height", &none, pair(&first, &after_reorg, None), "refuted/unrelated_origins"),
-        make("no fault: after a reorg, with the header of one", &none, pair(&first, &after_reorg, Some(103)), "refuted/unrelated_origins"),
-        make("an origin and its grandchild", &none, pair(&earlier, &grandchild, Some(104)), "refuted/unrelated_origins"),
+        make(
+            "an origin and its child, both anchors",
+            &before.bitcoin_anchors([102, 103]),
+            pair(&earlier, &first, None),
+            "proven/equivocation",
+        ),
+        make(
+            "an origin and its child, whose header is an anchor",
+            &known,
+            pair(&earlier, &first, None),
+            "proven/equivocation",
+        ),
+        make(
+            "an origin and the next, without its header",
+            &none,
+            pair(&earlier, &first, None),
+            "needs_anchor/bitcoin_header",
+        ),
+        make(
+            "an origin and the next, one an anchor",
+            &before.bitcoin_anchors([103]),
+            pair(&earlier, &first, None),
+            "needs_anchor/bitcoin_header",
+        ),
+        make(
+            "an origin and the next, with another header",
+            &none,
+            pair(&earlier, &first, Some(104)),
+            "refuted/other_bitcoin_header",
+        ),
+        make(
+            "no fault: after a reorg, at the same height",
+            &none,
+            pair(&first, &after_reorg, None),
+            "refuted/unrelated_origins",
+        ),
+        make(
+            "no fault: after a reorg, with the header of one",
+            &none,
+            pair(&first, &after_reorg, Some(103)),
+            "refuted/unrelated_origins",
+        ),
+        make(
+            "an origin and its grandchild",
+            &none,
+            pair(&earlier, &grandchild, Some(104)),
+            "refuted/unrelated_origins",
+        ),
         make("origins two apart", &none, pair(&first, &far_below, Some(103)), "refuted/unrelated_origins"),
-        make("an origin and a child of its rival", &none, {
-            let mut child = with(&|header| header.origin = after.origin(104).block);
-            child.number = first.number;
-            let mut proof = pair(&first, &child, None);
-            proof.child_origin = Some(Raw(after.block(104).header));
-            proof
-        }, "refuted/unrelated_origins"),
-        make("an origin and its rival's height", &none, pair(&after_reorg_child, &first, None), "refuted/unrelated_origins"),
+        make(
+            "an origin and a child of its rival",
+            &none,
+            {
+                let mut child = with(&|header| header.origin = after.origin(104).block);
+                child.number = first.number;
+                let mut proof = pair(&first, &child, None);
+                proof.child_origin = Some(Raw(after.block(104).header));
+                proof
+            },
+            "refuted/unrelated_origins",
+        ),
+        make(
+            "an origin and its rival's height",
+            &none,
+            pair(&after_reorg_child, &first, None),
+            "refuted/unrelated_origins",
+        ),
         make("another number", &none, pair(&first, &number, None), "refuted/other_place"),
         make("another parent", &none, pair(&first, &elsewhere, None), "refuted/other_place"),
         make("one block twice", &none, pair(&first, &first, None), "refuted/same_block"),
@@ -77,8 +127,12 @@ pub(super) fn cases() -> Vec<Case> {
             proof.second = before.sign(&other, [1, 2]);
         }),
         changed("one not signed", "refuted/unsigned", &|proof| proof.second.signatures.clear()),
-        changed("one falsely signed", "refuted/bad_signature", &|proof| proof.second.signatures = proof.first.signatures.clone()),
-        changed("one signed for a set that is not known", "needs_anchor/sequencers", &|proof| proof.second.handovers = 1),
+        changed("one falsely signed", "refuted/bad_signature", &|proof| {
+            proof.second.signatures = proof.first.signatures.clone()
+        }),
+        changed("one signed for a set that is not known", "needs_anchor/sequencers", &|proof| {
+            proof.second.handovers = 1
+        }),
     ]
     .into_iter()
     .chain(handover_cases(&before, &first, &other))
@@ -98,7 +152,8 @@ fn handover_cases(world: &World, first: &L2Header, other: &L2Header) -> Vec<Case
         let index = next.set().index_of(&keypair.x_only_public_key().0).unwrap();
         Signed::by(SoftHeader(*other), &rollup_id, 1, index, &keypair)
     };
-    let old_index = world.manifest.sequencers.index_of(&crate::manifest::tests::signers::keypair(3).x_only_public_key().0);
+    let old_index =
+        world.manifest.sequencers.index_of(&crate::manifest::tests::signers::keypair(3).x_only_public_key().0);
     let make = |name: &str, anchors: &AnchorList, second, verdict: &str| {
         let proof = Equivocation { first: world.sign(first, old_index), second, child_origin: None };
         case(&format!("equivocation: {name}"), anchors, world, Proof::Equivocation(proof), verdict)

@@ -66,12 +66,12 @@ pub(super) fn cases() -> Vec<Case> {
         changed("a negative height", "json", &|file| file["proof"]["height"] = json!(-1)),
         changed("a height past 32 bits", "json", &|file| file["proof"]["height"] = json!(1u64 << 32)),
         changed("a height as a fraction", "json", &|file| file["proof"]["height"] = json!(101.0)),
-        changed("a header of 79 bytes", "json", &|file| file["proof"]["headers"]["headers"][0] = json!("00".repeat(79))),
-        changed("a header of 81 bytes", "json", &|file| file["proof"]["headers"]["headers"][0] = json!("00".repeat(81))),
-        changed("half a byte", "json", &|file| file["proof"]["proof"]["coinbase"] = json!("0")),
+        changed("a header of 79 bytes", "json", &|file| file["proof"]["headers"]["raw"][0] = json!("00".repeat(79))),
+        changed("a header of 81 bytes", "json", &|file| file["proof"]["headers"]["raw"][0] = json!("00".repeat(81))),
+        changed("half a byte", "json", &|file| file["proof"]["inclusion"]["coinbase"] = json!("0")),
         changed("a transaction with a byte behind it", "json", &|file| {
-            let raw = file["proof"]["proof"]["transaction"].as_str().unwrap();
-            file["proof"]["proof"]["transaction"] = json!(format!("{raw}00"));
+            let raw = file["proof"]["inclusion"]["transaction"].as_str().unwrap();
+            file["proof"]["inclusion"]["transaction"] = json!(format!("{raw}00"));
         }),
         changed("a place without an index", "json", &|file| file["proof"]["place"] = json!("00".repeat(32) + ":in")),
         changed("a list in place of the file", "json", &|file| *file = json!([file.clone()])),
@@ -139,7 +139,9 @@ fn a_file_that_nobody_could_read_is_not_written() {
 fn duplicate_fields_are_refused() {
     let Case { file, .. } = samples().swap_remove(0);
     let text = file.to_string();
-    for (field, twice) in [("\"version\":1", "\"version\":1,\"version\":1"), ("\"place\":", "\"place\":\"\",\"place\":")] {
+    for (field, twice) in
+        [("\"version\":1", "\"version\":1,\"version\":1"), ("\"place\":", "\"place\":\"\",\"place\":")]
+    {
         let changed = text.replacen(field, twice, 1);
         assert_ne!(changed, text);
         assert!(matches!(File::from_json(changed.as_bytes()), Err(FileError::Json(_))), "{field}");

@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut wrong_height = anchor(&[103]);
     wrong_height.bitcoin_blocks.push(BlockRef { height: 105, hash: world.origin(104).block.hash });
     let mut other_start = world.item(0, 101..=101);
-    other_start.headers.headers[0].0.prev_blockhash = world.origin(102).block.hash;
+    other_start.headers.raw[0].0.prev_blockhash = world.origin(102).block.hash;
     vec![
         make("in an output, whose block is an anchor", &anchor(&[101]), world.item(0, 101..=101), "proven/forced"),
         make("in a list in an input, whose block is an anchor", &anchor(&[103]), good(), "proven/forced"),
@@ -33,7 +33,12 @@ pub(super) fn cases() -> Vec<Case> {
         make("without an anchor", &anchor(&[]), good(), "needs_anchor/bitcoin"),
         make("under an anchor where work proves nothing", &anchor(&[104]), good(), "needs_anchor/bitcoin"),
         make("over an anchor where work proves nothing", &anchor(&[102]), good(), "needs_anchor/bitcoin"),
-        make("on the start block where work proves nothing", &anchor(&[]), world.item(0, 101..=103), "needs_anchor/bitcoin"),
+        make(
+            "on the start block where work proves nothing",
+            &anchor(&[]),
+            world.item(0, 101..=103),
+            "needs_anchor/bitcoin",
+        ),
         make("on another branch than an anchor above", &other_branch, good(), "refuted/other_branch"),
         make("on another branch than the start block", &anchor(&[]), other_start, "refuted/other_branch"),
         make("an anchor at another height", &wrong_height, good(), "refuted/wrong_height"),
@@ -41,21 +46,21 @@ pub(super) fn cases() -> Vec<Case> {
             proof.headers.first_height -= 1;
             proof.height -= 1;
         }),
-        changed("no header", "refuted/no_headers", &|proof| proof.headers.headers.clear()),
+        changed("no header", "refuted/no_headers", &|proof| proof.headers.raw.clear()),
         changed("heights past 32 bits", "refuted/height_overflow", &|proof| proof.headers.first_height = u32::MAX - 1),
         changed("the highest height of all", "refuted/wrong_height", &|proof| {
             proof.headers.first_height = u32::MAX - 2;
             proof.height = u32::MAX - 1;
         }),
         changed("a header left out", "refuted/unlinked", &|proof| {
-            proof.headers.headers.remove(1);
+            proof.headers.raw.remove(1);
         }),
-        changed("headers downwards", "refuted/unlinked", &|proof| proof.headers.headers.reverse()),
+        changed("headers downwards", "refuted/unlinked", &|proof| proof.headers.raw.reverse()),
         changed("a height below the headers", "refuted/not_in_headers", &|proof| proof.height = 101),
         changed("a height above the headers", "refuted/not_in_headers", &|proof| proof.height = 105),
         changed("the block before", "refuted/coinbase_not_in_block", &|proof| proof.height = 102),
         changed("nBits of another network", "refuted/bits", &|proof| {
-            let Raw(top) = proof.headers.headers.last_mut().unwrap();
+            let Raw(top) = proof.headers.raw.last_mut().unwrap();
             top.bits = bitcoin::CompactTarget::from_consensus(0x1d00_ffff);
         }),
         changed("a position behind the list", "refuted/no_item", &|proof| proof.place.position = 3),
@@ -73,12 +78,17 @@ pub(super) fn cases() -> Vec<Case> {
 /// Cases whose block holds something else than a sound envelope of this rollup.
 pub(super) fn envelope_cases() -> Vec<Case> {
     let mut world = World::example();
-    let stranger = World::new(crate::manifest::tests::signers::Signers::new([9], 1), Magic::REGTEST).manifest.rollup_id();
+    let stranger =
+        World::new(crate::manifest::tests::signers::Signers::new([9], 1), Magic::REGTEST).manifest.rollup_id();
     let payload = |namespace, body| crate::envelope::Payload { namespace, body }.encode().unwrap();
     let ours = world.manifest.rollup_id().namespace();
     let long_push = [&[0x6a, 0x4c, 11][..], &payload(ours, Body::Tx(vec![1, 2]))].concat();
     let txs = [
-        ("of another rollup", blocks::carry(Carrier::OpReturn, &payload(stranger.namespace(), Body::Tx(vec![1])), 1), "no_envelope"),
+        (
+            "of another rollup",
+            blocks::carry(Carrier::OpReturn, &payload(stranger.namespace(), Body::Tx(vec![1])), 1),
+            "no_envelope",
+        ),
         ("without an envelope", world.plain(), "no_envelope"),
         ("a push that is not minimal", blocks::spend_to_script(&long_push), "flawed_envelope"),
         ("a batch", world.carry(Carrier::OpReturn, Body::Batch(vec![1])), "no_item"),
@@ -91,7 +101,13 @@ pub(super) fn envelope_cases() -> Vec<Case> {
         let headers = world.headers(block.height..=block.height);
         let proof = ItemProof::make(headers, block.height, world.block(block.height), place).unwrap();
         let anchors = world.bitcoin_anchors([block.height]);
-        cases.push(case(&format!("forced: {name}"), &anchors, &world, Proof::Forced(proof), &format!("refuted/{reason}")));
+        cases.push(case(
+            &format!("forced: {name}"),
+            &anchors,
+            &world,
+            Proof::Forced(proof),
+            &format!("refuted/{reason}"),
+        ));
     }
     cases
 }
@@ -108,7 +124,8 @@ pub(super) fn start_cases() -> Vec<Case> {
     let verdict = "refuted/not_above_start".into();
     let not_above = Case { name: "forced: in the start block".into(), anchors, file, verdict };
     let proof = Proof::Forced(world.item(4, 103..=103));
-    let other = case("forced: of another rollup than the manifest", &not_above.anchors, &world, proof, "refuted/other_rollup");
+    let other =
+        case("forced: of another rollup than the manifest", &not_above.anchors, &world, proof, "refuted/other_rollup");
     vec![not_above, other]
 }
 
@@ -127,7 +144,14 @@ fn the_verdict_shows_the_item_and_names_what_it_hangs_on() {
         let (fact, used) = proven(&world, Proof::Forced(world.item(index, 102..=104)), &anchors);
         let Fact::Forced { leaf, tx, bitcoin } = fact else { panic!("{fact:?}") };
         assert_eq!((leaf, tx), (QueueLeaf::from(item), RawBytes(item.tx.clone())));
-        let facts = BitcoinFacts { block: item.block, anchor: item.block, standing: Standing::IsAnchor, depth: 1, work: None, bits: None };
+        let facts = BitcoinFacts {
+            block: item.block,
+            anchor: item.block,
+            standing: Standing::IsAnchor,
+            depth: 1,
+            work: None,
+            bits: None,
+        };
         assert_eq!(bitcoin, facts, "headers above the anchor show nothing on regtest");
         let rollup_id = world.manifest.rollup_id();
         assert_eq!(used, [AnchorName::Manifest { rollup_id }, AnchorName::Bitcoin(item.block)]);

@@ -126,12 +126,13 @@ impl Honest {
             self.soft.push(again);
             return;
         }
-        let height = earlier.first().map_or(parent_height + u32::from(advance), |signed| signed.block.header.origin.height);
+        let height =
+            earlier.first().map_or(parent_height + u32::from(advance), |signed| signed.block.header.origin.height);
         if height > self.world.tip().height {
             return;
         }
         self.salt += 1;
-        let own = vec![self.salt, 0xaa];
+        let own = [self.salt, 0xaa];
         let promised = self.promises.iter().filter(|(of, _)| *of == number).map(|(_, tx)| &tx[..]);
         let own_txs: Vec<_> = promised.chain([&own[..]]).collect();
         let block = self.world.child(&parent, height, &own_txs);
@@ -210,7 +211,11 @@ impl Honest {
             forced: block.forced.clone().map(|index| world.leaf(index, block.header.queue_size)).collect(),
         };
         let receipt = self.world.state(receipt, [0]);
-        self.acquitted(Proof::BrokenReceipt(BrokenReceipt { receipt, parent: SoftHeader(parent.header), blocks: vec![without] }));
+        self.acquitted(Proof::BrokenReceipt(BrokenReceipt {
+            receipt,
+            parent: SoftHeader(parent.header),
+            blocks: vec![without],
+        }));
     }
 }
 
@@ -230,13 +235,45 @@ fn bitcoin_that_goes_there_and_back_convicts_nobody() {
     use Event::*;
     let mut honest = Honest::new();
     let (make, next) = (Make(false), Make(true));
-    for event in [Mine(3), Mine(1), next, next, Promise, make, Reorg(1), next, make, ComeBack, next, make, Reorg(2), next, next] {
+    for event in
+        [Mine(3), Mine(1), next, next, Promise, make, Reorg(1), next, make, ComeBack, next, make, Reorg(2), next, next]
+    {
         honest.live(event);
     }
     let places: Vec<_> = honest.signed.iter().map(|signed| (signed.block.header.number, signed.parent.hash)).collect();
     let twice = places.iter().enumerate().filter(|(at, place)| places[..*at].contains(place)).count();
     assert_eq!(twice, 1, "the run signs a second header for a place: {places:?}");
     honest.accuse();
+}
+
+/// A window ran out or a batch was dropped: the derived chain has other blocks there, signed by nobody.
+#[test]
+fn soft_blocks_that_never_became_derived_convict_nobody() {
+    use Event::*;
+    let mut honest = Honest::new();
+    [Mine(2), Promise, Make(true), Make(false), Mine(1), Make(true)].into_iter().for_each(|event| honest.live(event));
+    let signed = honest.signed.len();
+    [Expire(3), Expire(0), Mine(0), Expire(0)].into_iter().for_each(|event| honest.live(event));
+    assert_eq!(
+        (signed, honest.signed.len(), honest.soft.len()),
+        (3, 3, 3),
+        "three blocks were orphaned by three derived ones"
+    );
+    honest.accuse();
+
+    let SignedBlock { block: soft, parent } = &honest.signed[0];
+    let derived = &honest.soft[0];
+    assert_eq!((derived.header.number, derived.header.parent), (soft.header.number, parent.hash));
+    let unsigned = honest.world.sign(&derived.header, []);
+    let (first, second) = (honest.world.sign(&soft.header, [0]), unsigned.clone());
+    honest.acquitted(Proof::Equivocation(Equivocation { first, second, child_origin: None }));
+    // The promised transaction is in the signed block 1, and not in the derived one.
+    let (number, tx) = &honest.promises[0];
+    let receipt = Receipt { tx_hash: sha256(tx), first_number: *number, last_number: *number };
+    let forced = derived.forced.clone().map(|index| honest.world.leaf(index, derived.header.queue_size)).collect();
+    let blocks = vec![ReceiptBlock { header: unsigned, own_txs: Vec::new(), forced }];
+    let receipt = honest.world.state(receipt, [0]);
+    honest.acquitted(Proof::BrokenReceipt(BrokenReceipt { receipt, parent: SoftHeader(parent.header), blocks }));
 }
 
 #[test]

@@ -36,8 +36,12 @@ pub(super) fn cases() -> Vec<Case> {
         changed("signatures out of order", "refuted/signer", &|proof| proof.block.signatures.reverse()),
         changed("an index that the set does not have", "refuted/signer", &|proof| proof.block.signatures[1].index = 3),
         changed("another signer's index", "refuted/bad_signature", &|proof| proof.block.signatures[1].index = 1),
-        changed("signed for another number of handovers", "needs_anchor/sequencers", &|proof| proof.block.handovers = 1),
-        changed("another header than was signed", "refuted/bad_signature", &|proof| proof.block.statement.0.timestamp += 1),
+        changed("signed for another number of handovers", "needs_anchor/sequencers", &|proof| {
+            proof.block.handovers = 1
+        }),
+        changed("another header than was signed", "refuted/bad_signature", &|proof| {
+            proof.block.statement.0.timestamp += 1
+        }),
         changed("another item at the index", "refuted/inclusion_proof", &|proof| proof.item.leaf.tx_hash.0[0] ^= 1),
         changed("another index", "refuted/inclusion_proof", &|proof| proof.item.index = 1),
         changed("an index behind the queue", "refuted/inclusion_proof", &|proof| proof.item.index = 5),

@@ -57,7 +57,9 @@ impl AnchorList {
     fn anchors(&self) -> Anchors {
         let mut anchors = Anchors::new(Manifest::decode(&self.manifest.0).unwrap());
         self.bitcoin_blocks.iter().for_each(|block| anchors.add_bitcoin_block(*block).unwrap());
-        self.bitcoin_headers.iter().for_each(|(height, Raw(header))| anchors.add_bitcoin_header(*height, *header).unwrap());
+        self.bitcoin_headers
+            .iter()
+            .for_each(|(height, Raw(header))| anchors.add_bitcoin_header(*height, *header).unwrap());
         self.l2_blocks.iter().for_each(|hash| anchors.add_l2_block(*hash));
         for (handovers, Hex(set)) in &self.sequencers {
             anchors.add_sequencers(*handovers, read_set(set)).unwrap();

@@ -53,7 +53,9 @@ pub(super) fn cases() -> Vec<Case> {
         make("kept after its time", broken(&world.items[3].tx), "proven/broken_receipt"),
         changed("a block left out at the end", "refuted/not_covered", &|proof| drop(proof.blocks.pop())),
         changed("a block left out at the beginning", "refuted/not_covered", &|proof| drop(proof.blocks.remove(0))),
-        changed("a block too many", "refuted/not_covered", &|proof| proof.receipt = receipt(&world, b"promised", 2, 2, &[0])),
+        changed("a block too many", "refuted/not_covered", &|proof| {
+            proof.receipt = receipt(&world, b"promised", 2, 2, &[0])
+        }),
         changed("no blocks", "refuted/not_covered", &|proof| proof.blocks.clear()),
         changed("blocks backwards", "refuted/not_covered", &|proof| proof.blocks.reverse()),
         changed("all numbers promised", "refuted/not_covered", &|proof| {
@@ -66,16 +68,24 @@ pub(super) fn cases() -> Vec<Case> {
             proof.receipt = receipt(&world, b"promised", 3, 2, &[0]);
             proof.blocks.clear();
         }),
-        changed("an own transaction left out", "refuted/other_own_transactions", &|proof| drop(proof.blocks[1].own_txs.pop())),
-        changed("own transactions in another order", "refuted/other_own_transactions", &|proof| proof.blocks[0].own_txs.reverse()),
+        changed("an own transaction left out", "refuted/other_own_transactions", &|proof| {
+            drop(proof.blocks[1].own_txs.pop())
+        }),
+        changed("own transactions in another order", "refuted/other_own_transactions", &|proof| {
+            proof.blocks[0].own_txs.reverse()
+        }),
         changed("two nodes as an own transaction", "refuted/other_own_transactions", &|proof| {
             proof.blocks[1].own_txs = vec![RawBytes(two_nodes.clone())];
         }),
-        changed("an item of the forced section left out", "refuted/other_forced_section", &|proof| drop(proof.blocks[1].forced.pop())),
+        changed("an item of the forced section left out", "refuted/other_forced_section", &|proof| {
+            drop(proof.blocks[1].forced.pop())
+        }),
         changed("an item of the forced section twice", "refuted/other_forced_section", &|proof| {
             proof.blocks[1].forced[1] = proof.blocks[1].forced[0].clone();
         }),
-        changed("an item too many", "refuted/other_forced_section", &|proof| proof.blocks[1].forced.push(world.leaf(3, 5))),
+        changed("an item too many", "refuted/other_forced_section", &|proof| {
+            proof.blocks[1].forced.push(world.leaf(3, 5))
+        }),
         changed("another item in the forced section", "refuted/inclusion_proof", &|proof| {
             proof.blocks[1].forced[0].leaf = proof.blocks[1].forced[1].leaf;
         }),
@@ -84,7 +94,9 @@ pub(super) fn cases() -> Vec<Case> {
             let other = world.child(&chain[0].head(), 102, &[]);
             proof.blocks[0] = block(&world, &other, &[], &[0]);
         }),
-        changed("a block by another signer", "refuted/other_signers", &|proof| proof.blocks[1] = block(&world, &chain[2], &OWN, &[1])),
+        changed("a block by another signer", "refuted/other_signers", &|proof| {
+            proof.blocks[1] = block(&world, &chain[2], &OWN, &[1])
+        }),
         changed("a receipt by another signer", "refuted/other_signers", &|proof| {
             proof.receipt = receipt(&world, b"promised", 2, 3, &[2]);
         }),
@@ -103,7 +115,9 @@ pub(super) fn cases() -> Vec<Case> {
             proof.receipt.statement.first_number = 3;
             proof.parent = proof.blocks.remove(0).header.statement;
         }),
-        changed("a receipt for a set that is not known", "needs_anchor/sequencers", &|proof| proof.receipt.handovers = 2),
+        changed("a receipt for a set that is not known", "needs_anchor/sequencers", &|proof| {
+            proof.receipt.handovers = 2
+        }),
     ]
 }
 

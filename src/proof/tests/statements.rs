@@ -23,7 +23,13 @@ fn json(fields: impl Serialize) -> Value {
 pub(super) fn cases() -> Vec<StatementCase> {
     let rollup_id = RollupId([0x11; 32]);
     let [block, state_root, tx_hash] = [0x22, 0x33, 0x44].map(|byte| Hash32([byte; 32]));
-    let make = |kind: &str, handovers, fields, message| StatementCase { kind: kind.into(), handovers, rollup_id, fields, message };
+    let make = |kind: &str, handovers, fields, message| StatementCase {
+        kind: kind.into(),
+        handovers,
+        rollup_id,
+        fields,
+        message,
+    };
     [0, 1, u32::MAX]
         .into_iter()
         .flat_map(|handovers| {
@@ -96,7 +102,10 @@ fn a_statement_is_signed_by_all_who_are_named() {
     let (set, id) = (signers.set(), RollupId([5; 32]));
     let state = SoftState { block: Hash32([6; 32]), state_root: Hash32([7; 32]) };
     let by = |index: u8| Signed::by(state, &id, 4, index, &signers.keypairs[usize::from(index)]);
-    let all = |indexes: &[u8]| Signed { signatures: indexes.iter().flat_map(|index| by(*index).signatures).collect(), ..by(0) };
+    let all = |indexes: &[u8]| Signed {
+        signatures: indexes.iter().flat_map(|index| by(*index).signatures).collect(),
+        ..by(0)
+    };
     let keys = |indexes: &[usize]| Ok(indexes.iter().map(|index| set.keys()[*index]).collect::<Vec<_>>());
     assert_eq!(all(&[]).signers(&id, &set), Err(BadSignatures::Count));
     assert_eq!(all(&[1, 1]).signers(&id, &set), Err(BadSignatures::Signer));

@@ -56,7 +56,7 @@ fn changed_proofs() -> Vec<Case> {
     let (anchors, headers) = anchored(&world, &block);
     let changed = |name: &str, carrier, verdict: &str, change: &dyn Fn(&mut TransactionProof)| {
         let mut proof = item_proof(headers.clone(), &block, carrier);
-        change(&mut proof.proof);
+        change(&mut proof.inclusion);
         case(&format!("transaction: {name}"), &anchors, &world, Proof::Forced(proof), verdict)
     };
     let (output, input) = (Carrier::OpReturn, Carrier::Taproot);
@@ -71,7 +71,9 @@ fn changed_proofs() -> Vec<Case> {
         changed("in the wtxid tree", input, "proven/forced", &|_| {}),
         changed("another index", output, "refuted/not_in_block", &|proof| proof.index = 3),
         changed("the index of the coinbase", output, "refuted/coinbase_carries_nothing", &|proof| proof.index = 0),
-        changed("an index with more bits than the branch", output, "refuted/index_beyond_branch", &|proof| proof.index |= 4),
+        changed("an index with more bits than the branch", output, "refuted/index_beyond_branch", &|proof| {
+            proof.index |= 4
+        }),
         changed("an index of 32 bits", input, "refuted/index_beyond_branch", &|proof| proof.index = u32::MAX),
         changed("branches of 32 nodes", output, "refuted/index_beyond_branch", &|proof| {
             proof.branch.resize(32, proof.branch[0]);
@@ -92,8 +94,12 @@ fn changed_proofs() -> Vec<Case> {
         changed("another coinbase node", output, "refuted/coinbase_not_in_block", &|proof| {
             proof.coinbase_branch[0] = double(&[], &[]);
         }),
-        changed("another coinbase", input, "refuted/coinbase_not_in_block", &|proof| proof.coinbase.0.lock_time = bitcoin::absolute::LockTime::from_consensus(1)),
-        changed("a coinbase that is none", input, "refuted/not_coinbase", &|proof| proof.coinbase = proof.transaction.clone()),
+        changed("another coinbase", input, "refuted/coinbase_not_in_block", &|proof| {
+            proof.coinbase.0.lock_time = bitcoin::absolute::LockTime::from_consensus(1)
+        }),
+        changed("a coinbase that is none", input, "refuted/not_coinbase", &|proof| {
+            proof.coinbase = proof.transaction.clone()
+        }),
         changed("another witness", input, "refuted/not_in_block", &other_witness),
         changed("no witness", input, "refuted/not_in_block", &|proof| proof.transaction.0.input[0].witness.clear()),
         changed("a witness in the txid tree", output, "refuted/unproven_witness", &|proof| {
@@ -173,7 +179,8 @@ fn two_nodes_as_a_transaction() -> Case {
 /// A transaction of 64 bytes whose second half is the txid of one that was never mined.
 fn a_transaction_as_two_nodes() -> Case {
     let (world, block) = world_and_block();
-    let payload = Payload { namespace: world.manifest.rollup_id().namespace(), body: Body::Tx(b"never mined".to_vec()) };
+    let payload =
+        Payload { namespace: world.manifest.rollup_id().namespace(), body: Body::Tx(b"never mined".to_vec()) };
     let forged = blocks::spend_to_script(op_return_script(&payload.encode().unwrap()).as_bytes());
     // The bytes of a mined transaction; that they do not decode as one is of no importance to the tree.
     let left = [2; 32];
@@ -183,15 +190,21 @@ fn a_transaction_as_two_nodes() -> Case {
     header.merkle_root = TxMerkleNode::from_raw_hash(double(coinbase.as_byte_array(), mined.as_byte_array()));
     let (anchors, headers) = anchored(&world, &Block { header, txdata: Vec::new() });
     let place = crate::queue::Place { txid: forged.compute_txid(), carrier: Carrier::OpReturn, index: 0, position: 0 };
-    let proof = TransactionProof {
+    let inclusion = TransactionProof {
         transaction: Raw(forged),
         index: 3,
         branch: vec![sha256d::Hash::from_byte_array(left), coinbase.to_raw_hash()],
         coinbase: Raw(block.txdata[0].clone()),
         coinbase_branch: vec![mined],
     };
-    let proof = ItemProof { height: headers.first_height, headers, place, proof };
-    case("transaction: under another one of 64 bytes", &anchors, &world, Proof::Forced(proof), "refuted/unequal_branches")
+    let proof = ItemProof { height: headers.first_height, headers, place, inclusion };
+    case(
+        "transaction: under another one of 64 bytes",
+        &anchors,
+        &world,
+        Proof::Forced(proof),
+        "refuted/unequal_branches",
+    )
 }
 
 /// The block with its last transaction once more has the same roots.
@@ -203,8 +216,8 @@ fn repeated_transactions() -> Vec<Case> {
     assert_eq!(twice.compute_merkle_root(), block.compute_merkle_root());
     let repeated = |name: &str, carrier| {
         let mut proof = item_proof(headers.clone(), &block, carrier);
-        assert_eq!(proof.proof.index, 2);
-        proof.proof.index = 3;
+        assert_eq!(proof.inclusion.index, 2);
+        proof.inclusion.index = 3;
         case(&format!("transaction: {name}"), &anchors, &world, Proof::Forced(proof), "refuted/repeated_node")
     };
     let mut swapped = block.clone();
@@ -217,12 +230,22 @@ fn repeated_transactions() -> Vec<Case> {
         mine(&world, &mut swapped)
     };
     let place = crate::queue::Place {
-        txid: swapped.txdata[2].compute_txid(), carrier: Carrier::OpReturn, index: 0, position: 0,
+        txid: swapped.txdata[2].compute_txid(),
+        carrier: Carrier::OpReturn,
+        index: 0,
+        position: 0,
     };
     let mut last = ItemProof::make(swapped_headers.clone(), swapped_headers.first_height, &swapped, place).unwrap();
-    let whole = case("transaction: the last of three", &swapped_anchors, &world, Proof::Forced(last.clone()), "proven/forced");
-    last.proof.index = 3;
-    let again = case("transaction: the last of three once more", &swapped_anchors, &world, Proof::Forced(last), "refuted/repeated_node");
+    let whole =
+        case("transaction: the last of three", &swapped_anchors, &world, Proof::Forced(last.clone()), "proven/forced");
+    last.inclusion.index = 3;
+    let again = case(
+        "transaction: the last of three once more",
+        &swapped_anchors,
+        &world,
+        Proof::Forced(last),
+        "refuted/repeated_node",
+    );
     vec![repeated("the last in the wtxid tree once more", Carrier::Taproot), whole, again]
 }
 

@@ -43,7 +43,7 @@ fn mainnet_cases() -> Vec<Case> {
     world.mine([tx]);
     let make = |name: &str, bits: u32, verdict: &str| {
         let mut proof = world.item(0, 101..=101);
-        let Raw(header) = &mut proof.headers.headers[0];
+        let Raw(header) = &mut proof.headers.raw[0];
         header.bits = CompactTarget::from_consensus(bits);
         let anchors = AnchorList { bitcoin_headers: vec![(101, Raw(*header))], ..world.anchors() };
         case(&format!("forced: {name}"), &anchors, &world, Proof::Forced(proof), verdict)
@@ -55,7 +55,11 @@ fn mainnet_cases() -> Vec<Case> {
 }
 
 fn generate() -> Vectors {
-    Vectors { cases: [all_cases(), files::cases()].concat(), headers: headers::cases(), statements: statements::cases() }
+    Vectors {
+        cases: [all_cases(), files::cases()].concat(),
+        headers: headers::cases(),
+        statements: statements::cases(),
+    }
 }
 
 #[test]
@@ -91,23 +95,118 @@ fn refutations() -> Vec<Refutation> {
     let height = 0;
     let flaw = crate::envelope::Flaw::TooShort;
     let all = vec![
-        OtherRollup, NoHeaders, HeightOverflow, Unlinked { height }, NotInHeaders, WrongHeight { height }, OtherBranch { height },
-        Bits { height }, Work { height }, TimeWarp { height }, NotAboveStart, OtherTransaction, SixtyFourBytes, NotCoinbase,
-        UnequalBranches, IndexBeyondBranch, CoinbaseCarriesNothing, CoinbaseNotInBlock, RepeatedNode, NotInBlock, UnprovenWitness,
-        NoWitnessCommitment, CoinbaseWitness, NoEnvelope, FlawedEnvelope { flaw }, NoItem, InclusionProof, NotExecuted, Shrunk,
-        ConsistencyProof, OtherQueue, Unsigned, Signer, BadSignature, BelowThreshold, OtherSigners, OtherPlace, OtherParent,
-        OtherBitcoinHeader, Executed, NoRoom, OtherOrigin, NotEnclosed, SameLeaf, TrueHeader, NotNeighbours, InOrder, SameBlock,
-        UnrelatedOrigins, SameState, EmptyReceipt, NotCovered, OtherOwnTransactions, OtherForcedSection, ReceiptKept,
+        OtherRollup,
+        NoHeaders,
+        HeightOverflow,
+        Unlinked { height },
+        NotInHeaders,
+        WrongHeight { height },
+        OtherBranch { height },
+        Bits { height },
+        Work { height },
+        TimeWarp { height },
+        NotAboveStart,
+        OtherTransaction,
+        SixtyFourBytes,
+        NotCoinbase,
+        UnequalBranches,
+        IndexBeyondBranch,
+        CoinbaseCarriesNothing,
+        CoinbaseNotInBlock,
+        RepeatedNode,
+        NotInBlock,
+        UnprovenWitness,
+        NoWitnessCommitment,
+        CoinbaseWitness,
+        NoEnvelope,
+        FlawedEnvelope { flaw },
+        NoItem,
+        InclusionProof,
+        NotExecuted,
+        Shrunk,
+        ConsistencyProof,
+        OtherQueue,
+        Unsigned,
+        Signer,
+        BadSignature,
+        BelowThreshold,
+        OtherSigners,
+        OtherPlace,
+        OtherParent,
+        OtherBitcoinHeader,
+        Executed,
+        NoRoom,
+        OtherOrigin,
+        NotEnclosed,
+        SameLeaf,
+        TrueHeader,
+        NotNeighbours,
+        InOrder,
+        SameBlock,
+        UnrelatedOrigins,
+        SameState,
+        EmptyReceipt,
+        NotCovered,
+        OtherOwnTransactions,
+        OtherForcedSection,
+        ReceiptKept,
     ];
     all.iter().for_each(|reason| match reason {
-        OtherRollup | NoHeaders | HeightOverflow | Unlinked { .. } | NotInHeaders | WrongHeight { .. } | OtherBranch { .. }
-        | Bits { .. } | Work { .. } | TimeWarp { .. } | NotAboveStart | OtherTransaction | SixtyFourBytes | NotCoinbase
-        | UnequalBranches | IndexBeyondBranch | CoinbaseCarriesNothing | CoinbaseNotInBlock | RepeatedNode | NotInBlock
-        | UnprovenWitness | NoWitnessCommitment | CoinbaseWitness | NoEnvelope | FlawedEnvelope { .. } | NoItem | InclusionProof
-        | NotExecuted | Shrunk | ConsistencyProof | OtherQueue | Unsigned | Signer | BadSignature | BelowThreshold | OtherSigners
-        | OtherPlace | OtherParent | OtherBitcoinHeader | Executed | NoRoom | OtherOrigin | NotEnclosed | SameLeaf | TrueHeader
-        | NotNeighbours | InOrder | SameBlock | UnrelatedOrigins | SameState | EmptyReceipt | NotCovered | OtherOwnTransactions
-        | OtherForcedSection | ReceiptKept => {}
+        OtherRollup
+        | NoHeaders
+        | HeightOverflow
+        | Unlinked { .. }
+        | NotInHeaders
+        | WrongHeight { .. }
+        | OtherBranch { .. }
+        | Bits { .. }
+        | Work { .. }
+        | TimeWarp { .. }
+        | NotAboveStart
+        | OtherTransaction
+        | SixtyFourBytes
+        | NotCoinbase
+        | UnequalBranches
+        | IndexBeyondBranch
+        | CoinbaseCarriesNothing
+        | CoinbaseNotInBlock
+        | RepeatedNode
+        | NotInBlock
+        | UnprovenWitness
+        | NoWitnessCommitment
+        | CoinbaseWitness
+        | NoEnvelope
+        | FlawedEnvelope { .. }
+        | NoItem
+        | InclusionProof
+        | NotExecuted
+        | Shrunk
+        | ConsistencyProof
+        | OtherQueue
+        | Unsigned
+        | Signer
+        | BadSignature
+        | BelowThreshold
+        | OtherSigners
+        | OtherPlace
+        | OtherParent
+        | OtherBitcoinHeader
+        | Executed
+        | NoRoom
+        | OtherOrigin
+        | NotEnclosed
+        | SameLeaf
+        | TrueHeader
+        | NotNeighbours
+        | InOrder
+        | SameBlock
+        | UnrelatedOrigins
+        | SameState
+        | EmptyReceipt
+        | NotCovered
+        | OtherOwnTransactions
+        | OtherForcedSection
+        | ReceiptKept => {}
     });
     all
 }
@@ -122,10 +221,23 @@ fn every_answer_has_a_vector() {
         assert!(seen.remove(&name), "{name} ({reason}) has no vector");
     }
     let rest = [
-        "needs_anchor/bitcoin", "needs_anchor/bitcoin_header", "needs_anchor/l2_block", "needs_anchor/sequencers",
-        "needs_node/leaves_withheld", "needs_node/origin_withheld", "ok", "proven/broken_receipt", "proven/censored",
-        "proven/conflicting_state", "proven/consistent", "proven/equivocation", "proven/forced", "proven/included",
-        "unreadable/json", "unreadable/type", "unreadable/version",
+        "needs_anchor/bitcoin",
+        "needs_anchor/bitcoin_header",
+        "needs_anchor/l2_block",
+        "needs_anchor/sequencers",
+        "needs_node/leaves_withheld",
+        "needs_node/origin_withheld",
+        "ok",
+        "proven/broken_receipt",
+        "proven/censored",
+        "proven/conflicting_state",
+        "proven/consistent",
+        "proven/equivocation",
+        "proven/forced",
+        "proven/included",
+        "unreadable/json",
+        "unreadable/type",
+        "unreadable/version",
     ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), rest);
 }
