@@ -119,13 +119,13 @@ fn an_honest_sequencer_signs_nothing_that_convicts_it() -> Result<()> {
     let mut wallet = world.wallet("alice", 4)?;
     let mut operator = world.sequencer(&[])?;
     let mut observer = Observer::default();
-    let mut nonce = 0;
     for round in 0..4u32 {
+        let nonce = u64::from(round);
         // Forced and own transactions of one sender compete for a nonce: after a reorganisation the own
         // one may have become a no-op, and is owed all the same.
-        let forced = world.transfer(&world.alice, &world.bob, 900 + u64::from(round), nonce);
-        observer.send(&operator, &world.transfer(&world.alice, &world.bob, u64::from(round) + 1, nonce))?;
-        observer.send(&operator, &world.transfer(&world.bob, &world.alice, u64::from(round) + 1, u64::from(round)))?;
+        let forced = world.transfer(&world.alice, &world.bob, 900 + nonce, nonce);
+        observer.send(&operator, &world.transfer(&world.alice, &world.bob, nonce + 1, nonce))?;
+        observer.send(&operator, &world.transfer(&world.bob, &world.alice, nonce + 1, nonce))?;
         operator.tick()?;
         observer.look(&world, &operator)?;
         world.force(&mut wallet, &[forced], Carrier::OpReturn)?;
@@ -150,7 +150,6 @@ fn an_honest_sequencer_signs_nothing_that_convicts_it() -> Result<()> {
             operator.tick()?;
             observer.look(&world, &operator)?;
         }
-        nonce += 1;
     }
     // The window expires while it is away, in a flood; then it goes on.
     drop(operator);

@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::commands::{envelope, follow, ledger, money, queue, regtest, rollup, scan, sequencer, status, wallet};
+use crate::commands::{
+    envelope, follow, ledger, money, prove, queue, regtest, rollup, scan, sequencer, status, verify, wallet,
+};
 use crate::config::Globals;
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -63,6 +65,9 @@ pub enum Command {
     #[command(subcommand)]
     Queue(queue::Queue),
     Follow(follow::Follow),
+    #[command(subcommand)]
+    Prove(prove::Prove),
+    Verify(verify::Verify),
     Sequencer(sequencer::Sequencer),
     Send(sequencer::Send),
     #[command(subcommand)]

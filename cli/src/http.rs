@@ -45,6 +45,15 @@ impl SequencerUrl {
         self.answer(self.agent.get(format!("{}/v1/tx/{hash}", self.base)).call())
     }
 
+    /// `GET /v1/block/{number}`; `None` if it shows no such block.
+    pub fn block(&self, number: u64) -> Result<Option<Value>, Failure> {
+        let answer = self.agent.get(format!("{}/v1/block/{number}", self.base)).call();
+        if answer.as_ref().is_ok_and(|response| response.status() == StatusCode::NOT_FOUND) {
+            return Ok(None);
+        }
+        self.answer(answer).map(Some)
+    }
+
     fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
         let base = &self.base;
         let mut response = answer.map_err(|error| {

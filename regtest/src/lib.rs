@@ -61,6 +61,9 @@
 //! [`Bitcoind::up`], [`attach`](Bitcoind::attach) and [`down`](Bitcoind::down) keep a node running
 //! between commands.
 //!
+//! # Against an adversary
+//! [`hostile`] has a sequencer and a Bitcoin that lie, for followers and sequencers under test.
+//!
 //! # Trust
 //! For regtest only: the coins belong to anyone, and errors are meant to be read, not matched.
 //! Unix only.
@@ -70,6 +73,7 @@ mod bitcoind;
 mod child;
 mod daemon;
 mod funding;
+pub mod hostile;
 mod mining;
 mod options;
 mod process;

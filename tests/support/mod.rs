@@ -77,7 +77,7 @@ impl World {
     }
 
     pub fn rpc(&self) -> Result<RpcNode> {
-        let cookie = Credentials::Cookie(self.bitcoind.cookie().into());
+        let cookie = Credentials::Cookie(self.bitcoind.cookie());
         Ok(RpcNode::connect(&self.bitcoind.rpc_url(), cookie, Network::Regtest)?)
     }
 

@@ -4,12 +4,14 @@ pub mod envelope;
 pub mod follow;
 pub mod ledger;
 pub mod money;
+pub mod prove;
 pub mod queue;
 pub mod regtest;
 pub mod rollup;
 pub mod scan;
 pub mod sequencer;
 pub mod status;
+pub mod verify;
 pub mod wallet;
 
 mod life;
@@ -34,6 +36,8 @@ pub fn run(command: Command, settings: &Settings, out: &Output) -> Result<(), Fa
         Command::Scan(scan) => scan::run(&scan, settings, out),
         Command::Queue(command) => queue::run(&command, settings, out),
         Command::Follow(follow) => follow::run(&follow, settings, out),
+        Command::Prove(command) => prove::run(&command, settings, out),
+        Command::Verify(verify) => verify::run(&verify, settings, out),
         Command::Sequencer(sequencer) => sequencer::run(&sequencer, settings, out),
         Command::Send(send) => sequencer::send(&send, out),
         Command::Regtest(command) => regtest::run(command, settings, out),

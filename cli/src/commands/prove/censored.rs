@@ -1,0 +1,214 @@
+//! What is wrong with a signed block, compared with Bitcoin: the cases (a) to (e) of the specification.
+//!
+//! A liar shows the root of its queue, not the leaves. The small lies are guessed and proven: items left out
+//! in a row, two neighbours swapped, one repeated. What cannot be guessed becomes a file that needs a node.
+
+use super::followed::{Followed, changed};
+use super::signed::Blocks;
+use crate::failure::Failure;
+use sortie::merkle::{CompactRange, Tree, TreeHead};
+use sortie::node::QueuedItem;
+use sortie::primitives::L2Number;
+use sortie::proof::{
+    Censored, CensoredCase, ItemProof, Proof, ProvenLeaf, Raw, Refutation, Signed, SoftHeader, Verdict, judge,
+};
+
+/// Items among which lies are looked for; the work grows with the square.
+const MAX_GUESSED: u64 = 1_000;
+
+/// The evidence against the block under a number.
+pub fn find(followed: &Followed, blocks: &Blocks, number: L2Number) -> Result<Censored, Failure> {
+    let block = blocks.signed(number)?;
+    let parent = blocks.parent(followed, number, &block.statement)?;
+    Case { followed, block, parent, tree: followed.tree(followed.size())? }.find(number)
+}
+
+/// A signed block, its parent, and Bitcoin's queue up to the tip.
+struct Case<'a> {
+    followed: &'a Followed,
+    block: Signed<SoftHeader>,
+    parent: SoftHeader,
+    tree: Tree,
+}
+
+/// A queue that hashes to the liar's root, and the first index at which it is not Bitcoin's.
+struct Lie {
+    tree: Tree,
+    /// Of each of the liar's leaves from `shared` on, its index in Bitcoin's queue.
+    order: Vec<u64>,
+    shared: u64,
+    at: u64,
+}
+
+impl Case<'_> {
+    fn find(self, number: L2Number) -> Result<Censored, Failure> {
+        let header = self.block.statement;
+        if let Some(item) = self.not_executed()? {
+            return Ok(self.with(CensoredCase::NotExecuted { item }));
+        }
+        // Whether the header contradicts its parent is for the judge to say.
+        let origin = if header.origin == self.parent.origin { None } else { self.followed.header(&header.origin)? };
+        let false_header = self.with(CensoredCase::FalseHeader { origin: origin.map(Raw) });
+        let verdict = self.judge(&false_header)?;
+        match &verdict {
+            Verdict::Proven(_) => return Ok(false_header),
+            Verdict::NeedsNode(_) | Verdict::Refuted(Refutation::TrueHeader) => {}
+            Verdict::NeedsAnchor(_) | Verdict::Refuted(_) => {
+                return Err(Failure::failed(format_args!("block {number} cannot be judged: {verdict}")));
+            }
+        }
+        match self.followed.node.store().bitcoin_block(header.origin.height)? {
+            Some((hash, size, root)) if hash == header.origin.hash => {
+                let truth = TreeHead { size, root };
+                if truth == header.queue() {
+                    return Err(Failure::failed(format_args!(
+                        "nothing is wrong with block {number}: it follows from its parent, its queue is Bitcoin's at {}, and \
+                         it executes what it has to",
+                        header.origin
+                    )));
+                }
+                self.false_queue(truth).map(|case| self.with(case))
+            }
+            _ if matches!(verdict, Verdict::NeedsNode(_)) => Ok(false_header),
+            _ => Err(Failure::failed(format_args!(
+                "nothing can be shown against block {number}: its origin {} is not on the best chain, and after a \
+                 reorganisation that is no fault",
+                header.origin
+            ))),
+        }
+    }
+
+    fn with(&self, case: CensoredCase) -> Censored {
+        Censored { block: self.block.clone(), parent: self.parent, case }
+    }
+
+    fn judge(&self, proof: &Censored) -> Result<Verdict, Failure> {
+        let file = self.followed.file(Proof::Censored(proof.clone()));
+        Ok(judge(&file, &self.followed.anchors()?))
+    }
+
+    /// (a) The first item that the block had room for and left.
+    fn not_executed(&self) -> Result<Option<ProvenLeaf>, Failure> {
+        let header = &self.block.statement;
+        let max = self.followed.node.manifest().max_forced_per_block.into();
+        let due = self.parent.forced_end.saturating_add(max).min(header.queue_size);
+        if header.forced_end >= due || self.tree.head(header.queue_size) != Some(header.queue()) {
+            return Ok(None);
+        }
+        self.leaf(&self.tree, header.queue_size, header.forced_end, header.forced_end).map(Some)
+    }
+
+    /// (b), (e) The queue is not Bitcoin's at the origin.
+    fn false_queue(&self, truth: TreeHead) -> Result<CensoredCase, Failure> {
+        let queue = self.block.statement.queue();
+        if queue.size < truth.size && self.tree.head(queue.size) == Some(queue) {
+            return self.left_out(&self.tree, queue.size, queue.size, None);
+        }
+        match self.guess(truth, queue)? {
+            Some(lie) => self.show(&lie, queue),
+            None => {
+                let last = truth.size.checked_sub(1).ok_or_else(|| {
+                    Failure::failed(
+                        "the block's queue is not Bitcoin's, which holds no item so far: every node sees it, no file shows it",
+                    )
+                })?;
+                let item = self.item_proof(last)?;
+                Ok(CensoredCase::LeftOut { item, before: None, after: None })
+            }
+        }
+    }
+
+    fn show(&self, lie: &Lie, queue: TreeHead) -> Result<CensoredCase, Failure> {
+        let Lie { tree, order, shared, at } = lie;
+        let of = |index: u64| match index.checked_sub(*shared) {
+            None => Some(index),
+            Some(after) => usize::try_from(after).ok().and_then(|after| order.get(after).copied()),
+        };
+        match of(*at) {
+            // The item stands nowhere: those after it have moved up.
+            Some(there) if there > *at && of(*at + 1) != Some(*at) => self.left_out(tree, queue.size, *at, Some(there)),
+            None => self.left_out(tree, queue.size, *at, None),
+            Some(there) => {
+                // Swapped with the next, or the one before once more.
+                let first = if there < *at { *at - 1 } else { *at };
+                let leaf = |index: u64| self.leaf(tree, queue.size, index, of(index).ok_or_else(changed)?);
+                Ok(CensoredCase::OutOfOrder { first: leaf(first)?, second: leaf(first + 1)? })
+            }
+        }
+    }
+
+    /// The item `missing`, whose place in the liar's queue is between the leaves at `missing - 1` and `missing`; at
+    /// the latter stands the item `after`, if any.
+    fn left_out(&self, tree: &Tree, size: u64, missing: u64, after: Option<u64>) -> Result<CensoredCase, Failure> {
+        let before = missing.checked_sub(1).map(|before| self.leaf(tree, size, before, before)).transpose()?;
+        let after = after.map(|item| self.leaf(tree, size, missing, item)).transpose()?;
+        Ok(CensoredCase::LeftOut { item: self.item_proof(missing)?, before, after })
+    }
+
+    /// Bitcoin's item `item` as the leaf at `index` of a queue.
+    fn leaf(&self, tree: &Tree, size: u64, index: u64, item: u64) -> Result<ProvenLeaf, Failure> {
+        ProvenLeaf::make(tree, size, index, &self.followed.item(item)?.item).ok_or_else(changed)
+    }
+
+    fn item_proof(&self, index: u64) -> Result<ItemProof, Failure> {
+        let item = self.followed.item(index)?.item;
+        self.followed.item_proof(&item, item.block.height..=self.block.statement.origin.height)
+    }
+
+    /// Looks for a small lie among the items that are new since the parent.
+    fn guess(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<Lie>, Failure> {
+        let known = self.parent.queue();
+        let shared = if self.tree.head(known.size) == Some(known) { known.size.min(truth.size) } else { 0 };
+        let (new, claimed) = (truth.size - shared, queue.size.checked_sub(shared));
+        let Some(claimed) = claimed.filter(|claimed| new <= MAX_GUESSED && *claimed <= new + 1) else {
+            return Ok(None);
+        };
+        let mut prefix = CompactRange::default();
+        self.followed.each_item(0..shared, |queued| prefix.push(&queued.item.leaf()))?;
+        let mut leaves = Vec::new();
+        self.followed.each_item(shared..truth.size, |queued: &QueuedItem| leaves.push(queued.item.leaf()))?;
+        let hashes_to_root = |order: &[usize]| {
+            let mut range = prefix.clone();
+            order.iter().filter_map(|at| leaves.get(*at)).for_each(|leaf| range.push(leaf));
+            range.size() == queue.size && range.root() == queue.root
+        };
+        let Some(order) = orders(leaves.len(), claimed).find(|order| hashes_to_root(order)) else { return Ok(None) };
+        let at = (0..).zip(&order).find(|(index, at)| index != *at).map_or(order.len(), |(index, _)| index);
+        let mut tree = self.followed.tree(shared)?;
+        order.iter().filter_map(|at| leaves.get(*at)).for_each(|leaf| tree.push(leaf));
+        let order = order.into_iter().map(|at| shared + at as u64).collect();
+        Ok(Some(Lie { tree, order, shared, at: shared + at as u64 }))
+    }
+}
+
+/// The ways to tell `claimed` items of `true_len` by one small lie.
+fn orders(true_len: usize, claimed: u64) -> Box<dyn Iterator<Item = Vec<usize>>> {
+    let claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
+    match true_len.checked_sub(claimed) {
+        Some(0) => Box::new((1..true_len).map(move |second| {
+            let mut order: Vec<_> = (0..true_len).collect();
+            order.swap(second - 1, second);
+            order
+        })),
+        Some(missing) => {
+            Box::new((0..=claimed).map(move |first| (0..first).chain(first + missing..true_len).collect()))
+        }
+        None => Box::new((0..true_len).map(move |again| (0..=again).chain(again..true_len).collect())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_small_lie_at_a_time() {
+        let all = |claimed| orders(3, claimed).collect::<Vec<_>>();
+        assert_eq!(all(2), [vec![1, 2], vec![0, 2], vec![0, 1]]);
+        assert_eq!(all(1), [vec![2], vec![0]]);
+        assert_eq!(all(0), [Vec::<usize>::new()]);
+        assert_eq!(all(3), [vec![1, 0, 2], vec![0, 2, 1]]);
+        assert_eq!(all(4), [vec![0, 0, 1, 2], vec![0, 1, 1, 2], vec![0, 1, 2, 2]]);
+        assert_eq!(orders(0, 0).count() + orders(0, 1).count(), 0);
+    }
+}

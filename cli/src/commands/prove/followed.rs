@@ -1,0 +1,138 @@
+//! What proofs are made from: the follower's store at the tip, and the Bitcoin node for whole blocks.
+
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::follower::{Lock, Reader};
+use crate::output::Output;
+use bitcoin::Block;
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
+use sortie::chain::{BlockSource, ChainError, RpcNode};
+use sortie::merkle::Tree;
+use sortie::node::{Node, QueuedItem};
+use sortie::primitives::{BlockRef, BtcHeight};
+use sortie::proof::{Anchors, File, HeaderChain, ItemProof, Proof, SoftHeader};
+use sortie::queue::{Item, Place};
+use std::ops::{Range, RangeInclusive};
+
+/// Items that are read at once.
+const PAGE: u64 = 4_096;
+
+/// A follower at the tip and a Bitcoin node.
+pub struct Followed {
+    pub node: Node,
+    source: RpcNode,
+    _lock: Option<Lock>,
+}
+
+/// What was read first does not fit what was read later.
+pub fn changed() -> Failure {
+    Failure::failed("the chain changed while it was read; try again").temporary()
+}
+
+impl Followed {
+    pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
+        Ok(match Reader::open(settings, out)? {
+            Reader::Own(writer) => {
+                let (node, source, lock) = writer.into_parts();
+                Self { node, source, _lock: Some(lock) }
+            }
+            Reader::Other(node) => Self { node, source: settings.connect(settings.network()?)?, _lock: None },
+        })
+    }
+
+    /// A file about this rollup.
+    pub fn file(&self, proof: Proof) -> File {
+        File { rollup_id: self.node.manifest().rollup_id(), proof }
+    }
+
+    /// The manifest and the sequencers in force.
+    pub fn anchors(&self) -> Result<Anchors, Failure> {
+        let mut anchors = Anchors::new(self.node.manifest().clone());
+        let derivation = self.node.derivation();
+        anchors.add_sequencers(derivation.handovers(), derivation.sequencers().clone()).map_err(Failure::failed)?;
+        Ok(anchors)
+    }
+
+    /// The queue's item at a place.
+    pub fn item_at(&self, place: &Place) -> Result<QueuedItem, Failure> {
+        self.node.store().item_at(place)?.ok_or_else(|| {
+            Failure::failed(format_args!("{place} is not in this rollup's queue; `sortie status` tells how far it is"))
+        })
+    }
+
+    /// The queue's item at an index.
+    pub fn item(&self, index: u64) -> Result<QueuedItem, Failure> {
+        self.node.store().items(index..index.saturating_add(1))?.pop().ok_or_else(changed)
+    }
+
+    /// Number of items in the queue.
+    pub fn size(&self) -> u64 {
+        self.node.derivation().tip().queue_size
+    }
+
+    /// The queue's first `size` items, as a tree.
+    pub fn tree(&self, size: u64) -> Result<Tree, Failure> {
+        if size > self.size() {
+            return Err(Failure::failed(format_args!("the queue has {} items, not {size}", self.size())));
+        }
+        let mut tree = Tree::default();
+        self.each_item(0..size, |queued| tree.push(&queued.item.leaf()))?;
+        Ok(tree)
+    }
+
+    /// Reads items in order, some at a time: a queue need not fit in memory.
+    pub fn each_item(&self, range: Range<u64>, mut read: impl FnMut(&QueuedItem)) -> Result<(), Failure> {
+        let mut from = range.start;
+        while from < range.end {
+            let items = self.node.store().items(from..range.end.min(from + PAGE))?;
+            if items.is_empty() {
+                return Err(changed());
+            }
+            items.iter().for_each(&mut read);
+            from += items.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether a block's queue is how Bitcoin's begins.
+    pub fn has_queue(&self, header: &SoftHeader) -> Result<bool, Failure> {
+        let size = header.queue_size;
+        Ok(size <= self.size() && self.tree(size)?.head(size) == Some(header.queue()))
+    }
+
+    /// A Bitcoin header on any branch; `None` if the node does not know it.
+    pub fn header(&self, block: &BlockRef) -> Result<Option<Header>, Failure> {
+        header(&self.source, block)
+    }
+
+    /// The proof that Bitcoin holds an item, with headers of these heights of the best chain.
+    pub fn item_proof(&self, item: &Item, heights: RangeInclusive<BtcHeight>) -> Result<ItemProof, Failure> {
+        let headers = self.headers(heights)?;
+        let block: Block = deserialize(&self.source.block(&item.block.hash)?).map_err(Failure::failed)?;
+        ItemProof::make(headers, item.block.height, &block, item.place).map_err(|_| changed())
+    }
+
+    fn headers(&self, heights: RangeInclusive<BtcHeight>) -> Result<HeaderChain, Failure> {
+        let first = *heights.start();
+        let mut headers: Vec<Header> = Vec::new();
+        for height in heights {
+            let hash = self.source.block_hash(height)?.ok_or_else(changed)?;
+            let header = self.source.header(&hash)?;
+            if headers.last().is_some_and(|before| before.block_hash() != header.prev_blockhash) {
+                return Err(changed());
+            }
+            headers.push(header);
+        }
+        Ok(HeaderChain::new(first, headers))
+    }
+}
+
+/// A Bitcoin header on any branch; `None` if the node does not know it.
+pub fn header(source: &RpcNode, block: &BlockRef) -> Result<Option<Header>, Failure> {
+    match source.header(&block.hash) {
+        Ok(header) => Ok(Some(header)),
+        Err(ChainError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

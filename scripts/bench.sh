@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs the benches of the core and prints their tables; criterion's own report goes to target/criterion.
+#
+#   scripts/bench.sh [BENCH...]    derivation, memory, worst_block, ... (benches/); all of them unless told
+#
+# Every figure that matters is a ratio to a reference of the same run: seconds depend on the machine and on what else it does.
+# BENCH_TARGET_DIR: where to build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=${BENCH_TARGET_DIR:-target}
+benches=${*:-$(cd benches && basename -s .rs -- *.rs)}
+# The core alone: what is measured uses neither node nor wallet, and builds in a minute.
+cargo=(cargo bench --quiet -p sortie --no-default-features --features std --target-dir "$build")
+
+"${cargo[@]}" --no-run $(printf -- '--bench %s ' $benches)
+start=$SECONDS
+for bench in $benches; do
+    log=$build/bench-$bench.log
+    "${cargo[@]}" --bench "$bench" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+    printf '\n'
+    grep '^|' "$log"
+done
+printf '\n%s seconds; logs: %s/bench-*.log\n' $((SECONDS - start)) "$build"
