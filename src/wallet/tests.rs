@@ -128,7 +128,9 @@ fn a_payment_is_remembered_before_the_node_answers() {
     let node = FakeNode::default();
     *node.lose_answers.borrow_mut() = true;
     let amount = Amount::from_sat(10_000);
-    wallet.send(&node, &to, amount, rate(), &Caps::default()).expect_err("answer lost");
+    // The answer is lost, the transaction is not: the node has it when it is asked.
+    let payment = wallet.send(&node, &to, amount, rate(), &Caps::default()).expect("it left");
+    assert_eq!(payment.fee, Amount::from_sat(154));
     drop(wallet);
     let wallet = Wallet::open(dir.path(), Network::Regtest).expect("opened");
     assert_eq!(wallet.balance().total(), Amount::from_sat(50_000 - 154));
