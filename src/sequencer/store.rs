@@ -254,6 +254,8 @@ impl SequencerStore {
     /// # Errors
     /// [`SequencerError`], if the file cannot be read.
     pub fn block(&self, number: L2Number) -> Result<Option<StoredBlock>, SequencerError> {
+        // Beyond what SQLite can hold there is none.
+        let Ok(number) = i64::try_from(number) else { return Ok(None) };
         let sql = "SELECT * FROM soft_block WHERE number = ? AND live > 0 ORDER BY seq DESC LIMIT 1";
         Ok(self.blocks(sql, number)?.into_iter().next())
     }
