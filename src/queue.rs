@@ -7,7 +7,7 @@ use crate::envelope::{Body, Carrier, Found};
 use crate::primitives::{BlockRef, Hash32, sha256};
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitcoin::Txid;
+use bitcoin::{BlockHash, Txid};
 use core::fmt;
 use core::str::FromStr;
 use serde::{Deserialize, Serialize};
@@ -106,22 +106,57 @@ impl Item {
         sha256(&self.tx)
     }
 
-    /// The queue's list entry, 113 bytes: `height u32 | block hash [32] | transaction index u32 | txid [32] |
-    /// 0 input / 1 output u8 | index u32 | position u32 | SHA256(tx) [32]`.
+    /// The queue's list entry: [`QueueLeaf::bytes`].
     pub fn leaf(&self) -> Vec<u8> {
-        let mut leaf = Vec::with_capacity(113);
-        leaf.put(&self.block.height.to_le_bytes());
-        leaf.put(self.block.hash.as_ref());
-        leaf.put(&self.tx_index.to_le_bytes());
-        leaf.put(self.place.txid.as_ref());
-        leaf.push(match self.place.carrier {
+        QueueLeaf::from(self).bytes()
+    }
+}
+
+/// The queue's list entry of one item: what its leaf is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueLeaf {
+    /// Height of the Bitcoin block.
+    pub height: u32,
+    /// The Bitcoin block.
+    pub block_hash: BlockHash,
+    /// Index of the Bitcoin transaction in it.
+    pub tx_index: u32,
+    /// Where in the transaction the item stands.
+    pub place: Place,
+    /// SHA-256 of the L2 transaction.
+    pub tx_hash: Hash32,
+}
+
+impl From<&Item> for QueueLeaf {
+    fn from(item: &Item) -> Self {
+        let Item { block: BlockRef { height, hash: block_hash }, tx_index, place, .. } = *item;
+        Self { height, block_hash, tx_index, place, tx_hash: item.tx_hash() }
+    }
+}
+
+impl QueueLeaf {
+    /// The list entry, 113 bytes: `height u32 | block hash [32] | transaction index u32 | txid [32] |
+    /// 0 input / 1 output u8 | index u32 | position u32 | SHA256(tx) [32]` (specification, section 4).
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(113);
+        bytes.put(&self.height.to_le_bytes());
+        bytes.put(self.block_hash.as_ref());
+        bytes.put(&self.tx_index.to_le_bytes());
+        bytes.put(self.place.txid.as_ref());
+        bytes.push(match self.place.carrier {
             Carrier::Taproot => 0,
             Carrier::OpReturn => 1,
         });
-        leaf.put(&self.place.index.to_le_bytes());
-        leaf.put(&self.place.position.to_le_bytes());
-        leaf.put(self.tx_hash().as_ref());
-        leaf
+        bytes.put(&self.place.index.to_le_bytes());
+        bytes.put(&self.place.position.to_le_bytes());
+        bytes.put(self.tx_hash.as_ref());
+        bytes
+    }
+
+    /// What the queue is ordered by; no two items of one queue have the same.
+    pub fn order(&self) -> (u32, u32, Carrier, u32, u32) {
+        (self.height, self.tx_index, self.place.carrier, self.place.index, self.place.position)
     }
 }
 

@@ -25,6 +25,7 @@ mod standing;
 mod statement;
 mod verdict;
 
+pub use crate::queue::QueueLeaf;
 pub use anchors::{AnchorName, Anchors, ConflictingAnchors};
 pub use bitcoin_headers::HeaderChain;
 pub use bitcoin_transaction::{TransactionProof, TxTree};
@@ -39,7 +40,7 @@ pub use file::{File, MAX_FILE, Proof, VERSION};
 pub use included::{Included, Level};
 pub use item::{ItemProof, NotInBlock};
 pub use judge::judge;
-pub use leaf::{ProvenLeaf, QueueLeaf};
+pub use leaf::ProvenLeaf;
 pub use raw::{Raw, RawBytes};
 pub use refutation::Refutation;
 pub use standing::{BitcoinFacts, Standing};
