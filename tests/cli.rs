@@ -124,3 +124,49 @@ fn a_fee_cap_refuses_before_anything_is_signed_and_a_dry_wallet_says_what_is_mis
     assert_eq!((&status["state"], &status["outcome"]), (&"executed".into(), &"ok".into()), "{status}");
     Ok(())
 }
+
+#[test]
+fn an_encrypted_wallet_pays_with_its_passphrase_only_and_shows_its_words_once() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    let dir = world.dir.path();
+    fs::write(dir.join("first"), "correct horse\n")?;
+    fs::write(dir.join("second"), "battery staple\n")?;
+    let [url, cookie] = [world.bitcoind.rpc_url(), world.bitcoind.cookie().display().to_string()];
+    let run = |passphrase: Option<&str>, arguments: &[&str]| -> Result<Output> {
+        let node = ["--network", "regtest", "--bitcoin-url", &url, "--bitcoin-cookie", &cookie, "--json"];
+        let passphrase = passphrase.map_or(vec![], |file| vec!["--passphrase-file", file]);
+        sortie(dir, &[&node[..], &passphrase, arguments].concat())
+    };
+    let made: Value = serde_json::from_slice(&run(Some("first"), &["wallet", "create"])?.stdout)?;
+    let words = made["words"].as_str().context("words, once")?.to_owned();
+    let address: Value = serde_json::from_slice(&run(None, &["wallet", "address"])?.stdout)?;
+    let address: bitcoin::Address<_> = address["address"].as_str().context("an address")?.parse()?;
+    world.bitcoind.fund_and_mine(&address.clone().assume_checked(), bitcoin::Amount::from_sat(50_000))?;
+
+    let balance = run(None, &["wallet", "balance"])?;
+    let held: Value = serde_json::from_slice(&balance.stdout)?;
+    assert_eq!(held["spendable_sat"], 50_000, "looking needs no passphrase");
+    let to = address.assume_checked().to_string();
+    let pay = ["wallet", "send", "--to", &to, "--amount", "1000", "--fee-rate", "1"];
+    let [locked, wrong] = [run(None, &pay)?, run(Some("second"), &pay)?];
+    let change = ["wallet", "passphrase", "--new-passphrase-file", "second"];
+    let [not_changed, changed] = [run(Some("second"), &change)?, run(Some("first"), &change)?];
+    let [old, new] = [run(Some("first"), &pay)?, run(Some("second"), &pay)?];
+    for (refused, with) in [
+        (&locked, "--passphrase-file"),
+        (&wrong, "does not open"),
+        (&not_changed, "does not open"),
+        (&old, "does not open"),
+    ] {
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(with) && said.lines().count() == 1, "{said}");
+    }
+    assert!(changed.status.success() && new.status.success(), "{}", String::from_utf8_lossy(&new.stderr));
+    for output in [balance, locked, wrong, not_changed, changed, old, new] {
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!([&words, "correct horse", "battery staple"].iter().all(|secret| !said.contains(secret)), "{said}");
+    }
+    Ok(())
+}

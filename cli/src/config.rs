@@ -36,6 +36,8 @@ pub struct Globals {
     #[arg(long, global = true, hide = true, env = "SORTIE_BITCOIN_USER", value_name = "NAME")]
     #[arg(conflicts_with = "bitcoin_cookie")]
     pub bitcoin_user: Option<String>,
+    #[arg(long, global = true, hide = true, env = "SORTIE_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     #[arg(long, global = true, hide = true, env = "SORTIE_CONFIRMATIONS", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub confirmations: Option<u32>,
@@ -173,6 +175,11 @@ impl Settings {
             return Err(Failure::usage(format_args!("wallet `{}`: {message}", name.escape_debug())));
         }
         Ok(self.network_dir(network).join("wallets").join(name))
+    }
+
+    /// The file that holds the wallet's passphrase, if there is one.
+    pub fn passphrase_file(&self) -> Option<&Path> {
+        self.flags.passphrase_file.as_deref().or(self.file.passphrase_file.as_deref())
     }
 
     /// Fee caps: what was given, else a rate of 1,000 sat/vB.

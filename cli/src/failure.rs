@@ -116,6 +116,9 @@ fn wallet_code(error: &WalletError) -> Code {
         WalletError::Chain(error) => chain_code(error),
         WalletError::Missing { .. }
         | WalletError::Mnemonic
+        | WalletError::Locked { .. }
+        | WalletError::WrongPassphrase { .. }
+        | WalletError::EmptyPassphrase
         | WalletError::UnknownCoin(_)
         | WalletError::Dust { .. } => Code::Usage,
         WalletError::Exists { .. } | WalletError::WrongNetwork { .. } | WalletError::FeeCap(_) => Code::Refused,

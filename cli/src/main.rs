@@ -8,6 +8,7 @@ mod follower;
 mod http;
 mod input;
 mod output;
+mod passphrase;
 
 use args::Cli;
 use clap::FromArgMatches;

@@ -385,7 +385,7 @@ fn sign_reveal(
     payload: &[u8],
     key_index: u32,
 ) -> Result<(), PublishError> {
-    let keys = wallet.keys();
+    let keys = wallet.keys()?;
     let key = keys.reveal(key_index)?;
     let envelope = Envelope::new(keys.secp(), payload, key.x_only_public_key().0)?;
     let hash = SighashCache::new(&*reveal)

@@ -285,9 +285,7 @@ pub(crate) fn both(
     key_index: u32,
     terms: &Terms<'_>,
 ) -> Result<[(CarrierCost, Option<Plan>); 2], PublishError> {
-    let keys = wallet.keys();
-    let (key, _) = keys.reveal(key_index)?.x_only_public_key();
-    let envelope = Envelope::new(keys.secp(), terms.payload, key)?;
+    let envelope = Envelope::new(wallet.secp(), terms.payload, wallet.reveal_key(key_index)?)?;
     let coins = wallet.coins()?;
     let ample = Coin::ample();
     let alone = Terms { must_spend: Some(&ample), ..*terms };

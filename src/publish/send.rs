@@ -271,7 +271,7 @@ fn sign_reclaim(
     tx: &mut Transaction,
     key_index: u32,
 ) -> Result<(), PublishError> {
-    let keys = wallet.keys();
+    let keys = wallet.keys()?;
     let key = keys.reveal(key_index)?;
     let envelope = Envelope::new(keys.secp(), &job.payload, key.x_only_public_key().0)?;
     let key = key.tap_tweak(keys.secp(), envelope.tree.merkle_root()).to_keypair();

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: one process per wallet; the seed file is whole or absent; whatever is about to be
 //! broadcast is first on disk, together with the fact that it spends its coins; keys stay out of
-//! BDK, of the database, of `Debug` and of errors. Trusts the node for the chain. Does not encrypt
-//! the seed file, and sees foreign payments in the mempool only where that is small (see `sync`).
+//! BDK, of the database, of `Debug` and of errors; an encrypted seed is decrypted only to sign.
+//! Trusts the node for the chain, and sees foreign payments in the mempool only where that is small
+//! (see `sync`).
 
 mod coins;
 mod fee;
@@ -15,7 +16,7 @@ mod sync;
 pub use coins::{Coin, Shortfall};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
 pub use journal::{Job, JobId, JobState};
-pub use seed::Mnemonic;
+pub use seed::{Mnemonic, Passphrase};
 pub use sync::Synced;
 
 pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
@@ -24,16 +25,20 @@ pub(crate) use seed::Keys;
 use crate::chain::{Answer, ChainError, Mempool};
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_wallet::{ChangeSet, KeychainKind};
-use bitcoin::key::TapTweak;
-use bitcoin::secp256k1::Message;
+use bitcoin::key::{Secp256k1, TapTweak};
+use bitcoin::secp256k1::{All, Message};
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
-use bitcoin::{Address, Amount, FeeRate, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness, taproot};
+use bitcoin::{
+    Address, Amount, FeeRate, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness, XOnlyPublicKey, taproot,
+};
 use files::Folder;
-use rusqlite::{Connection, OpenFlags};
-use seed::{Branch, SeedFile};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OpenFlags, Row, params};
+use seed::{Branch, PublicKeys, SeedFile};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
@@ -41,6 +46,8 @@ use thiserror::Error;
 const LOOKAHEAD: u32 = 50;
 /// Confirmations before a coinbase output can be spent.
 const COINBASE_MATURITY: u32 = 100;
+
+const HOW_TO_UNLOCK: &str = "run it on a terminal to be asked for the passphrase, or give --passphrase-file FILE";
 
 /// Why the wallet could not do it.
 #[derive(Debug, Error)]
@@ -90,6 +97,24 @@ pub enum WalletError {
     /// The words are not a BIP39 mnemonic. They are not repeated here.
     #[error("these words are not a BIP39 mnemonic in English; check their spelling, number and order")]
     Mnemonic,
+    /// The seed file is encrypted, and nobody gave its passphrase.
+    #[error("the wallet in {} is locked; {HOW_TO_UNLOCK}", dir.display())]
+    Locked {
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// The seed file does not open with this passphrase.
+    #[error("this passphrase does not open the wallet in {}; nothing was changed", dir.display())]
+    WrongPassphrase {
+        /// Where it is.
+        dir: PathBuf,
+    },
+    /// An empty passphrase protects nothing.
+    #[error("the passphrase is empty; nothing was changed")]
+    EmptyPassphrase,
+    /// The seed file could not be encrypted.
+    #[error("the seed file could not be encrypted; nothing was changed")]
+    NotEncrypted,
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness; no wallet was made")]
     NoRandomness,
@@ -180,12 +205,16 @@ pub struct Payment {
 /// An open wallet; its folder is locked as long as this value lives.
 pub struct Wallet {
     /// Holds the lock.
-    _folder: Folder,
+    folder: Folder,
     dir: PathBuf,
     db: Connection,
     bdk: bdk_wallet::Wallet,
-    keys: Keys,
-    seed: SeedFile,
+    secp: Secp256k1<All>,
+    public: PublicKeys,
+    /// Only while the wallet is unlocked.
+    secret: Option<Keys>,
+    network: Network,
+    birthday: BtcHeight,
     key_base: u32,
 }
 
@@ -193,8 +222,8 @@ impl fmt::Debug for Wallet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wallet")
             .field("dir", &self.dir)
-            .field("keys", &self.keys)
-            .field("seed", &self.seed)
+            .field("network", &self.network)
+            .field("secret", &self.secret)
             .finish_non_exhaustive()
     }
 }
@@ -202,26 +231,78 @@ impl fmt::Debug for Wallet {
 impl Wallet {
     /// Makes a wallet with new words, which the caller shows to their owner once.
     ///
-    /// `birthday` is a height that no coin of it can be below: the tip's.
-    pub fn create(dir: &Path, network: Network, birthday: BtcHeight) -> Result<(Self, Mnemonic), WalletError> {
+    /// `birthday` is a height that no coin of it can be below: the tip's. Without a passphrase the
+    /// words are in the seed file as they are.
+    pub fn create(
+        dir: &Path,
+        network: Network,
+        birthday: BtcHeight,
+        passphrase: Option<&Passphrase>,
+    ) -> Result<(Self, Mnemonic), WalletError> {
         let mnemonic = Mnemonic::generate()?;
         let seed = SeedFile { network, birthday, mnemonic: mnemonic.clone() };
         let folder = Self::vacant(dir)?;
-        Ok((Self::found(folder, dir, seed, |_| Ok(0))?, mnemonic))
+        Ok((Self::found(folder, dir, &seed, passphrase, |_| Ok(0))?, mnemonic))
     }
 
-    /// Opens the wallet in `dir`.
+    /// Opens the wallet in `dir`: locked, if its seed is encrypted.
     pub fn open(dir: &Path, network: Network) -> Result<Self, WalletError> {
         if !Self::exists(dir) {
             return Err(WalletError::Missing { dir: dir.to_owned() });
         }
-        let folder = Folder::lock(dir)?;
-        let seed =
-            SeedFile::from_text(&folder.read_seed()?).ok_or_else(|| damaged(dir, "the seed file cannot be read"))?;
-        if seed.network != network {
-            return Err(WalletError::WrongNetwork { expected: network, got: seed.network });
+        let wallet = Self::load(Folder::lock(dir)?, dir)?;
+        if wallet.network != network {
+            return Err(WalletError::WrongNetwork { expected: network, got: wallet.network });
         }
-        Self::load(folder, dir, seed)
+        let text = wallet.folder.read_seed()?;
+        if SeedFile::is_encrypted(&text) {
+            return Ok(wallet);
+        }
+        let seed = SeedFile::from_text(&text).ok_or_else(|| damaged(dir, "the seed file cannot be read"))?;
+        wallet.unlocked(&seed)
+    }
+
+    /// Whether the wallet has to be unlocked before it can sign.
+    pub fn is_locked(&self) -> bool {
+        self.secret.is_none()
+    }
+
+    /// Decrypts the seed, so that the wallet can sign.
+    ///
+    /// # Errors
+    /// [`WalletError::WrongPassphrase`].
+    pub fn unlock(self, passphrase: &Passphrase) -> Result<Self, WalletError> {
+        let seed = self.seed(Some(passphrase))?;
+        self.unlocked(&seed)
+    }
+
+    /// Encrypts the seed file with `new`, or anew; without `new` it is written as it is.
+    ///
+    /// # Errors
+    /// [`WalletError::Locked`] without the passphrase that it has, [`WalletError::WrongPassphrase`].
+    pub fn change_passphrase(&mut self, old: Option<&Passphrase>, new: Option<&Passphrase>) -> Result<(), WalletError> {
+        let sealed = self.seed(old)?.seal(new)?;
+        self.folder.write_seed(&sealed)
+    }
+
+    fn seed(&self, passphrase: Option<&Passphrase>) -> Result<SeedFile, WalletError> {
+        let text = self.folder.read_seed()?;
+        let dir = || self.dir.clone();
+        match (SeedFile::is_encrypted(&text), passphrase) {
+            (true, Some(passphrase)) => {
+                SeedFile::unseal(&text, passphrase).ok_or_else(|| WalletError::WrongPassphrase { dir: dir() })
+            }
+            (true, None) => Err(WalletError::Locked { dir: dir() }),
+            (false, _) => SeedFile::from_text(&text).ok_or_else(|| damaged(&self.dir, "the seed file cannot be read")),
+        }
+    }
+
+    fn unlocked(self, seed: &SeedFile) -> Result<Self, WalletError> {
+        let keys = Keys::new(&seed.mnemonic, seed.network)?;
+        if keys.public() != self.public || seed.network != self.network {
+            return Err(damaged(&self.dir, "seed and wallet.sqlite are of different wallets"));
+        }
+        Ok(Self { secret: Some(keys), ..self })
     }
 
     /// Whether `dir` holds a wallet.
@@ -243,12 +324,15 @@ impl Wallet {
     fn found(
         folder: Folder,
         dir: &Path,
-        seed: SeedFile,
+        seed: &SeedFile,
+        passphrase: Option<&Passphrase>,
         prepare: impl FnOnce(&mut bdk_wallet::Wallet) -> Result<u32, WalletError>,
     ) -> Result<Self, WalletError> {
-        let keys = Keys::new(&seed.mnemonic, seed.network)?;
-        let descriptors = (keys.descriptor(Branch::Receive), keys.descriptor(Branch::Change));
-        let mut bdk = bdk_wallet::Wallet::create(descriptors.0, descriptors.1)
+        let sealed = seed.seal(passphrase)?;
+        let public = Keys::new(&seed.mnemonic, seed.network)?.public();
+        let descriptors = [Branch::Receive, Branch::Change].map(|branch| public.descriptor(branch));
+        let [receive, change] = descriptors;
+        let mut bdk = bdk_wallet::Wallet::create(receive, change)
             .network(seed.network)
             .lookahead(LOOKAHEAD)
             .create_wallet_no_persist()
@@ -261,19 +345,33 @@ impl Wallet {
         let tx = db.transaction()?;
         ChangeSet::init_sqlite_tables(&tx)?;
         journal::create_table(&tx)?;
-        tx.execute_batch("CREATE TABLE sortie_wallet (key_base INTEGER NOT NULL) STRICT;")?;
-        tx.execute("INSERT INTO sortie_wallet (key_base) VALUES (?1)", [key_base])?;
+        tx.execute_batch(
+            "CREATE TABLE sortie_wallet (
+                network TEXT NOT NULL,
+                birthday INTEGER NOT NULL,
+                key_base INTEGER NOT NULL,
+                fingerprint TEXT NOT NULL,
+                coins_xpub TEXT NOT NULL,
+                reveals_xpub TEXT NOT NULL
+            ) STRICT;",
+        )?;
+        let PublicKeys { fingerprint, coins, reveals } = public;
+        let [fingerprint, coins, reveals] = [fingerprint.to_string(), coins.to_string(), reveals.to_string()];
+        tx.execute(
+            "INSERT INTO sortie_wallet VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![seed.network.to_string(), seed.birthday, key_base, fingerprint, coins, reveals],
+        )?;
         if let Some(changes) = bdk.take_staged() {
             changes.persist_to_sqlite(&tx)?;
         }
         tx.commit()?;
         db.close().map_err(|(_, error)| error)?;
         folder.settle(&unfinished, &folder.database())?;
-        folder.write_seed(&seed.to_text())?;
-        Self::load(folder, dir, seed)
+        folder.write_seed(&sealed)?;
+        Self::load(folder, dir)?.unlocked(seed)
     }
 
-    fn load(folder: Folder, dir: &Path, seed: SeedFile) -> Result<Self, WalletError> {
+    fn load(folder: Folder, dir: &Path) -> Result<Self, WalletError> {
         let path = folder.database();
         if !path.exists() {
             return Err(damaged(dir, "wallet.sqlite is missing"));
@@ -281,33 +379,39 @@ impl Wallet {
         let mut db = open_database(&path)?;
         let tx = db.transaction()?;
         let changes = ChangeSet::from_sqlite(&tx)?;
-        let key_base = tx.query_row("SELECT key_base FROM sortie_wallet", [], |row| row.get(0))?;
+        let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
+            Ok((
+                parsed::<Network>(row, "network")?,
+                row.get("birthday")?,
+                row.get("key_base")?,
+                PublicKeys {
+                    fingerprint: parsed(row, "fingerprint")?,
+                    coins: parsed(row, "coins_xpub")?,
+                    reveals: parsed(row, "reveals_xpub")?,
+                },
+            ))
+        })?;
         tx.commit()?;
-        let keys = Keys::new(&seed.mnemonic, seed.network)?;
         let bdk = bdk_wallet::Wallet::load()
-            .descriptor(KeychainKind::External, Some(keys.descriptor(Branch::Receive)))
-            .descriptor(KeychainKind::Internal, Some(keys.descriptor(Branch::Change)))
-            .check_network(seed.network)
+            .descriptor(KeychainKind::External, Some(public.descriptor(Branch::Receive)))
+            .descriptor(KeychainKind::Internal, Some(public.descriptor(Branch::Change)))
+            .check_network(network)
             .lookahead(LOOKAHEAD)
             .load_wallet_no_persist(changes)
             .map_err(|error| damaged(dir, error))?
             .ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))?;
-        Ok(Self { _folder: folder, dir: dir.to_owned(), db, bdk, keys, seed, key_base })
+        let secp = Secp256k1::new();
+        Ok(Self { folder, dir: dir.to_owned(), db, bdk, secp, public, secret: None, network, birthday, key_base })
     }
 
     /// The network it was made for.
     pub fn network(&self) -> Network {
-        self.seed.network
+        self.network
     }
 
     /// The height that no coin of it is below.
     pub fn birthday(&self) -> BtcHeight {
-        self.seed.birthday
-    }
-
-    /// The words, to be shown to their owner only.
-    pub fn mnemonic(&self) -> &Mnemonic {
-        &self.seed.mnemonic
+        self.birthday
     }
 
     /// The folder.
@@ -459,8 +563,18 @@ impl Wallet {
         journal::next_key_index(&self.db, self.key_base)
     }
 
-    pub(crate) fn keys(&self) -> &Keys {
-        &self.keys
+    pub(crate) fn secp(&self) -> &Secp256k1<All> {
+        &self.secp
+    }
+
+    /// The key that is both the internal key of an envelope's output and the key in its leaf.
+    pub(crate) fn reveal_key(&self, index: u32) -> Result<XOnlyPublicKey, WalletError> {
+        self.public.reveal(&self.secp, index)
+    }
+
+    /// What signing needs.
+    pub(crate) fn keys(&self) -> Result<&Keys, WalletError> {
+        self.secret.as_ref().ok_or_else(|| WalletError::Locked { dir: self.dir.clone() })
     }
 
     pub(crate) fn db(&self) -> &Connection {
@@ -469,6 +583,7 @@ impl Wallet {
 
     /// Signs the inputs of `tx`, which spend `coins` in order, by key.
     pub(crate) fn sign(&self, tx: &mut Transaction, coins: &[Coin]) -> Result<(), WalletError> {
+        let keys = self.keys()?;
         let outputs: Vec<TxOut> = coins.iter().map(Coin::output).collect();
         let mut witnesses = Vec::with_capacity(coins.len());
         let mut cache = SighashCache::new(&*tx);
@@ -476,8 +591,8 @@ impl Wallet {
             let hash = cache
                 .taproot_key_spend_signature_hash(input, &Prevouts::All(&outputs), TapSighashType::Default)
                 .map_err(|error| WalletError::Sign(error.to_string()))?;
-            let secp = self.keys.secp();
-            let key = self.keys.coin(coin.branch, coin.index)?.tap_tweak(secp, None).to_keypair();
+            let secp = keys.secp();
+            let key = keys.coin(coin.branch, coin.index)?.tap_tweak(secp, None).to_keypair();
             let signature = taproot::Signature {
                 signature: secp.sign_schnorr(&Message::from(hash), &key),
                 sighash_type: TapSighashType::Default,
@@ -534,6 +649,16 @@ fn open_database(path: &Path) -> Result<Connection, WalletError> {
     // As FULL, and after each commit the folder is flushed too.
     db.pragma_update(None, "synchronous", "EXTRA")?;
     Ok(db)
+}
+
+/// A column whose text is parsed.
+fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
 fn damaged(dir: &Path, what: impl fmt::Display) -> WalletError {

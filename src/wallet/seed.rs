@@ -1,15 +1,21 @@
 //! The wallet's one secret, and every key that comes from it.
 //!
-//! Guarantees that the words and keys appear in no `Debug` output and in no error. Encryption of the
-//! seed file is a later matter and would end here.
+//! Guarantees that words, keys and passphrases appear in no `Debug` output and in no error. With a
+//! passphrase the seed file is an armored age file (<https://age-encryption.org/v1>, scrypt): the
+//! `age` tool and the passphrase bring the words back without Sortie.
 
 use super::WalletError;
+use age::armor::{ArmoredReader, ArmoredWriter, Format};
+use age::secrecy::SecretString;
+use age::{Decryptor, Encryptor, scrypt};
 use bdk_wallet::bip39;
-use bitcoin::bip32::{ChildNumber, DerivationPath, Xpriv, Xpub};
+use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpriv, Xpub};
 use bitcoin::key::{Keypair, Secp256k1};
-use bitcoin::secp256k1::{All, rand::RngCore, rand::rngs::OsRng};
-use bitcoin::{Network, NetworkKind};
+use bitcoin::secp256k1::{All, Verification, rand::RngCore, rand::rngs::OsRng};
+use bitcoin::{Network, NetworkKind, XOnlyPublicKey};
 use std::fmt;
+use std::io::{Read, Write};
+use std::iter;
 use std::str::FromStr;
 
 /// Purpose of the branch whose keys open envelopes: m/5825'/coin'/0'/index. No wallet spends from it
@@ -17,6 +23,12 @@ use std::str::FromStr;
 const REVEAL_PURPOSE: u32 = 5825;
 /// Purpose of the coins' branch (BIP86).
 const COIN_PURPOSE: u32 = 86;
+/// Base-2 logarithm of scrypt's N: 128 MiB and half a second for each guess.
+const WORK_FACTOR: u8 = 17;
+/// The most work that a seed file may ask for: 1 GiB.
+const MAX_WORK_FACTOR: u8 = 20;
+/// The longest seed file that is read, in bytes.
+const MAX_SEED_TEXT: u64 = 4096;
 
 /// Which of the two descriptors an output belongs to: m/86'/coin'/0'/branch/index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +74,18 @@ impl fmt::Debug for Mnemonic {
     }
 }
 
+/// What opens an encrypted seed file. `Debug` does not show it, and its memory is cleared after use.
+#[derive(Clone, Debug)]
+pub struct Passphrase(SecretString);
+
+impl Passphrase {
+    /// # Errors
+    /// [`WalletError::EmptyPassphrase`]: that would only look like protection.
+    pub fn new(text: String) -> Result<Self, WalletError> {
+        if text.is_empty() { Err(WalletError::EmptyPassphrase) } else { Ok(Self(text.into())) }
+    }
+}
+
 /// What the seed file holds: enough to find every coin again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SeedFile {
@@ -72,13 +96,48 @@ pub(crate) struct SeedFile {
 
 impl SeedFile {
     const HEAD: &str = "sortie seed 1";
+    const ENCRYPTED_HEAD: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
 
-    pub fn to_text(&self) -> String {
+    /// Whether a seed file's text needs a passphrase.
+    pub fn is_encrypted(text: &str) -> bool {
+        text.starts_with(Self::ENCRYPTED_HEAD)
+    }
+
+    /// The file's text, encrypted if there is a passphrase.
+    pub fn seal(&self, passphrase: Option<&Passphrase>) -> Result<String, WalletError> {
+        let Some(Passphrase(secret)) = passphrase else { return Ok(self.to_text()) };
+        let mut recipient = scrypt::Recipient::new(secret.clone());
+        recipient.set_work_factor(WORK_FACTOR);
+        let encrypt = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+            let armor = ArmoredWriter::wrap_output(Vec::new(), Format::AsciiArmor)?;
+            let mut writer = Encryptor::with_recipients(iter::once(&recipient as _))?.wrap_output(armor)?;
+            writer.write_all(self.to_text().as_bytes())?;
+            Ok(writer.finish()?.finish()?)
+        };
+        let text = encrypt().ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        text.ok_or(WalletError::NotEncrypted)
+    }
+
+    /// Decrypts a file's text; `None` for another passphrase or a file that was changed.
+    pub fn unseal(text: &str, Passphrase(secret): &Passphrase) -> Option<Self> {
+        let mut identity = scrypt::Identity::new(secret.clone());
+        identity.set_max_work_factor(MAX_WORK_FACTOR);
+        let decrypt = || -> Result<String, Box<dyn std::error::Error>> {
+            let reader = Decryptor::new_buffered(ArmoredReader::new(text.as_bytes()))?;
+            let mut plain = String::new();
+            reader.decrypt(iter::once(&identity as _))?.take(MAX_SEED_TEXT).read_to_string(&mut plain)?;
+            Ok(plain)
+        };
+        Self::from_text(&decrypt().ok()?)
+    }
+
+    fn to_text(&self) -> String {
         let Self { network, birthday, mnemonic } = self;
         let head = Self::HEAD;
         format!("{head}\nnetwork {network}\nbirthday {birthday}\nwords {}\n", mnemonic.words())
     }
 
+    /// Reads a file's text that is not encrypted.
     pub fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         if lines.next()? != Self::HEAD {
@@ -90,6 +149,34 @@ impl SeedFile {
             birthday: field("birthday")?.parse().ok()?,
             mnemonic: field("words")?.parse().ok()?,
         })
+    }
+}
+
+/// What anybody may know of the keys, and what watching needs: kept in the wallet's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublicKeys {
+    pub fingerprint: Fingerprint,
+    /// m/86'/coin'/0'
+    pub coins: Xpub,
+    /// m/5825'/coin'/0'
+    pub reveals: Xpub,
+}
+
+impl PublicKeys {
+    /// The public BIP86 descriptor of a branch.
+    pub fn descriptor(&self, branch: Branch) -> String {
+        let Self { fingerprint, coins, .. } = self;
+        let coin = match coins.network {
+            NetworkKind::Main => 0,
+            NetworkKind::Test => 1,
+        };
+        format!("tr([{fingerprint}/{COIN_PURPOSE}'/{coin}'/0']{coins}/{}/*)", branch as u32)
+    }
+
+    /// The key that is both the internal key of an envelope's output and the key in its leaf.
+    pub fn reveal<C: Verification>(&self, secp: &Secp256k1<C>, index: u32) -> Result<XOnlyPublicKey, WalletError> {
+        let path = [ChildNumber::from_normal_idx(index)?];
+        Ok(self.reveals.derive_pub(secp, &path)?.to_x_only_pub())
     }
 }
 
@@ -120,15 +207,12 @@ impl Keys {
         &self.secp
     }
 
-    /// The public BIP86 descriptor of a branch.
-    pub fn descriptor(&self, branch: Branch) -> String {
-        let fingerprint = self.master.fingerprint(&self.secp);
-        let coin = match self.master.network {
-            NetworkKind::Main => 0,
-            NetworkKind::Test => 1,
-        };
-        let xpub = Xpub::from_priv(&self.secp, &self.coins);
-        format!("tr([{fingerprint}/{COIN_PURPOSE}'/{coin}'/0']{xpub}/{}/*)", branch as u32)
+    pub fn public(&self) -> PublicKeys {
+        PublicKeys {
+            fingerprint: self.master.fingerprint(&self.secp),
+            coins: Xpub::from_priv(&self.secp, &self.coins),
+            reveals: Xpub::from_priv(&self.secp, &self.reveals),
+        }
     }
 
     /// The untweaked key of a coin.
@@ -137,7 +221,7 @@ impl Keys {
         Ok(self.coins.derive_priv(&self.secp, &path)?.to_keypair(&self.secp))
     }
 
-    /// The key that is both the internal key of an envelope's output and the key in its leaf.
+    /// The secret to [`PublicKeys::reveal`].
     pub fn reveal(&self, index: u32) -> Result<Keypair, WalletError> {
         let path = [ChildNumber::from_normal_idx(index)?];
         Ok(self.reveals.derive_priv(&self.secp, &path)?.to_keypair(&self.secp))
@@ -164,8 +248,9 @@ mod tests {
         let mnemonic: Mnemonic = WORDS.parse().expect("valid");
         let keys = Keys::new(&mnemonic, Network::Bitcoin).expect("keys");
         let file = SeedFile { network: Network::Bitcoin, birthday: 7, mnemonic };
-        let shown = format!("{keys:?} {file:?}");
-        assert!(!shown.contains("abandon") && !shown.contains("xprv"), "{shown}");
+        let passphrase = Passphrase::new("hunter2".into()).expect("not empty");
+        let shown = format!("{keys:?} {file:?} {passphrase:?}");
+        assert!(["abandon", "xprv", "hunter2"].iter().all(|secret| !shown.contains(secret)), "{shown}");
         assert!(shown.contains("73c5da0a"), "{shown}");
     }
 
@@ -174,9 +259,18 @@ mod tests {
         // Vectors of BIP86.
         let mnemonic: Mnemonic = WORDS.parse().expect("valid");
         let keys = Keys::new(&mnemonic, Network::Bitcoin).expect("keys");
-        assert!(keys.descriptor(Branch::Receive).contains("xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ/0/*"));
+        assert!(keys.public().descriptor(Branch::Receive).contains("xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ/0/*"));
         let (key, _) = keys.coin(Branch::Receive, 0).expect("key").x_only_public_key();
         assert_eq!(key.to_string(), "cc8a4bc64d897bddc5fbc2f670f7a8ba0b386779106cf1223c6fc5d7cd6fc115");
+    }
+
+    #[test]
+    fn public_keys_are_those_of_the_secret_ones() {
+        let keys = Keys::new(&WORDS.parse().expect("valid"), Network::Regtest).expect("keys");
+        for index in [0, 1, 7, 0x7fff_ffff] {
+            let (key, _) = keys.reveal(index).expect("key").x_only_public_key();
+            assert_eq!(keys.public().reveal(keys.secp(), index).expect("key"), key);
+        }
     }
 
     #[test]
@@ -193,6 +287,21 @@ mod tests {
         let a = Mnemonic::generate().expect("words").words();
         assert_eq!(a.split(' ').count(), 12);
         assert_ne!(a, Mnemonic::generate().expect("words").words());
+    }
+
+    #[test]
+    fn an_encrypted_seed_opens_with_its_passphrase_only_and_hides_the_words() {
+        let mnemonic: Mnemonic = WORDS.parse().expect("valid");
+        let file = SeedFile { network: Network::Regtest, birthday: 101, mnemonic };
+        let passphrase = |text: &str| Passphrase::new(text.into()).expect("not empty");
+        let text = file.seal(Some(&passphrase("correct horse"))).expect("sealed");
+        assert!(SeedFile::is_encrypted(&text) && !text.contains("abandon"), "{text}");
+        assert_eq!(SeedFile::unseal(&text, &passphrase("correct horse")), Some(file.clone()));
+        assert_eq!(SeedFile::unseal(&text, &passphrase("correct horsf")), None);
+        assert_eq!(SeedFile::unseal(&text.replacen('A', "B", 20), &passphrase("correct horse")), None);
+        assert_eq!(SeedFile::from_text(&text), None);
+        assert!(!SeedFile::is_encrypted(&file.seal(None).expect("plain")));
+        assert!(matches!(Passphrase::new(String::new()), Err(WalletError::EmptyPassphrase)));
     }
 
     #[test]

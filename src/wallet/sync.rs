@@ -4,7 +4,7 @@
 //! looked up in it, so that a foreign payment appears when it is confirmed.
 
 use super::seed::{Branch, SeedFile};
-use super::{Job, JobState, Mnemonic, Wallet, WalletError, journal, unix_now};
+use super::{Job, JobState, Mnemonic, Passphrase, Wallet, WalletError, journal, unix_now};
 use crate::chain::{BlockSource, ChainError, Mempool, RpcNode};
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_bitcoind_rpc::Emitter;
@@ -43,9 +43,15 @@ impl Wallet {
     ///
     /// # Errors
     /// [`ChainError::Pruned`] if the node no longer has the blocks since the birthday.
-    pub fn restore(dir: &Path, network: Network, mnemonic: Mnemonic, node: &RpcNode) -> Result<Self, WalletError> {
+    pub fn restore(
+        dir: &Path,
+        network: Network,
+        mnemonic: Mnemonic,
+        passphrase: Option<&Passphrase>,
+        node: &RpcNode,
+    ) -> Result<Self, WalletError> {
         let folder = Self::vacant(dir)?;
-        let keys = super::Keys::new(&mnemonic, network)?;
+        let keys = super::Keys::new(&mnemonic, network)?.public();
         let ranges = [Branch::Receive, Branch::Change].map(|branch| (keys.descriptor(branch), RESTORE_RANGE - 1));
         let tip = node.tip()?;
         let found = node.scan_utxo_set(&ranges)?;
@@ -54,7 +60,7 @@ impl Wallet {
             return Err(ChainError::Pruned { height: birthday, first_available }.into());
         }
         let seed = SeedFile { network, birthday, mnemonic };
-        let mut wallet = Self::found(folder, dir, seed, |bdk| {
+        let mut wallet = Self::found(folder, dir, &seed, passphrase, |bdk| {
             for (keychain, index) in last_used(bdk, &found) {
                 let _ = bdk.reveal_addresses_to(keychain, index).count();
             }

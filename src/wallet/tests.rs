@@ -67,7 +67,12 @@ impl Mempool for FakeNode {
 
 /// A wallet with these coins, as unconfirmed change.
 pub(crate) fn funded(dir: &Path, sats: &[u64]) -> Wallet {
-    let (mut wallet, _) = Wallet::create(dir, Network::Regtest, 0).expect("created");
+    let (mut wallet, _) = Wallet::create(dir, Network::Regtest, 0, None).expect("created");
+    fund(&mut wallet, sats);
+    wallet
+}
+
+fn fund(wallet: &mut Wallet, sats: &[u64]) {
     for (n, sat) in sats.iter().enumerate() {
         let from = OutPoint::new(Txid::from_byte_array([n as u8 + 1; 32]), 0);
         let (index, script_pubkey) = wallet.next_change();
@@ -75,7 +80,6 @@ pub(crate) fn funded(dir: &Path, sats: &[u64]) -> Wallet {
         wallet.note(&[transaction(vec![key_spend(from)], vec![output])], Some(index));
     }
     wallet.save().expect("saved");
-    wallet
 }
 
 fn rate() -> FeeRate {
@@ -85,12 +89,12 @@ fn rate() -> FeeRate {
 #[test]
 fn what_create_wrote_opens_again_with_the_same_addresses() {
     let dir = tempfile::tempdir().expect("dir");
-    let (mut wallet, words) = Wallet::create(dir.path(), Network::Regtest, 7).expect("created");
+    let (mut wallet, words) = Wallet::create(dir.path(), Network::Regtest, 7, None).expect("created");
     let address = wallet.address().expect("address");
     drop(wallet);
     let mut wallet = Wallet::open(dir.path(), Network::Regtest).expect("opened");
     assert_eq!(wallet.address().expect("address"), address);
-    assert_eq!((wallet.birthday(), wallet.mnemonic()), (7, &words));
+    assert_eq!((wallet.birthday(), wallet.is_locked()), (7, false));
     assert!(!format!("{wallet:?}").contains(&words.words()));
 }
 
@@ -98,17 +102,50 @@ fn what_create_wrote_opens_again_with_the_same_addresses() {
 fn a_wallet_is_neither_overwritten_nor_opened_twice_nor_on_another_network() {
     let dir = tempfile::tempdir().expect("dir");
     assert!(matches!(Wallet::open(dir.path(), Network::Regtest), Err(WalletError::Missing { .. })));
-    let (wallet, _) = Wallet::create(dir.path(), Network::Regtest, 0).expect("created");
+    let (wallet, _) = Wallet::create(dir.path(), Network::Regtest, 0, None).expect("created");
     assert!(matches!(Wallet::open(dir.path(), Network::Regtest), Err(WalletError::InUse { .. })));
     drop(wallet);
-    assert!(matches!(Wallet::create(dir.path(), Network::Regtest, 0), Err(WalletError::Exists { .. })));
+    assert!(matches!(Wallet::create(dir.path(), Network::Regtest, 0, None), Err(WalletError::Exists { .. })));
     assert!(matches!(Wallet::open(dir.path(), Network::Bitcoin), Err(WalletError::WrongNetwork { .. })));
+}
+
+#[test]
+fn a_locked_wallet_shows_all_and_signs_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    let passphrase = |text: &str| Passphrase::new(text.into()).expect("not empty");
+    let (mut wallet, words) =
+        Wallet::create(dir.path(), Network::Regtest, 0, Some(&passphrase("first"))).expect("created");
+    let address = wallet.address().expect("address");
+    fund(&mut wallet, &[50_000]);
+    drop(wallet);
+    let open = || Wallet::open(dir.path(), Network::Regtest).expect("opened");
+    let mut wallet = open();
+    assert!(wallet.is_locked());
+    assert_eq!(
+        (wallet.address().expect("address"), wallet.balance().total()),
+        (address.clone(), Amount::from_sat(50_000))
+    );
+    let amount = Amount::from_sat(10_000);
+    let error = wallet.send(&FakeNode::default(), &address, amount, rate(), &Caps::default()).expect_err("locked");
+    assert!(matches!(error, WalletError::Locked { .. }), "{error}");
+    assert!(matches!(wallet.change_passphrase(None, None), Err(WalletError::Locked { .. })));
+    assert!(matches!(wallet.unlock(&passphrase("second")), Err(WalletError::WrongPassphrase { .. })));
+
+    let mut wallet = open();
+    wallet.change_passphrase(Some(&passphrase("first")), Some(&passphrase("second"))).expect("changed");
+    let mut wallet = wallet.unlock(&passphrase("second")).expect("unlocked");
+    wallet.send(&FakeNode::default(), &address, amount, rate(), &Caps::default()).expect("signed");
+    for file in std::fs::read_dir(dir.path()).expect("folder") {
+        let bytes = std::fs::read(file.expect("file").path()).expect("read");
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(&words.words()) && !text.contains("tprv"), "a secret is on the disk");
+    }
 }
 
 #[test]
 fn a_damaged_wallet_says_so_and_is_left_alone() {
     let dir = tempfile::tempdir().expect("dir");
-    drop(Wallet::create(dir.path(), Network::Regtest, 0).expect("created"));
+    drop(Wallet::create(dir.path(), Network::Regtest, 0, None).expect("created"));
     let seed = dir.path().join("seed");
     let whole = std::fs::read_to_string(&seed).expect("seed");
     std::fs::write(&seed, "sortie seed 1\n").expect("written");

@@ -83,7 +83,7 @@ impl World {
 
     /// A wallet with this many confirmed coins of a million satoshis each.
     pub fn wallet(&self, name: &str, coins: u32) -> Result<Wallet> {
-        let (mut wallet, _) = Wallet::create(&self.path(name), Network::Regtest, self.bitcoind.height()?)?;
+        let (mut wallet, _) = Wallet::create(&self.path(name), Network::Regtest, self.bitcoind.height()?, None)?;
         for _ in 0..coins {
             let address = wallet.address()?;
             self.bitcoind.fund_and_mine(&address, Amount::from_sat(1_000_000))?;

@@ -3,7 +3,7 @@
 mod report;
 
 use super::life::{Effect, Life, Teller};
-use super::wallet::{open_synced, rate};
+use super::wallet::{open_synced, open_to_sign, rate};
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Reader;
@@ -126,7 +126,7 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     let quote;
     {
         // The wallet is closed before the wait: it is for one process at a time.
-        let (mut wallet, node) = open_synced(settings, &command.wallet)?;
+        let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
         let rate = rate(&node, &command.fees, out)?;
         let policy = Policy::new(node.relay()?, None);
         let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
@@ -174,7 +174,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
 
 /// Runs `reclaim`.
 pub fn reclaim(command: &Reclaim, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let (mut wallet, node) = open_synced(settings, &command.wallet)?;
+    let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
     let rate = rate(&node, &command.fees, out)?.rate;
     let job = JobId(command.job);
     let txid = publish::reclaim(&mut wallet, &node, job, rate, &settings.caps(&command.fees))?;

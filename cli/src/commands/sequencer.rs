@@ -1,12 +1,13 @@
 //! `sortie sequencer` and `sortie send`.
 
-use crate::commands::ledger::read_key;
+use crate::commands::{ledger::read_key, wallet};
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Place;
 use crate::http::SequencerUrl;
 use crate::input::{hex_argument, xonly};
 use crate::output::{Output, count};
+use crate::passphrase;
 use bitcoin::XOnlyPublicKey;
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::Secp256k1;
@@ -17,7 +18,7 @@ use sortie::executor::{ledger, of_manifest};
 use sortie::node::Event;
 use sortie::primitives::{Hash32, RollupId};
 use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
-use sortie::wallet::{SatPerVb, Wallet};
+use sortie::wallet::SatPerVb;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -137,7 +138,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     if command.rebuild {
         place.clear(&lock)?;
     }
-    let wallet = Wallet::open(&settings.wallet_dir(network, &command.wallet)?, network)?;
+    let wallet = passphrase::unlock(wallet::open(settings, &command.wallet)?, settings)?;
     let writer = place.open(lock, settings.connect(network)?).map_err(|(failure, _)| failure)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
     let policy = Policy {

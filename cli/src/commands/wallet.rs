@@ -4,6 +4,7 @@ use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::input::{address, address_on};
 use crate::output::{Output, field};
+use crate::passphrase;
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, FeeRate, Network, Txid};
 use clap::{Args, Subcommand};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use sortie::chain::{BlockSource, RpcNode};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::publish::{ChosenRate, fee_rate};
-use sortie::wallet::{Mnemonic, Wallet};
+use sortie::wallet::{Mnemonic, Passphrase, Wallet};
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin, stdout};
 use std::path::PathBuf;
@@ -21,8 +22,8 @@ const TARGET_BLOCKS: u16 = 6;
 
 /// The coins that pay Bitcoin for what is forced
 ///
-/// A small wallet of its own (BIP86, twelve words), in a folder below <data-dir>/<network>/wallets. Its seed file is not
-/// encrypted: keep in it what you need for fees, not your savings.
+/// A small wallet of its own (BIP86, twelve words), in a folder below <data-dir>/<network>/wallets. Its seed file is
+/// encrypted with a passphrase, which signing asks for; still keep in it what you need for fees, not your savings.
 #[derive(Subcommand, Debug)]
 pub enum WalletCommand {
     Create(Create),
@@ -30,17 +31,38 @@ pub enum WalletCommand {
     Address(AddressArgs),
     Balance(BalanceArgs),
     Send(SendArgs),
+    Passphrase(PassphraseArgs),
 }
 
 /// Make a wallet and show its twelve words
 ///
 /// They are shown once: write them down on paper, for whoever knows them owns the coins. Where the output is not a
-/// terminal, they are shown with --json only; they stay in the wallet's seed file.
+/// terminal, they are shown with --json only. The seed file is encrypted with a passphrase, asked for on the terminal or
+/// read from --passphrase-file; on regtest it is not, unless that option is given.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet create --wallet alice")]
 pub struct Create {
     #[command(flatten)]
+    protection: Protection,
+    #[command(flatten)]
     name: WalletName,
+}
+
+/// How the seed file is written.
+#[derive(Args, Debug)]
+struct Protection {
+    /// Leave the seed file unencrypted: whoever reads it owns the coins
+    #[arg(long)]
+    no_passphrase: bool,
+}
+
+impl Protection {
+    fn passphrase(&self, settings: &Settings, network: Network) -> Result<Option<Passphrase>, Failure> {
+        match self.no_passphrase || (network == Network::Regtest && settings.passphrase_file().is_none()) {
+            true => Ok(None),
+            false => passphrase::choose(settings).map(Some),
+        }
+    }
 }
 
 /// Make a wallet from its words
@@ -49,6 +71,8 @@ pub struct Create {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet restore --wallet alice < words.txt")]
 pub struct Restore {
+    #[command(flatten)]
+    protection: Protection,
     #[command(flatten)]
     name: WalletName,
 }
@@ -89,6 +113,31 @@ pub struct SendArgs {
     fees: Fees,
     #[command(flatten)]
     name: WalletName,
+}
+
+/// Set or change the passphrase
+///
+/// Encrypts the seed file anew in one step. The passphrase that it has is read from --passphrase-file or asked for; the
+/// new one is asked for, or read from --new-passphrase-file. The words stay the same.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet passphrase --wallet alice")]
+pub struct PassphraseArgs {
+    /// A file whose first line is the new passphrase
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    name: WalletName,
+}
+
+#[derive(Serialize)]
+struct Encrypted {
+    dir: PathBuf,
+}
+
+impl fmt::Display for Encrypted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the seed file in {} is encrypted with the new passphrase", self.dir.display())
+    }
 }
 
 #[derive(Serialize)]
@@ -200,6 +249,7 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
             })
         }
         WalletCommand::Send(send) => out.print(&send.run(settings, out)?),
+        WalletCommand::Passphrase(change) => out.print(&change.run(settings)?),
     }
 }
 
@@ -209,9 +259,17 @@ pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
     Ok(Wallet::open(&settings.wallet_dir(network, name)?, network)?)
 }
 
+/// Opens a wallet that is to sign, and brings it up to date.
+pub fn open_to_sign(settings: &Settings, name: &WalletName) -> Result<(Wallet, RpcNode), Failure> {
+    synced(passphrase::unlock(open(settings, name)?, settings)?, settings)
+}
+
 /// Opens a wallet and brings it up to date.
 pub fn open_synced(settings: &Settings, name: &WalletName) -> Result<(Wallet, RpcNode), Failure> {
-    let mut wallet = open(settings, name)?;
+    synced(open(settings, name)?, settings)
+}
+
+fn synced(mut wallet: Wallet, settings: &Settings) -> Result<(Wallet, RpcNode), Failure> {
     let node = settings.connect(wallet.network())?;
     wallet.sync(&node)?;
     Ok((wallet, node))
@@ -232,13 +290,15 @@ impl Create {
         let network = settings.network()?;
         let dir = settings.wallet_dir(network, &self.name)?;
         let birthday = settings.connect(network)?.tip()?.height;
-        let (wallet, mnemonic) = Wallet::create(&dir, network, birthday)?;
+        let passphrase = self.protection.passphrase(settings, network)?;
+        let (wallet, mnemonic) = Wallet::create(&dir, network, birthday, passphrase.as_ref())?;
         // Not into a file or a pipe that nobody thought of.
         let shown = out.is_json() || stdout().is_terminal();
         if !shown {
             out.warn(format_args!(
-                "the output is not a terminal, so the wallet's words are not shown; they are in {}",
-                dir.join("seed").display()
+                "the output is not a terminal, so the wallet's words are not shown; they are in {}{}",
+                dir.join("seed").display(),
+                if passphrase.is_some() { ", which `age --decrypt` opens with the passphrase" } else { "" }
             ));
         }
         let words = shown.then(|| mnemonic.words());
@@ -260,16 +320,33 @@ impl Restore {
         };
         read.map_err(|error| Failure::usage(format_args!("stdin: {error}")))?;
         let mnemonic: Mnemonic = words.parse()?;
+        let passphrase = self.protection.passphrase(settings, network)?;
         out.note("searching the Bitcoin node's coins");
-        let wallet = Wallet::restore(&dir, network, mnemonic, &node)?;
+        let wallet = Wallet::restore(&dir, network, mnemonic, passphrase.as_ref(), &node)?;
         Ok(Made::new(&wallet, None))
+    }
+}
+
+impl PassphraseArgs {
+    fn run(self, settings: &Settings) -> Result<Encrypted, Failure> {
+        let mut wallet = open(settings, &self.name)?;
+        let old = match wallet.is_locked() {
+            true => Some(passphrase::current(settings, &wallet)?),
+            false => None,
+        };
+        let new = match &self.new_passphrase_file {
+            Some(path) => passphrase::of_file(path)?,
+            None => passphrase::choose_on_terminal()?,
+        };
+        wallet.change_passphrase(old.as_ref(), Some(&new))?;
+        Ok(Encrypted { dir: wallet.dir().to_owned() })
     }
 }
 
 impl SendArgs {
     fn run(self, settings: &Settings, out: &Output) -> Result<Paid, Failure> {
         let to = address_on(settings.network()?, self.to)?;
-        let (mut wallet, node) = open_synced(settings, &self.name)?;
+        let (mut wallet, node) = open_to_sign(settings, &self.name)?;
         let rate = rate(&node, &self.fees, out)?.rate;
         let amount = Amount::from_sat(self.amount);
         let payment = wallet.send(&node, &to, amount, rate, &settings.caps(&self.fees))?;

@@ -23,6 +23,7 @@ pub struct ConfigFile {
     pub bitcoin_cookie: Option<PathBuf>,
     pub bitcoin_user: Option<String>,
     pub bitcoin_password: Option<String>,
+    pub passphrase_file: Option<PathBuf>,
     pub confirmations: Option<u32>,
     pub finality_depth: Option<u32>,
     pub wallet: Option<String>,
@@ -54,7 +55,8 @@ impl ConfigFile {
             }
         }
         let folder = path.parent().unwrap_or(Path::new(""));
-        for path in [&mut file.manifest, &mut file.data_dir, &mut file.bitcoin_cookie].into_iter().flatten() {
+        let paths = [&mut file.manifest, &mut file.data_dir, &mut file.bitcoin_cookie, &mut file.passphrase_file];
+        for path in paths.into_iter().flatten() {
             *path = match (path.strip_prefix("~"), home()) {
                 (Ok(rest), Some(home)) => home.join(rest),
                 _ => folder.join(&path),
