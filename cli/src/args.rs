@@ -24,7 +24,7 @@ Options of every command, each with the variable that can stand in for it:
 Settings come from flags, then these variables, then ./sortie.toml or else
 ~/.config/sortie/sortie.toml, then defaults. The file's keys: network, manifest, data_dir,
 bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, passphrase_file, confirmations,
-finality_depth, wallet, max_fee, max_fee_rate. The password of --bitcoin-user comes from the variable
+finality_depth, wallet, max_fee, max_fee_rate, fallback_fee_rate. The password of --bitcoin-user comes from the variable
 SORTIE_BITCOIN_PASSWORD or from the file, never from a flag.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 refused for safety.";

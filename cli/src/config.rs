@@ -13,6 +13,7 @@ use file::ConfigFile;
 use regtest::Bitcoind;
 use sortie::chain::{Credentials, RpcNode};
 use sortie::manifest::{Manifest, TomlError, network_of};
+use sortie::publish::RateTerms;
 use sortie::wallet::{Caps, SatPerVb};
 use std::env;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,14 @@ pub struct Fees {
     /// Fee rate in sat/vB [default: the node's estimate; on regtest 1]
     #[arg(long, value_name = "SAT_VB")]
     pub fee_rate: Option<SatPerVb>,
+
+    /// Fee rate where no estimate is to be had or believed [default: refused on mainnet]
+    #[arg(long, env = "SORTIE_FALLBACK_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
+    pub fallback_fee_rate: Option<SatPerVb>,
+
+    /// Tell how the fee rate was chosen
+    #[arg(long)]
+    pub explain: bool,
 
     /// Refuse to pay more than this, all transactions together
     #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", hide_env_values = true)]
@@ -187,6 +196,17 @@ impl Settings {
         let rate = fees.max_fee_rate.or(self.file.max_fee_rate).map_or(DEFAULT_MAX_FEE_RATE, |SatPerVb(rate)| rate);
         let max_fee = fees.max_fee.or(self.file.max_fee).map(Amount::from_sat);
         Caps { max_fee_rate: Some(rate), max_fee }
+    }
+
+    /// What decides the fee rate, beside the sources of estimates.
+    pub fn rate_terms(&self, fees: &Fees, network: Network, target_blocks: u16) -> RateTerms {
+        let rate = |rate: Option<SatPerVb>| rate.map(|SatPerVb(rate)| rate);
+        RateTerms {
+            network,
+            explicit: rate(fees.fee_rate),
+            fallback: rate(fees.fallback_fee_rate.or(self.file.fallback_fee_rate)),
+            target_blocks,
+        }
     }
 
     /// Bitcoin blocks until something counts as settled.

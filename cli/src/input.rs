@@ -28,6 +28,22 @@ pub fn hex_argument(argument: &str) -> Result<Vec<u8>, Failure> {
     hex(&digits).map_err(|reason| Failure::usage(format_args!("hex in {source}: {reason}")))
 }
 
+/// Reads a file (`-` is stdin) of hexadecimal lines; empty ones and those with `#` in front do not count.
+pub fn hex_lines(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let (text, source) = match path.to_str() {
+        Some("-") => {
+            let text = io::read_to_string(io::stdin());
+            (text.map_err(|error| Failure::failed(format_args!("stdin: {error}")))?, "stdin".into())
+        }
+        _ => (text_file(path)?, path.display().to_string()),
+    };
+    let lines = text.lines().map(str::trim).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(at, line)| hex(line).map_err(|reason| Failure::usage(format_args!("{source}:{}: {reason}", at + 1))))
+        .collect()
+}
+
 /// Reads hexadecimal digits; positions are counted from 1.
 pub fn hex(digits: &str) -> Result<Vec<u8>, String> {
     if digits.is_empty() {

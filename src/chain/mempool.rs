@@ -4,7 +4,7 @@
 //! the node has already counts as accepted.
 
 use super::rpc::{malformed, number, text};
-use super::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
+use super::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hex::FromHex;
 use bitcoin::{Amount, Denomination, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Wtxid};
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const ALREADY_IN_UTXO_SET: i32 = -27;
+/// Blocks whose fees tell what is paid now.
+const RECENT_BLOCKS: u32 = 6;
 const REJECTED: [i32; 2] = [-25, -26];
 
 impl Mempool for RpcNode {
@@ -90,6 +92,28 @@ impl Mempool for RpcNode {
             Some(_) => rate(&answer, "feerate", METHOD).map(Some),
             None => Ok(None),
         }
+    }
+
+    fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
+        const METHOD: &str = "getblockstats";
+        let tip = self.tip()?.height;
+        let mut highest = None;
+        for height in tip.saturating_sub(RECENT_BLOCKS - 1).max(1)..=tip {
+            let stats: Value = match self.call(METHOD, &[json!(height), json!(["txs", "feerate_percentiles"])]) {
+                Ok(stats) => stats,
+                // Pruned, or reorganised away since.
+                Err(ChainError::Rpc { .. } | ChainError::NotFound(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            if number(&stats, "txs", METHOD)? < 2 {
+                continue;
+            }
+            // Whole sat/vB, rounded down: 0 stands for anything below 1.
+            let ninth_tenth = stats.get("feerate_percentiles").and_then(|all| all.get(4)).and_then(Value::as_u64);
+            let ninth_tenth = ninth_tenth.ok_or_else(|| malformed(METHOD, "no percentiles"))?.saturating_add(1);
+            highest = highest.max(FeeRate::from_sat_per_vb(ninth_tenth));
+        }
+        Ok(highest)
     }
 }
 

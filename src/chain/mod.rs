@@ -61,6 +61,17 @@ pub trait Mempool {
 
     /// The node's estimate for confirmation within `target_blocks`; `None` without enough data.
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError>;
+
+    /// The highest rate that nine tenths of one of the last six blocks paid at most, rounded up to a
+    /// whole sat/vB; `None` if they are empty, or where it cannot be known.
+    fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
+        Ok(None)
+    }
+
+    /// What to call it where several are asked.
+    fn name(&self) -> &str {
+        "bitcoind"
+    }
 }
 
 /// What a node relays.

@@ -1,24 +1,30 @@
-//! Which fee rate to pay: what was asked for, else the node's estimate, else what the network allows.
+//! Which fee rate to pay: what was asked for, else the first estimate that is believed, else the
+//! fallback, else what the network allows.
 //!
-//! An estimator that has no data or has gone mad is an error on mainnet, never a silent guess.
+//! Guarantees that an estimator without data or gone mad is passed over, and that on mainnet nobody's
+//! money is spent on a guess. Every step is told, so that a person can see why.
 
 use super::PublishError;
-use crate::chain::Mempool;
+use crate::chain::{ChainError, Mempool};
 use crate::wallet::SatPerVb;
 use bitcoin::{FeeRate, Network};
 
 /// Above this an estimate is not believed: 1,000 sat/vB.
 pub const HIGHEST_ESTIMATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
+/// An estimate above this multiple of what recent blocks paid is not believed.
+const BELIEVED_MULTIPLE: u64 = 10;
 /// Our own floor on regtest, where nobody competes: 1 sat/vB.
 const REGTEST_FLOOR: FeeRate = FeeRate::from_sat_per_kwu(250);
 
 /// Where a rate comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RateSource {
     /// It was asked for.
     Explicit,
-    /// The node's estimate for this many blocks.
-    Estimate(u16),
+    /// This source's estimate.
+    Estimate(String),
+    /// The rate that was given for want of an estimate.
+    Fallback,
     /// The lowest rate that the node relays; there was no data for an estimate.
     Floor,
 }
@@ -30,55 +36,104 @@ pub struct ChosenRate {
     pub rate: FeeRate,
     /// Its source.
     pub source: RateSource,
+    /// What was asked and decided, in order; one sentence each.
+    pub steps: Vec<String>,
     /// Something that a person should read before paying it.
     pub warning: Option<String>,
 }
 
-/// Chooses a rate with the node's help.
-///
-/// # Errors
-/// [`PublishError::NoFeeData`] on mainnet without an estimate, [`PublishError::MadEstimate`],
-/// [`PublishError::BelowFloor`] for an explicit rate that the node would not relay.
-pub fn fee_rate(
-    node: &impl Mempool,
-    network: Network,
-    explicit: Option<FeeRate>,
-    target_blocks: u16,
-) -> Result<ChosenRate, PublishError> {
-    let floor = node.relay()?.floor;
-    let estimate = match explicit {
-        Some(_) => None,
-        None => node.estimate(target_blocks)?,
-    };
-    choose(network, explicit, estimate, floor, target_blocks)
+/// What decides a rate, beside the sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateTerms {
+    /// Where the money is real, guessing is refused.
+    pub network: Network,
+    /// Asked for: then nobody is asked.
+    pub explicit: Option<FeeRate>,
+    /// Taken where no estimate is believed.
+    pub fallback: Option<FeeRate>,
+    /// Blocks within which to confirm.
+    pub target_blocks: u16,
 }
 
-/// As [`fee_rate`], from the facts.
-fn choose(
-    network: Network,
-    explicit: Option<FeeRate>,
-    estimate: Option<FeeRate>,
+/// What one source said.
+type Said = Result<(Option<FeeRate>, Option<FeeRate>), ChainError>;
+
+/// Chooses a rate. The sources are asked in order, each within its own time limit; the first is the one
+/// that transactions are sent to.
+///
+/// # Errors
+/// [`PublishError::NoFeeData`] on mainnet without an estimate or fallback,
+/// [`PublishError::MadEstimate`] if the only estimates are not believed and there is no fallback,
+/// [`PublishError::BelowFloor`] for a rate that was asked for and that the node would not relay.
+pub fn fee_rate(sources: &[&dyn Mempool], terms: &RateTerms) -> Result<ChosenRate, PublishError> {
+    let first = sources.first().ok_or(PublishError::Broken("no source of fee rates"))?;
+    let floor = first.relay()?.floor;
+    let ask = |source: &&dyn Mempool| -> Said { Ok((source.estimate(terms.target_blocks)?, source.recently_paid()?)) };
+    choose(terms, floor, sources.iter().map(|source| (source.name(), ask(source))))
+}
+
+/// As [`fee_rate`], from the facts; a source is asked only when its turn comes.
+fn choose<'a>(
+    terms: &RateTerms,
     floor: FeeRate,
-    target_blocks: u16,
+    sources: impl Iterator<Item = (&'a str, Said)>,
 ) -> Result<ChosenRate, PublishError> {
-    let chosen = |rate, source, warning| Ok(ChosenRate { rate, source, warning });
-    if let Some(rate) = explicit {
+    let mut steps = Vec::new();
+    if let Some(rate) = terms.explicit {
         check_floor(rate, floor)?;
-        return chosen(rate, RateSource::Explicit, None);
+        steps.push(format!("{} was asked for; the node takes {} and more", SatPerVb(rate), SatPerVb(floor)));
+        return Ok(ChosenRate { rate, source: RateSource::Explicit, steps, warning: None });
     }
-    if let Some(rate) = estimate {
-        if rate > HIGHEST_ESTIMATE {
-            return Err(PublishError::MadEstimate { rate, cap: HIGHEST_ESTIMATE });
+    let mut mad = None;
+    for (name, said) in sources {
+        let (estimate, paid) = match said {
+            Ok(said) => said,
+            Err(error) => {
+                steps.push(format!("{name} gave no answer: {error}"));
+                continue;
+            }
+        };
+        let Some(rate) = estimate else {
+            steps.push(format!("{name} has too little data for an estimate"));
+            continue;
+        };
+        let multiple =
+            |paid: FeeRate| FeeRate::from_sat_per_kwu(paid.to_sat_per_kwu().saturating_mul(BELIEVED_MULTIPLE));
+        let highest = paid.map_or(HIGHEST_ESTIMATE, |paid| multiple(paid).min(HIGHEST_ESTIMATE));
+        let blocks = terms.target_blocks;
+        let mut step = format!("{name} estimates {} for {blocks} blocks", SatPerVb(rate));
+        if let Some(paid) = paid {
+            step += &format!("; nine tenths of each of the last blocks paid at most {}", SatPerVb(paid));
         }
-        return chosen(rate.max(floor), RateSource::Estimate(target_blocks), None);
+        if rate > highest {
+            steps.push(format!("{step}; above {} it is not believed", SatPerVb(highest)));
+            mad = mad.or(Some(PublishError::MadEstimate { rate, cap: highest }));
+            continue;
+        }
+        steps.push(format!("{step}; the node takes {} and more", SatPerVb(floor)));
+        return Ok(ChosenRate {
+            rate: rate.max(floor),
+            source: RateSource::Estimate(name.to_owned()),
+            steps,
+            warning: None,
+        });
     }
-    match network {
-        Network::Bitcoin => Err(PublishError::NoFeeData),
-        Network::Regtest => chosen(floor.max(REGTEST_FLOOR), RateSource::Floor, None),
-        _ => {
-            let rate = SatPerVb(floor);
-            let warning = format!("no fee estimate: paying the node's minimum of {rate}");
-            chosen(floor, RateSource::Floor, Some(warning))
+    if let Some(rate) = terms.fallback {
+        steps.push(format!("no estimate: {} as the fallback says", SatPerVb(rate)));
+        return Ok(ChosenRate { rate: rate.max(floor), source: RateSource::Fallback, steps, warning: None });
+    }
+    match (mad, terms.network) {
+        (Some(mad), _) => Err(mad),
+        (None, Network::Bitcoin) => Err(PublishError::NoFeeData),
+        (None, Network::Regtest) => {
+            let rate = floor.max(REGTEST_FLOOR);
+            steps.push(format!("no estimate: {} on regtest", SatPerVb(rate)));
+            Ok(ChosenRate { rate, source: RateSource::Floor, steps, warning: None })
+        }
+        (None, _) => {
+            let step = format!("no fee estimate: paying the node's minimum of {}", SatPerVb(floor));
+            steps.push(step.clone());
+            Ok(ChosenRate { rate: floor, source: RateSource::Floor, steps, warning: Some(step) })
         }
     }
 }
@@ -95,29 +150,63 @@ mod tests {
         FeeRate::from_sat_per_kwu(rate)
     }
 
-    fn chosen(
-        network: Network,
-        explicit: Option<u64>,
-        estimate: Option<u64>,
-        floor: u64,
-    ) -> Result<(u64, bool), PublishError> {
-        choose(network, explicit.map(kwu), estimate.map(kwu), kwu(floor), 6)
-            .map(|chosen| (chosen.rate.to_sat_per_kwu(), chosen.warning.is_some()))
+    fn terms(network: Network, explicit: Option<u64>, fallback: Option<u64>) -> RateTerms {
+        RateTerms { network, explicit: explicit.map(kwu), fallback: fallback.map(kwu), target_blocks: 6 }
+    }
+
+    fn said(estimate: Option<u64>, paid: Option<u64>) -> Said {
+        Ok((estimate.map(kwu), paid.map(kwu)))
+    }
+
+    fn silent() -> Said {
+        Err(ChainError::Unreachable { url: "http://127.0.0.1:1".into(), reason: "timed out".into() })
+    }
+
+    fn chosen(terms: &RateTerms, said: Vec<Said>) -> Result<ChosenRate, PublishError> {
+        choose(terms, kwu(25), ["first", "second", "third"].into_iter().zip(said))
     }
 
     #[test]
     fn mainnet_without_data_is_refused_not_guessed() {
-        let error = chosen(Network::Bitcoin, None, None, 25).expect_err("no data");
-        assert!(matches!(error, PublishError::NoFeeData));
-        assert!(error.to_string().contains("--fee-rate"));
+        for sources in [vec![said(None, None)], vec![silent(), said(None, Some(500))], vec![]] {
+            let error = chosen(&terms(Network::Bitcoin, None, None), sources).expect_err("no data");
+            assert!(matches!(error, PublishError::NoFeeData));
+            assert!(error.to_string().contains("--fee-rate") && error.to_string().contains("--fallback-fee-rate"));
+        }
+        let fallback = chosen(&terms(Network::Bitcoin, None, Some(700)), vec![silent()]).expect("the fallback");
+        assert_eq!((fallback.rate, fallback.source), (kwu(700), RateSource::Fallback));
     }
 
     #[test]
-    fn a_mad_estimate_is_refused_on_every_network() {
+    fn a_mad_estimate_is_passed_over_and_refused_if_it_is_the_only_one() {
+        let mad = || said(Some(19_000 * 250), None);
+        // Ten times what nine tenths of the last blocks paid, and one more.
+        let above_recent = || said(Some(2_501), Some(250));
         for network in [Network::Bitcoin, Network::Signet, Network::Regtest] {
-            let error = chosen(network, None, Some(19_000 * 250), 25).expect_err("mad");
-            assert!(matches!(error, PublishError::MadEstimate { .. }));
+            for only in [mad(), above_recent()] {
+                let error = chosen(&terms(network, None, None), vec![only, silent()]).expect_err("mad");
+                assert!(matches!(error, PublishError::MadEstimate { .. }));
+            }
+            let other = chosen(&terms(network, None, None), vec![mad(), above_recent(), said(Some(900), None)]);
+            let other = other.expect("the third is sane");
+            assert_eq!((other.rate, other.source), (kwu(900), RateSource::Estimate("third".into())));
+            assert_eq!(other.steps.len(), 3);
         }
+        let believed = chosen(&terms(Network::Bitcoin, None, None), vec![said(Some(2_500), Some(250))]);
+        assert_eq!(believed.expect("ten times is believed").rate, kwu(2_500));
+    }
+
+    #[test]
+    fn a_source_is_not_asked_when_an_earlier_one_answered() {
+        let asked = std::cell::Cell::new(0);
+        let sources = (0..3).map(|_| {
+            asked.set(asked.get() + 1);
+            ("source", said(Some(900), None))
+        });
+        choose(&terms(Network::Bitcoin, None, None), kwu(25), sources).expect("a rate");
+        assert_eq!(asked.get(), 1);
+        let explicit = choose(&terms(Network::Bitcoin, Some(600), None), kwu(25), std::iter::empty());
+        assert_eq!(explicit.expect("as asked").rate, kwu(600));
     }
 
     #[test]
@@ -132,14 +221,16 @@ mod tests {
             (Network::Regtest, None, None, 500, 500, false),
             (Network::Regtest, Some(25), None, 25, 25, false),
         ] {
-            let got = chosen(network, explicit, estimate, floor).expect("a rate");
+            let sources = [("bitcoind", said(estimate, None))].into_iter();
+            let got = choose(&terms(network, explicit, None), kwu(floor), sources).expect("a rate");
+            let got = (got.rate.to_sat_per_kwu(), got.warning.is_some());
             assert_eq!(got, (rate, warned), "{network} {explicit:?} {estimate:?} {floor}");
         }
     }
 
     #[test]
     fn an_explicit_rate_below_the_floor_is_refused() {
-        let error = chosen(Network::Regtest, Some(24), None, 25).expect_err("too low");
+        let error = chosen(&terms(Network::Regtest, Some(24), None), vec![]).expect_err("too low");
         assert!(matches!(error, PublishError::BelowFloor { .. }));
     }
 }

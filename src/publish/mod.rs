@@ -10,7 +10,7 @@ mod plan;
 mod send;
 
 pub use crate::wallet::{Caps, FeeCap, Job, JobId, JobState, Shortfall};
-pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, fee_rate};
+pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, MAX_STANDARD_WEIGHT, NotRelayed, Policy, Profile};
 pub use send::{Outcome, Resumed, broadcast, reclaim, resume};
 
@@ -45,10 +45,10 @@ pub enum PublishError {
     #[error(transparent)]
     FeeCap(#[from] FeeCap),
     /// There is no fee estimate, and guessing on mainnet costs money.
-    #[error("the node has no fee estimate yet; say --fee-rate SAT_PER_VB")]
+    #[error("there is no fee estimate; say --fee-rate SAT_PER_VB, or --fallback-fee-rate for whenever that happens")]
     NoFeeData,
     /// The estimate is not believable.
-    #[error("the node's fee estimate of {} is above {}; say --fee-rate SAT_PER_VB if you mean it", SatPerVb(*rate), SatPerVb(*cap))]
+    #[error("a fee estimate of {} is not believed (above {}); say --fee-rate SAT_PER_VB if you mean it", SatPerVb(*rate), SatPerVb(*cap))]
     MadEstimate {
         /// What the node said.
         rate: FeeRate,

@@ -5,7 +5,7 @@ use crate::batch::{BatchBlock, BatchTerms, MAX_BLOCKS, batch_message, encode_bat
 use crate::derive::{DropReason, Verdict};
 use crate::envelope::{Body, Payload};
 use crate::primitives::Hash32;
-use crate::publish::{JobState, Publication, Request, fee_rate, publish, resume};
+use crate::publish::{JobState, Publication, RateTerms, Request, fee_rate, publish, resume};
 use crate::sequencer::store::StoredBatch;
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::{Message, Secp256k1};
@@ -152,7 +152,15 @@ impl Sequencer {
     ) -> Result<Publication, SequencerError> {
         let rate = match self.policy.fee_rate {
             Some(rate) => rate,
-            None => fee_rate(&self.rpc, self.rpc.network(), None, CONFIRMATION_TARGET)?.rate,
+            None => {
+                let terms = RateTerms {
+                    network: self.rpc.network(),
+                    explicit: None,
+                    fallback: None,
+                    target_blocks: CONFIRMATION_TARGET,
+                };
+                fee_rate(&[&self.rpc], &terms)?.rate
+            }
         };
         let request = Request { fund_from, again, caps: self.policy.caps, ..Request::at(rate) };
         Ok(publish(&mut self.wallet, &self.rpc, payload, &request)?)

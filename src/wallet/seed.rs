@@ -23,8 +23,8 @@ use std::str::FromStr;
 const REVEAL_PURPOSE: u32 = 5825;
 /// Purpose of the coins' branch (BIP86).
 const COIN_PURPOSE: u32 = 86;
-/// Base-2 logarithm of scrypt's N: 128 MiB and half a second for each guess.
-const WORK_FACTOR: u8 = 17;
+/// Base-2 logarithm of scrypt's N: 128 MiB and half a second for each guess; next to nothing in unit tests.
+const WORK_FACTOR: u8 = if cfg!(test) { 8 } else { 17 };
 /// The most work that a seed file may ask for: 1 GiB.
 const MAX_WORK_FACTOR: u8 = 20;
 /// The longest seed file that is read, in bytes.

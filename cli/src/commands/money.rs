@@ -3,25 +3,29 @@
 mod report;
 
 use super::life::{Effect, Life, Teller};
-use super::wallet::{open_synced, open_to_sign, rate};
+use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, rate};
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Reader;
-use crate::input::hex_argument;
+use crate::input::{hex_argument, hex_lines};
 use crate::output::Output;
 use clap::{Args, ValueEnum};
-use report::{ForceReport, QuoteReport, ReclaimReport, ResumeReport};
-use sortie::chain::{BlockSource, Mempool};
+use report::{Expected, ForceReport, QuoteReport, QuoteTable, ReclaimReport, ResumeReport};
+use sortie::chain::{BlockSource, Mempool, RpcNode};
 use sortie::envelope::{Body, Payload};
+use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
-use sortie::primitives::sha256;
-use sortie::publish::{self, CarrierChoice, JobId, Outcome, Policy, Request, publish};
+use sortie::publish::{self, CarrierChoice, ChosenRate, JobId, Outcome, Policy, RateTerms, Request, fee_rate, publish};
 use sortie::queue::Place;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
 /// How long one look at an unchanged chain lasts.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Bitcoin blocks within which to confirm: what `quote` has a price for.
+const QUOTED_TARGETS: [u16; 4] = [1, 3, 6, 24];
 
 const QUOTE_EXAMPLE: &str = "\
 Example:
@@ -29,22 +33,69 @@ Example:
 
 /// Say what forcing an L2 transaction would cost
 ///
-/// Plans both carriers with the wallet's coins at the current fee rate, down to the last byte, and sends nothing. An
+/// Plans both carriers with the wallet's coins, down to the last byte, for confirmation in the next, 3, 6 and 24 blocks,
+/// and sends nothing. Tells what it costs, when it would be in the queue, and when it is executed at the latest. An
 /// OP_RETURN output is cheaper for short transactions, a Taproot envelope (commit and reveal) for long ones.
 #[derive(Args, Debug)]
 #[command(after_long_help = QUOTE_EXAMPLE)]
 pub struct Quote {
-    /// The signed L2 transaction; `-` reads stdin, `@FILE` a file
-    #[arg(value_name = "HEX")]
-    tx: String,
+    #[command(flatten)]
+    txs: Transactions,
     #[command(flatten)]
     fees: Fees,
     #[command(flatten)]
     wallet: WalletName,
 }
 
+/// The L2 transactions, which share one envelope: each further one costs little.
+#[derive(Args, Debug)]
+struct Transactions {
+    /// Signed L2 transactions; `-` reads one from stdin, `@FILE` from a file
+    #[arg(value_name = "HEX", required_unless_present = "txs_file")]
+    txs: Vec<String>,
+    /// More of them, one a line in hexadecimal; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    txs_file: Option<PathBuf>,
+    /// Also what the rollup's executor is sure not to run: it would be paid for, and have no effect
+    #[arg(long)]
+    unchecked: bool,
+}
+
+impl Transactions {
+    fn read(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut txs = self.txs.iter().map(|tx| hex_argument(tx)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(path) = &self.txs_file {
+            txs.extend(hex_lines(path)?);
+        }
+        Ok(txs)
+    }
+
+    /// The payload that forces them, and they themselves.
+    fn payload(&self, manifest: &Manifest) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
+        let txs = self.read()?;
+        let executor = of_manifest(manifest).ok().filter(|_| !self.unchecked);
+        for (position, tx) in txs.iter().enumerate() {
+            if let Some(Err(reason)) = executor.as_ref().map(|executor| executor.check_static(tx)) {
+                return Err(Failure::refused(format_args!(
+                    "transaction {} would be executed without any effect ({}); nothing was paid; --unchecked forces it all the same",
+                    position + 1,
+                    reason.name()
+                )));
+            }
+        }
+        let body = match txs.as_slice() {
+            [] => return Err(Failure::usage("no transaction: the file given with --txs-file is empty")),
+            [tx] => Body::Tx(tx.clone()),
+            _ => Body::Txs(txs.clone()),
+        };
+        let payload = Payload { namespace: manifest.rollup_id().namespace(), body };
+        Ok((payload.encode().map_err(Failure::usage)?, txs))
+    }
+}
+
 const FORCE_EXAMPLE: &str = "\
 Examples:
+  sortie force --txs-file withdrawals.hex --fee-rate 2
   sortie force $(sortie ledger transfer --key alice.key --to $BOB --amount 1000)
   sortie force @tx.hex --fee-rate 4 --max-fee 2000 --wait executed";
 
@@ -59,12 +110,14 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = FORCE_EXAMPLE)]
 pub struct Force {
-    /// The signed L2 transaction; `-` reads stdin, `@FILE` a file
-    #[arg(value_name = "HEX")]
-    tx: String,
+    #[command(flatten)]
+    txs: Transactions,
     /// How to carry it: auto (the cheaper one), op-return or taproot
     #[arg(long, default_value = "auto", value_name = "CARRIER")]
     carrier: CarrierChoice,
+    /// Bitcoin blocks within which it is to be mined, for the estimate of the fee rate
+    #[arg(long, value_name = "BLOCKS", default_value_t = TARGET_BLOCKS, value_parser = clap::value_parser!(u16).range(1..=1008))]
+    target: u16,
     #[command(flatten)]
     fees: Fees,
     /// Return only when it has come this far
@@ -110,27 +163,52 @@ pub struct Reclaim {
 
 /// Runs `quote`.
 pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let (payload, _) = payload(&settings.manifest()?, &command.tx)?;
+    let manifest = settings.manifest()?;
+    let (payload, txs) = command.txs.payload(&manifest)?;
     let (wallet, node) = open_synced(settings, &command.wallet)?;
-    let rate = rate(&node, &command.fees, out)?;
     let policy = Policy::new(node.relay()?, None);
-    let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
-    out.print(&QuoteReport::new(&payload, &rate, &costs))
+    let tip = wallet.synced_to().height;
+    let quote = |rate: &ChosenRate, target: Option<u16>| -> Result<QuoteReport, Failure> {
+        let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
+        let expected = target.map(|target| Expected::new(target, tip, manifest.sequencing_window));
+        Ok(QuoteReport::new(rate, &costs, expected))
+    };
+    let quotes = match command.fees.fee_rate {
+        Some(_) => {
+            let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?;
+            vec![quote(&rate, reached(&rate, &node, settings, &command.fees))?]
+        }
+        None => {
+            let priced = |target| quote(&rate(&node, &command.fees, target, settings, out)?, Some(target));
+            QUOTED_TARGETS.into_iter().map(priced).collect::<Result<_, _>>()?
+        }
+    };
+    out.print(&QuoteTable { payload_bytes: payload.len(), transactions: txs.len(), quotes })
+}
+
+/// The shortest of the quoted targets whose estimate is not above `rate`; `None` if it is later, or unknown.
+fn reached(rate: &ChosenRate, node: &RpcNode, settings: &Settings, fees: &Fees) -> Option<u16> {
+    QUOTED_TARGETS.into_iter().find(|target| {
+        let terms = RateTerms { explicit: None, ..settings.rate_terms(fees, node.network(), *target) };
+        fee_rate(&[node], &terms).is_ok_and(|estimate| estimate.rate <= rate.rate)
+    })
 }
 
 /// Runs `force`.
 pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let manifest = settings.manifest()?;
-    let (payload, tx) = payload(&manifest, &command.tx)?;
+    let (payload, txs) = command.txs.payload(&manifest)?;
     let publication;
     let quote;
     {
         // The wallet is closed before the wait: it is for one process at a time.
         let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
-        let rate = rate(&node, &command.fees, out)?;
+        let rate = rate(&node, &command.fees, command.target, settings, out)?;
         let policy = Policy::new(node.relay()?, None);
         let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
-        quote = QuoteReport::new(&payload, &rate, &costs);
+        let tip = wallet.synced_to().height;
+        let expected = Expected::new(command.target, tip, manifest.sequencing_window);
+        quote = QuoteReport::new(&rate, &costs, Some(expected));
         let request = Request {
             carrier: command.carrier,
             again: command.again,
@@ -139,17 +217,14 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
         };
         publication = publish(&mut wallet, &node, &payload, &request)?;
     }
-    let place = Place {
-        txid: publication.place.txid,
-        carrier: publication.place.carrier,
-        index: publication.place.index,
-        position: 0,
-    };
     let window = manifest.sequencing_window;
-    out.print(&ForceReport::new(&publication, place, sha256(&tx), window, command.carrier, quote))?;
+    out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
+    let last = u32::try_from(txs.len().saturating_sub(1)).map_err(Failure::usage)?;
     match command.wait {
         None => Ok(()),
-        Some(until) => wait(place, until, settings, out),
+        Some(until) => {
+            (0..=last).try_for_each(|position| wait(Place { position, ..publication.place }, until, settings, out))
+        }
     }
 }
 
@@ -175,17 +250,10 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
 /// Runs `reclaim`.
 pub fn reclaim(command: &Reclaim, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
-    let rate = rate(&node, &command.fees, out)?.rate;
+    let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
     let job = JobId(command.job);
     let txid = publish::reclaim(&mut wallet, &node, job, rate, &settings.caps(&command.fees))?;
     out.print(&ReclaimReport { job, txid })
-}
-
-/// The payload that forces one transaction, and the transaction.
-fn payload(manifest: &Manifest, hex: &str) -> Result<(Vec<u8>, Vec<u8>), Failure> {
-    let tx = hex_argument(hex)?;
-    let payload = Payload { namespace: manifest.rollup_id().namespace(), body: Body::Tx(tx.clone()) };
-    Ok((payload.encode().map_err(Failure::usage)?, tx))
 }
 
 /// Follows Bitcoin until the item at `place` has come as far as is asked.

@@ -6,7 +6,7 @@ use crate::input::{address, address_on};
 use crate::output::{Output, field};
 use crate::passphrase;
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Amount, FeeRate, Network, Txid};
+use bitcoin::{Address, Amount, Network, Txid};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use sortie::chain::{BlockSource, RpcNode};
@@ -18,7 +18,7 @@ use std::io::{IsTerminal, Read, stdin, stdout};
 use std::path::PathBuf;
 
 /// Blocks within which a payment is to confirm, for the estimate of its rate.
-const TARGET_BLOCKS: u16 = 6;
+pub const TARGET_BLOCKS: u16 = 6;
 
 /// The coins that pay Bitcoin for what is forced
 ///
@@ -275,10 +275,18 @@ fn synced(mut wallet: Wallet, settings: &Settings) -> Result<(Wallet, RpcNode), 
     Ok((wallet, node))
 }
 
-/// The rate to pay, with its warning told.
-pub fn rate(node: &RpcNode, fees: &Fees, out: &Output) -> Result<ChosenRate, Failure> {
-    let explicit: Option<FeeRate> = fees.fee_rate.map(|rate| rate.0);
-    let chosen = fee_rate(node, node.network(), explicit, TARGET_BLOCKS)?;
+/// The rate to pay for confirmation within `target_blocks`, with its warning told.
+pub fn rate(
+    node: &RpcNode,
+    fees: &Fees,
+    target_blocks: u16,
+    settings: &Settings,
+    out: &Output,
+) -> Result<ChosenRate, Failure> {
+    let chosen = fee_rate(&[node], &settings.rate_terms(fees, node.network(), target_blocks))?;
+    if fees.explain {
+        chosen.steps.iter().for_each(|step| out.note(step));
+    }
     if let Some(warning) = &chosen.warning {
         out.warn(warning);
     }
@@ -347,7 +355,7 @@ impl SendArgs {
     fn run(self, settings: &Settings, out: &Output) -> Result<Paid, Failure> {
         let to = address_on(settings.network()?, self.to)?;
         let (mut wallet, node) = open_to_sign(settings, &self.name)?;
-        let rate = rate(&node, &self.fees, out)?.rate;
+        let rate = rate(&node, &self.fees, TARGET_BLOCKS, settings, out)?.rate;
         let amount = Amount::from_sat(self.amount);
         let payment = wallet.send(&node, &to, amount, rate, &settings.caps(&self.fees))?;
         Ok(Paid { txid: payment.txid, amount_sat: self.amount, fee_sat: payment.fee.to_sat(), vsize_vb: payment.vsize })

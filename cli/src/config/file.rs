@@ -30,6 +30,8 @@ pub struct ConfigFile {
     pub max_fee: Option<u64>,
     #[serde(default, deserialize_with = "rate")]
     pub max_fee_rate: Option<SatPerVb>,
+    #[serde(default, deserialize_with = "rate")]
+    pub fallback_fee_rate: Option<SatPerVb>,
 }
 
 /// Without the password.

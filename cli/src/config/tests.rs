@@ -76,7 +76,7 @@ fn caps_are_the_flags_then_the_files_then_a_default_rate() {
     assert_eq!(settings(&[], "").caps(&none), Caps { max_fee_rate: rate("1000"), max_fee: None });
     let file = settings(&[], "max_fee_rate = 2.5\nmax_fee = 700\n");
     assert_eq!(file.caps(&none), Caps { max_fee_rate: rate("2.5"), max_fee: Some(Amount::from_sat(700)) });
-    let fees = Fees { max_fee: Some(9), max_fee_rate: rate("3").map(SatPerVb), fee_rate: None };
+    let fees = Fees { max_fee: Some(9), max_fee_rate: rate("3").map(SatPerVb), ..Fees::default() };
     assert_eq!(file.caps(&fees), Caps { max_fee_rate: rate("3"), max_fee: Some(Amount::from_sat(9)) });
 }
 

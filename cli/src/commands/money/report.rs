@@ -4,7 +4,7 @@ use crate::output::{count, field};
 use bitcoin::{FeeRate, Txid};
 use serde::Serialize;
 use sortie::envelope::Carrier;
-use sortie::primitives::{BtcHeight, Hash32};
+use sortie::primitives::{BtcHeight, Hash32, sha256};
 use sortie::publish::{
     CarrierChoice, CarrierCost, ChosenRate, JobId, JobState, Outcome, Publication, RateSource, Resumed,
 };
@@ -12,17 +12,106 @@ use sortie::queue::Place;
 use sortie::wallet::SatPerVb;
 use std::fmt;
 
-/// What both carriers would cost.
+/// Seconds between Bitcoin blocks, as the difficulty makes them on average.
+const BLOCK_SECONDS: u64 = 600;
+
+/// What forcing would cost, by the time within which it is to confirm.
+#[derive(Serialize)]
+pub struct QuoteTable {
+    pub payload_bytes: usize,
+    pub transactions: usize,
+    pub quotes: Vec<QuoteReport>,
+}
+
+/// What both carriers would cost at one rate.
 #[derive(Serialize)]
 pub struct QuoteReport {
-    payload_bytes: usize,
     fee_rate_sat_vb: f64,
     rate_source: &'static str,
     carriers: Vec<CarrierLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cheapest: Option<Carrier>,
+    #[serde(flatten)]
+    expected: Option<Expected>,
     #[serde(skip)]
     rate: FeeRate,
+}
+
+/// When it would be in the queue, and executed at the latest; seconds from now, at ten minutes a block.
+#[derive(Clone, Copy, Serialize)]
+pub struct Expected {
+    target_blocks: u16,
+    confirmed_height: u64,
+    confirmed_in_s: u64,
+    due_height: u64,
+    due_in_s: u64,
+}
+
+impl Expected {
+    pub fn new(target_blocks: u16, tip: BtcHeight, window: u16) -> Self {
+        let blocks = u64::from(target_blocks);
+        let confirmed_height = u64::from(tip) + blocks;
+        Self {
+            target_blocks,
+            confirmed_height,
+            confirmed_in_s: blocks * BLOCK_SECONDS,
+            due_height: confirmed_height + u64::from(window),
+            due_in_s: (blocks + u64::from(window)) * BLOCK_SECONDS,
+        }
+    }
+}
+
+impl fmt::Display for QuoteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transactions = count(self.transactions as u64, "transaction");
+        field(f, "payload", format_args!("{} bytes, {transactions}", self.payload_bytes))?;
+        writeln!(
+            f,
+            "{:<12} {:<10} {:>7} {:>9} {:>10} {:>11}  {:<22} executed at the latest",
+            "within", "carrier", "vbytes", "sat/vB", "fee sat", "locked sat", "in the queue"
+        )?;
+        for quote in &self.quotes {
+            for line in &quote.carriers {
+                quote.row(line, f)?;
+            }
+        }
+        let lines = || self.quotes.iter().flat_map(|quote| &quote.carriers);
+        let mut remarks: Vec<String> = lines().filter_map(CarrierLine::remark).collect();
+        remarks.dedup();
+        remarks.iter().try_for_each(|remark| field(f, "note", remark))
+    }
+}
+
+impl QuoteReport {
+    fn row(&self, line: &CarrierLine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let best = if self.cheapest == Some(line.carrier) { "*" } else { "" };
+        let carrier = format!("{}{best}", name(line.carrier));
+        let rate = SatPerVb(self.rate).to_string();
+        let rate = rate.trim_end_matches(" sat/vB");
+        let (within, confirmed, due) = match self.expected {
+            None => ("-".into(), "later than in 24 blocks".into(), "-".into()),
+            Some(Expected { target_blocks, confirmed_height, confirmed_in_s, due_height, due_in_s }) => (
+                if target_blocks == 1 { "next block".into() } else { format!("{target_blocks} blocks") },
+                format!("{confirmed_height}, in {}", duration(confirmed_in_s)),
+                format!("{due_height}, in {}", duration(due_in_s)),
+            ),
+        };
+        let CarrierLine { vsize_vb, fee_sat, locked_sat, .. } = line;
+        writeln!(
+            f,
+            "{within:<12} {carrier:<10} {vsize_vb:>7} {rate:>9} {fee_sat:>10} {locked_sat:>11}  {confirmed:<22} {due}"
+        )
+    }
+}
+
+/// About how long: two units at most.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes} min"),
+        (0, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
 }
 
 #[derive(Serialize)]
@@ -45,17 +134,18 @@ struct ShortfallLine {
 }
 
 impl QuoteReport {
-    pub fn new(payload: &[u8], rate: &ChosenRate, costs: &[CarrierCost]) -> Self {
+    pub fn new(rate: &ChosenRate, costs: &[CarrierCost], expected: Option<Expected>) -> Self {
         let carriers: Vec<_> = costs.iter().map(CarrierLine::from).collect();
         let relayed = carriers.iter().filter(|line| line.relayed);
         Self {
-            payload_bytes: payload.len(),
             fee_rate_sat_vb: sat_per_vb(rate.rate),
             rate_source: match rate.source {
                 RateSource::Explicit => "explicit",
                 RateSource::Estimate(_) => "estimate",
+                RateSource::Fallback => "fallback",
                 RateSource::Floor => "floor",
             },
+            expected,
             cheapest: relayed.min_by_key(|line| line.fee_sat).map(|line| line.carrier),
             carriers,
             rate: rate.rate,
@@ -97,19 +187,15 @@ impl From<&CarrierCost> for CarrierLine {
     }
 }
 
-impl fmt::Display for CarrierLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sat for {} vB", self.fee_sat, self.vsize_vb)?;
-        if self.locked_sat > 0 {
-            write!(f, ", {} sat locked until it is revealed", self.locked_sat)?;
-        }
+impl CarrierLine {
+    /// Why it cannot be taken, for people.
+    fn remark(&self) -> Option<String> {
+        let carrier = name(self.carrier);
         if let Some(why) = &self.why_not {
-            write!(f, "; not relayed: {why}")?;
+            return Some(format!("{carrier} is not relayed: {why}"));
         }
-        if let Some(ShortfallLine { needed_sat, available_sat }) = self.shortfall {
-            write!(f, "; the wallet has {available_sat} of {needed_sat} sat")?;
-        }
-        Ok(())
+        let ShortfallLine { needed_sat, available_sat } = self.shortfall.as_ref()?;
+        Some(format!("{carrier}: the wallet has {available_sat} of {needed_sat} sat"))
     }
 }
 
@@ -117,12 +203,47 @@ impl fmt::Display for QuoteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match self.rate_source {
             "explicit" => "as asked",
-            "estimate" => "the node's estimate",
+            "estimate" => "an estimate",
+            "fallback" => "no estimate: the fallback",
             _ => "no estimate: the floor",
         };
-        field(f, "payload", format_args!("{} bytes at {} ({source})", self.payload_bytes, SatPerVb(self.rate)))?;
-        self.carriers.iter().try_for_each(|line| field(f, name(line.carrier), line))
+        field(f, "fee rate", format_args!("{} ({source})", SatPerVb(self.rate)))?;
+        for line in &self.carriers {
+            let CarrierLine { vsize_vb, fee_sat, .. } = line;
+            let remark = line.remark().map_or(String::new(), |remark| format!("; {remark}"));
+            field(f, name(line.carrier), format_args!("{fee_sat} sat for {vsize_vb} vB{remark}"))?;
+        }
+        Ok(())
     }
+}
+
+/// One forced transaction: where it stands, and its part of the fee by its bytes.
+#[derive(Serialize)]
+struct ForcedItem {
+    place: Place,
+    tx_hash: Hash32,
+    bytes: usize,
+    fee_sat: u64,
+}
+
+fn forced_items(publication: &Publication, txs: &[Vec<u8>]) -> Vec<ForcedItem> {
+    let total: u128 = txs.iter().map(|tx| tx.len() as u128).sum::<u128>().max(1);
+    let fee = u128::from(publication.fee.to_sat());
+    // Cut at the running sums, so that the parts add up to the fee.
+    let part_before = |bytes: u128| (fee * bytes / total) as u64;
+    let mut before = 0;
+    let mut items = Vec::new();
+    for (tx, position) in txs.iter().zip(0..) {
+        let after = before + tx.len() as u128;
+        items.push(ForcedItem {
+            place: Place { position, ..publication.place },
+            tx_hash: sha256(tx),
+            bytes: tx.len(),
+            fee_sat: part_before(after) - part_before(before),
+        });
+        before = after;
+    }
+    items
 }
 
 /// What `force` has done.
@@ -135,7 +256,7 @@ pub struct ForceReport {
     carrier: Carrier,
     why: String,
     place: Place,
-    tx_hash: Hash32,
+    items: Vec<ForcedItem>,
     txids: Vec<Txid>,
     fee_sat: u64,
     vsize_vb: u64,
@@ -149,8 +270,7 @@ pub struct ForceReport {
 impl ForceReport {
     pub fn new(
         publication: &Publication,
-        place: Place,
-        tx_hash: Hash32,
+        txs: &[Vec<u8>],
         window: u16,
         asked: CarrierChoice,
         quote: QuoteReport,
@@ -169,8 +289,8 @@ impl ForceReport {
             resumed: publication.resumed,
             carrier: publication.carrier,
             why,
-            place,
-            tx_hash,
+            place: publication.place,
+            items: forced_items(publication, txs),
             txids: publication.txids.clone(),
             fee_sat: publication.fee.to_sat(),
             vsize_vb: publication.vsize,
@@ -190,8 +310,13 @@ impl fmt::Display for ForceReport {
         for txid in &self.txids {
             field(f, "transaction", txid)?;
         }
-        field(f, "place", self.place)?;
-        field(f, "SHA256", self.tx_hash)?;
+        for ForcedItem { place, tx_hash, bytes, fee_sat } in &self.items {
+            field(f, "place", place)?;
+            match self.items.len() {
+                1 => field(f, "SHA256", tx_hash)?,
+                _ => field(f, "SHA256", format_args!("{tx_hash} ({bytes} bytes, {fee_sat} sat)"))?,
+            }
+        }
         if self.resumed {
             field(f, "job", format_args!("{}, from before: nothing new was paid", self.job))?;
         } else {

@@ -1,0 +1,105 @@
+//! Several transactions in one envelope, what each costs, and what the blocks before paid.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::hex::DisplayHex;
+use bitcoin::{Amount, FeeRate};
+use serde_json::Value;
+use sortie::chain::Mempool;
+use sortie::wallet::Caps;
+use std::fs;
+use std::process::{Command, Output};
+use support::{Window, World};
+
+fn sortie(world: &World, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+    command.args(["--network", "regtest", "--json", "--data-dir"]).arg(world.path("data"));
+    command.arg("--manifest").arg(world.path("rollup.toml"));
+    command.args(["--bitcoin-url", &world.bitcoind.rpc_url(), "--bitcoin-cookie"]).arg(world.bitcoind.cookie());
+    Ok(command.args(arguments).current_dir(world.dir.path()).output()?)
+}
+
+fn answer(world: &World, arguments: &[&str]) -> Result<Value> {
+    let output = sortie(world, arguments)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+#[test]
+fn several_transactions_share_an_envelope_and_each_is_told_its_part() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
+    drop(world.wallet("data/regtest/wallets/default", 1)?);
+    let tx = |nonce| world.transfer(&world.alice, &world.bob, 1_000, nonce);
+    let hex = |nonce| tx(nonce).to_lower_hex_string();
+    fs::write(world.path("txs"), format!("# two more\n{}\n\n{}\n", hex(1), hex(2)))?;
+
+    let one = answer(&world, &["quote", &hex(0)])?;
+    let all = answer(&world, &["quote", &hex(0), "--txs-file", "txs"])?;
+    assert_eq!((&one["transactions"], &all["transactions"]), (&1.into(), &3.into()));
+    let targets: Vec<_> = all["quotes"].as_array().context("quotes")?.iter().map(|row| &row["target_blocks"]).collect();
+    assert_eq!(targets, [1, 3, 6, 24]);
+    let taproot = |quote: &Value| quote["quotes"][0]["carriers"][1]["vsize_vb"].as_u64().context("a size");
+    let (one, three) = (taproot(&one)?, taproot(&all)?);
+    assert!((three - one).div_ceil(2) <= tx(0).len() as u64 / 4 + 2, "{one} vB, {three} vB");
+
+    let forced = answer(&world, &["force", &hex(0), "--txs-file", "txs", "--carrier", "taproot"])?;
+    assert_eq!(forced["vsize_vb"], three, "what was quoted is what was sent");
+    let items = forced["items"].as_array().context("items")?;
+    let parts: u64 = items.iter().filter_map(|item| item["fee_sat"].as_u64()).sum();
+    assert_eq!(forced["fee_sat"], parts);
+    let tip = u64::from(world.bitcoind.height()?);
+    let expected = &all["quotes"][0];
+    assert_eq!((&expected["confirmed_height"], &expected["due_height"]), (&(tip + 1).into(), &(tip + 7).into()));
+    world.bitcoind.mine(7)?;
+    for (item, nonce) in items.iter().zip(0..) {
+        let place = item["place"].as_str().context("a place")?;
+        let status = answer(&world, &["status", place])?;
+        assert_eq!(status["outcome"], "ok", "{status}");
+        assert_eq!(status["tx_hash"], sortie::primitives::sha256(&tx(nonce)).to_string());
+        assert_eq!(status["due_height"], tip + 7);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_would_have_no_effect_is_not_paid_for() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
+    drop(world.wallet("data/regtest/wallets/default", 1)?);
+    let good = world.transfer(&world.alice, &world.bob, 1_000, 0).to_lower_hex_string();
+    let mut bad = world.transfer(&world.alice, &world.bob, 1_000, 1);
+    *bad.last_mut().context("a byte")? ^= 1;
+    let bad = bad.to_lower_hex_string();
+    let refused = sortie(&world, &["force", &good, &bad])?;
+    let said = String::from_utf8(refused.stderr)?;
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("transaction 2") && said.contains("bad_signature"), "{said}");
+    assert!(world.bitcoind.mempool()?.is_empty());
+    answer(&world, &["force", &good, &bad, "--unchecked"])?;
+    assert!(!world.bitcoind.mempool()?.is_empty());
+    fs::write(world.path("cut"), format!("{good}\n{}\n", &good[1..]))?;
+    let cut = sortie(&world, &["force", "--txs-file", "cut"])?;
+    let said = String::from_utf8(cut.stderr)?;
+    assert!(cut.status.code() == Some(2) && said.contains("cut:2:"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_recent_blocks_paid_is_read_from_the_node() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    let rpc = world.rpc()?;
+    let mut wallet = world.wallet("payer", 1)?;
+    world.bitcoind.mine(6)?;
+    assert_eq!(rpc.recently_paid()?, None, "empty blocks tell nothing");
+    wallet.sync(&rpc)?;
+    let to = wallet.address()?;
+    let rate = FeeRate::from_sat_per_vb(7).context("a rate")?;
+    wallet.send(&rpc, &to, Amount::from_sat(10_000), rate, &Caps::default())?;
+    world.bitcoind.mine(1)?;
+    assert_eq!(rpc.recently_paid()?, FeeRate::from_sat_per_vb(8), "7 sat/vB, rounded up");
+    world.bitcoind.mine(6)?;
+    assert_eq!(rpc.recently_paid()?, None, "six blocks ago is not now");
+    Ok(())
+}
