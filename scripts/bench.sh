@@ -10,14 +10,18 @@ cd "$(dirname "$0")/.."
 
 build=${BENCH_TARGET_DIR:-target}
 benches=${*:-$(cd benches && basename -s .rs -- *.rs)}
-# The core alone: what is measured uses neither node nor wallet, and builds in a minute.
-cargo=(cargo bench --quiet -p sortie --no-default-features --features std --target-dir "$build")
+# Most of them need neither node nor wallet, and build in a minute.
+run() { # BENCH [OPTION...]
+    local features=std
+    [ "$1" = publication ] && features=wallet
+    cargo bench --quiet -p sortie --no-default-features --features $features --target-dir "$build" --bench "$@"
+}
 
-"${cargo[@]}" --no-run $(printf -- '--bench %s ' $benches)
+for bench in $benches; do run "$bench" --no-run; done
 start=$SECONDS
 for bench in $benches; do
     log=$build/bench-$bench.log
-    "${cargo[@]}" --bench "$bench" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+    run "$bench" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
     printf '\n'
     grep '^|' "$log"
 done
