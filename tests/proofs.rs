@@ -3,22 +3,29 @@
 mod support;
 
 use anyhow::{Context, Result, ensure};
+use bitcoin::FeeRate;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
-use sortie::envelope::Carrier;
+use sortie::batch::{encode_handover, handover_message};
+use sortie::envelope::{Body, Carrier};
 use sortie::l2::L2Header;
-use sortie::merkle::merkle_root;
+use sortie::manifest::SequencerSet;
+use sortie::merkle::{Tree, TreeHead, leaf_hash, merkle_root};
 use sortie::primitives::{BlockRef, Hash32, sha256};
-use sortie::proof::{Equivocation, File, Proof, Receipt, Signed, SoftHeader, SoftState};
+use sortie::proof::{
+    Equivocation, File, Included, Proof, ProvenLeaf, QueueLeaf, Receipt, Signed, SignedBy, SoftHeader, SoftState,
+};
+use sortie::publish::{Request, publish};
 use sortie::queue::Item;
 use sortie::sequencer::{SignedBlock, TxStatus};
+use sortie::wallet::Wallet;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, PoisonError};
-use support::{Operator, Window, World};
+use support::{Operator, Person, Window, World};
 
 const WINDOW: Window = Window { window: 8, max_lag: 4 };
 
@@ -103,15 +110,38 @@ impl Users {
     }
 
     fn sign<T: sortie::proof::Statement>(&self, statement: T) -> Signed<T> {
-        Signed::by(statement, &self.world.manifest.rollup_id(), 0, 0, &self.world.sequencer_key.keypair)
+        self.sign_as(statement, 0, &self.world.sequencer_key)
+    }
+
+    fn sign_as<T: sortie::proof::Statement>(&self, statement: T, handovers: u32, signer: &Person) -> Signed<T> {
+        Signed::by(statement, &self.world.manifest.rollup_id(), handovers, 0, &signer.keypair)
     }
 
     /// What a sequencer answers that has signed this header.
     fn signed_answer(&self, header: L2Header, own_txs: &[Vec<u8>]) -> Value {
+        self.signed_answer_as(header, own_txs, 0, &self.world.sequencer_key)
+    }
+
+    fn signed_answer_as(&self, header: L2Header, own_txs: &[Vec<u8>], handovers: u32, signer: &Person) -> Value {
         let block = header.hash(&self.world.manifest.rollup_id());
-        let state = self.sign(SoftState { block, state_root: Hash32([1; 32]) });
-        let signed = SignedBlock { header: self.sign(SoftHeader(header)), state };
+        let state = self.sign_as(SoftState { block, state_root: Hash32([1; 32]) }, handovers, signer);
+        let signed = SignedBlock { header: self.sign_as(SoftHeader(header), handovers, signer), state };
         answer(header, block, own_txs, Some(&signed))
+    }
+
+    /// Hands the rollup over to somebody, on Bitcoin.
+    fn hand_over(&self, wallet: &mut Wallet, seq: u32, from: &Person, to: &Person) -> Result<()> {
+        let set = SequencerSet::new(vec![to.keypair.x_only_public_key().0], 1)?;
+        let mut body = encode_handover(seq, &set);
+        let by = SignedBy::sign(0, &from.keypair, handover_message(&self.world.manifest.rollup_id(), &body));
+        body.push(by.index);
+        body.extend(by.signature.serialize());
+        let rpc = self.world.rpc()?;
+        wallet.sync(&rpc)?;
+        let request = Request::at(FeeRate::from_sat_per_vb(2).context("a rate")?);
+        publish(wallet, &rpc, &self.world.payload(Body::Handover(body))?, &request)?;
+        self.world.bitcoind.mine(1)?;
+        Ok(())
     }
 }
 
@@ -328,15 +358,42 @@ fn an_executed_item_is_proven_by_its_block_and_the_queue_by_its_roots() -> Resul
         users.write("altered.json", &altered)?;
         assert_eq!(users.verify("altered.json", &[&format!("l2:{hash}")])?.json["reason"], json!("inclusion_proof"));
     }
+    let (parent, adopts) = adopting(&users)?;
+    let hash = |header: &L2Header| header.hash(&users.world.manifest.rollup_id());
     for (old, new) in [(0, 3), (1, 3), (2, 3), (3, 3)] {
-        users.proven(&["consistent", &old.to_string(), &new.to_string()], "consistent.json")?;
-        let known = users.verify("consistent.json", &[])?;
+        let sizes = [old.to_string(), new.to_string()];
+        users.proven(&["consistent", &sizes[0], &sizes[1], "--roots-only"], "roots.json")?;
+        let by_roots = users.verify("roots.json", &[])?;
+        assert_eq!(by_roots.verdict(), (Some(0), "proven"), "{}", by_roots.error);
+        assert_eq!((&by_roots.json["old_block"], &by_roots.json["new_block"]), (&Value::Null, &Value::Null));
+
+        // Sizes 1 and 2 are no block's: the items came in one Bitcoin block, which is adopted whole.
+        let old_block = match old {
+            0 => users.world.follower("follower")?.node.store().block(0)?.map(|block| block.head.header),
+            3 => Some(adopts),
+            _ => None,
+        };
+        let anchors: Vec<_> = old_block.iter().chain(&[adopts]).map(|header| format!("l2:{}", hash(header))).collect();
+        let made = users.proven(&["consistent", &sizes[0], &sizes[1]], "consistent.json")?;
+        let mut needed = anchors.clone();
+        needed.dedup();
+        assert_eq!(made.json["anchors"], json!(needed));
+        let unknown = users.verify("consistent.json", &[])?;
+        assert_eq!(unknown.verdict(), (Some(1), "needs_anchor"));
+        assert_eq!(unknown.json["option"], json!(format!("--anchor {}", anchors[0])));
+        let known = users.verify("consistent.json", &anchors.iter().map(String::as_str).collect::<Vec<_>>())?;
         assert_eq!(known.verdict(), (Some(0), "proven"), "{}", known.error);
+        assert_eq!(known.json["new_block"], json!({ "number": adopts.number, "hash": hash(&adopts) }));
+        let named = old_block.map(|header| json!({ "number": header.number, "hash": hash(&header) }));
+        assert_eq!(known.json["old_block"], named.unwrap_or_default());
         let root = |size: usize| merkle_root(items[..size].iter().map(Item::leaf));
         assert_eq!(known.json["old"]["root"], json!(root(old)));
         assert_eq!(known.json["new"]["root"], json!(root(new)));
     }
     let mut altered = users.read("consistent.json")?;
+    altered["proof"]["new_block"] = json!(SoftHeader(parent));
+    users.write("altered.json", &altered)?;
+    assert_eq!(users.verify("altered.json", &[&format!("l2:{}", hash(&adopts))])?.json["reason"], json!("other_queue"));
     altered["proof"]["old"]["root"] = json!("07".repeat(32));
     users.write("altered.json", &altered)?;
     assert_eq!(users.verify("altered.json", &[])?.json["reason"], json!("consistency_proof"));
@@ -446,7 +503,13 @@ fn what_a_hostile_sequencer_signs_becomes_a_file_that_convicts_it() -> Result<()
         lie(&|header| (header.queue_size, header.queue_root, header.forced_end) = (size, root, size))
     };
     let start = users.world.manifest.start;
-    let table: [(&str, L2Header, Option<usize>); 11] = [
+    let with_content = |at: usize, tx_hash: Hash32| {
+        let mut leaves: Vec<_> = items.iter().map(QueueLeaf::from).collect();
+        leaves[at].tx_hash = tx_hash;
+        lie(&|header| header.queue_root = merkle_root(leaves.iter().map(QueueLeaf::bytes)))
+    };
+    let own = [b"sold twice".to_vec()];
+    let table: [(&str, L2Header, Option<usize>); 14] = [
         ("not_executed", lie(&|header| header.forced_end = 0), Some(0)),
         ("not_executed", lie(&|header| header.forced_end = 2), Some(2)),
         ("false_forced_end", lie(&|header| header.forced_end = 4), None),
@@ -458,9 +521,12 @@ fn what_a_hostile_sequencer_signs_becomes_a_file_that_convicts_it() -> Result<()
         ("left_out", with_queue(&[]), Some(0)),
         ("out_of_order", with_queue(&[0, 2, 1]), None),
         ("out_of_order", with_queue(&[0, 1, 1, 2]), None),
+        ("replaced", with_content(2, items[0].tx_hash()), Some(2)),
+        ("replaced", with_content(0, sha256(&own[0])), Some(0)),
+        ("replaced", with_content(1, Hash32([0; 32])), Some(1)),
     ];
     for (case, header, wronged) in table {
-        mouth.say_block(honest.number, users.signed_answer(header, &[]));
+        mouth.say_block(honest.number, users.signed_answer(header, &own));
         users.proven(&["censored", &number, "--sequencer", &mouth.url], "censored.json")?;
         let judged = users.verify("censored.json", &[])?;
         assert_eq!((judged.verdict(), &judged.json["case"]), ((Some(0), "proven"), &json!(case)), "{}", judged.error);
@@ -469,12 +535,52 @@ fn what_a_hostile_sequencer_signs_becomes_a_file_that_convicts_it() -> Result<()
         assert_eq!(judged.json["signers"], json!([users.world.manifest.sequencers.keys()[0]]));
 
         // The same from a saved answer, when the sequencer has taken it back.
-        users.write("saved.json", &users.signed_answer(header, &[]))?;
+        users.write("saved.json", &users.signed_answer(header, &own))?;
         users.proven(&["censored", &number, "--blocks", "saved.json"], "saved-censored.json")?;
         let mut altered = users.read("censored.json")?;
         altered["proof"]["block"]["statement"]["timestamp"] = json!(7);
         users.write("altered.json", &altered)?;
         assert_eq!(users.verify("altered.json", &[])?.json["reason"], json!("bad_signature"), "{case}");
+    }
+
+    // More lies in one queue than can be guessed: what it has shown to somebody is enough.
+    let foreign = QueueLeaf { tx_index: 9_999, tx_hash: Hash32([9; 32]), ..QueueLeaf::from(&items[2]) };
+    let forged = QueueLeaf { tx_hash: Hash32([8; 32]), ..QueueLeaf::from(&items[0]) };
+    let true_leaves: Vec<_> = items.iter().map(QueueLeaf::from).collect();
+    let table: [(&str, &[QueueLeaf], &[u64], Option<usize>); 6] = [
+        ("replaced", &[forged, foreign], &[0], Some(0)),
+        ("left_out", &[true_leaves[0], foreign, foreign], &[0, 1], Some(1)),
+        ("left_out", &[foreign, true_leaves[0]], &[0], Some(0)),
+        ("left_out", &[foreign, forged, true_leaves[1]], &[2], Some(2)),
+        ("out_of_order", &[forged, foreign, foreign], &[1, 2], None),
+        ("out_of_order", &[foreign, forged], &[1, 0], None),
+    ];
+    for (case, leaves, shown, wronged) in table {
+        let tree: Tree = leaves.iter().map(|leaf| leaf_hash(&leaf.bytes())).collect();
+        let TreeHead { size, root } = tree.head(leaves.len() as u64).context("its root")?;
+        let header = lie(&|header| (header.queue_size, header.queue_root, header.forced_end) = (size, root, size));
+        mouth.say_block(honest.number, users.signed_answer(header, &[]));
+        let mut arguments = vec!["censored".to_owned(), number.clone(), "--sequencer".into(), mouth.url.clone()];
+        let guessed = users.prove(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "withheld.json")?;
+        assert_eq!(guessed.verdict(), (Some(0), "needs_node"), "{case}: {}", guessed.error);
+        for index in shown {
+            let proof = tree.inclusion(*index, size).context("a leaf of it")?;
+            let item = ProvenLeaf { index: *index, leaf: leaves[*index as usize], proof };
+            let proof = Proof::Included(Included { item, block: users.sign(SoftHeader(header)) });
+            let file = File { rollup_id: users.world.manifest.rollup_id(), proof };
+            fs::write(users.world.path(&format!("shown-{index}.json")), file.to_json()?)?;
+            arguments
+                .extend(["--shown".to_owned(), users.world.path(&format!("shown-{index}.json")).display().to_string()]);
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        users.proven(&arguments, "censored.json")?;
+        let judged = users.verify("censored.json", &[])?;
+        assert_eq!((judged.verdict(), &judged.json["case"]), ((Some(0), "proven"), &json!(case)), "{}", judged.error);
+        let place = wronged.map(|at| json!(items[at].place)).unwrap_or_default();
+        assert_eq!(judged.json["item"]["place"], place, "{case}");
+        mouth.say_block(honest.number, users.signed_answer(honest, &[]));
+        let other = users.prove(&arguments, "nothing.json")?;
+        assert!(other.code == Some(2) && other.error.contains("does not stand in block"), "{}", other.error);
     }
 
     // A queue of which nothing is known but the root.
@@ -502,6 +608,48 @@ fn what_a_hostile_sequencer_signs_becomes_a_file_that_convicts_it() -> Result<()
         assert!(nothing.error.contains(reason), "{}", nothing.error);
     }
     assert!(!users.world.path("nothing.json").exists());
+    Ok(())
+}
+
+#[test]
+fn whoever_ruled_at_the_time_is_convicted_by_the_set_of_the_time() -> Result<()> {
+    let users = Users::new(WINDOW)?;
+    let world = &users.world;
+    let mut wallet = world.wallet("operator", 3)?;
+    let (second, third) = (Person::new(0x5f), Person::new(0x60));
+    users.hand_over(&mut wallet, 0, &world.sequencer_key, &second)?;
+    let items = forced_by_both_carriers(&users)?;
+    users.hand_over(&mut wallet, 1, &second, &third)?;
+    world.bitcoind.mine(1)?;
+    let (_, honest) = adopting(&users)?;
+    let number = honest.number.to_string();
+    let mut lie = honest;
+    lie.forced_end = 0;
+    let mouth = Mouth::open()?;
+    for (handovers, signer) in [(0, &world.sequencer_key), (1, &second), (2, &third)] {
+        mouth.say_block(honest.number, users.signed_answer_as(lie, &[], handovers, signer));
+        let made = users.proven(&["censored", &number, "--sequencer", &mouth.url], "censored.json")?;
+        let key = signer.keypair.x_only_public_key().0;
+        let anchors = match handovers {
+            0 => vec![],
+            _ => vec![format!("sequencers:{handovers}:1:{key}")],
+        };
+        assert_eq!(made.json["anchors"], json!(anchors));
+        let known = users.verify("censored.json", &anchors.iter().map(String::as_str).collect::<Vec<_>>())?;
+        assert_eq!(known.verdict(), (Some(0), "proven"), "{}", known.error);
+        assert_eq!((&known.json["signers"], &known.json["item"]["place"]), (&json!([key]), &json!(items[0].place)));
+        let Some(anchor) = anchors.first() else { continue };
+        let unknown = users.verify("censored.json", &[])?;
+        assert_eq!((unknown.verdict(), &unknown.json["anchor"]), ((Some(1), "needs_anchor"), &json!("sequencers")));
+        let other = anchor.replace(&key.to_string(), &world.sequencer_key.keypair.x_only_public_key().0.to_string());
+        let other = users.verify("censored.json", &[&other])?;
+        assert_eq!((other.verdict(), &other.json["reason"]), ((Some(1), "refuted"), &json!("bad_signature")));
+
+        // Signed for another number than its set's: nobody's signature.
+        mouth.say_block(honest.number, users.signed_answer_as(lie, &[], handovers - 1, signer));
+        let nothing = users.prove(&["censored", &number, "--sequencer", &mouth.url], "nothing.json")?;
+        assert!(nothing.code == Some(1) && nothing.error.contains("not valid"), "{}", nothing.error);
+    }
     Ok(())
 }
 

@@ -315,6 +315,7 @@ impl Node {
             writer.put_item(queued.index, &queued.item)?;
         }
         writer.put_judged(block.height, &judged)?;
+        writer.put_sequencers(block.height, &self.derivation)?;
         let mut executed = Vec::new();
         for l2_block in blocks {
             let forced_txs = writer.items(l2_block.forced.clone())?;
@@ -402,6 +403,7 @@ fn write_genesis(
     let writer = store.writer()?;
     writer.put_genesis(&manifest.rollup_id(), &derivation.snapshot())?;
     writer.put_bitcoin_block(start, (0, head.header.queue_root), None)?;
+    writer.put_sequencers(start.height, &derivation)?;
     writer.put_block(&genesis, &StateUndo::default())?;
     writer.put_genesis_state(&state)?;
     writer.commit()

@@ -5,9 +5,10 @@
 
 use super::NodeError;
 use crate::database;
-use crate::derive::{Judged, Snapshot, Undo, Verdict};
+use crate::derive::{Derivation, Judged, Snapshot, Undo, Verdict};
 use crate::executor::{Outcome, State, StateUndo};
 use crate::l2::{L2Head, L2Header};
+use crate::manifest::SequencerSet;
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId, sha256};
 use crate::queue::{Item, Place};
 use bitcoin::hashes::Hash;
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::path::Path;
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE rollup (id BLOB NOT NULL, snapshot BLOB NOT NULL);
@@ -33,6 +34,7 @@ CREATE INDEX item_tx_hash ON item (tx_hash);
 CREATE INDEX item_l2 ON item (l2_number);
 CREATE TABLE judged (height INTEGER NOT NULL, seq INTEGER NOT NULL, place TEXT NOT NULL, kind INTEGER NOT NULL,
     verdict TEXT NOT NULL, PRIMARY KEY (height, seq));
+CREATE TABLE sequencers (handovers INTEGER PRIMARY KEY, height INTEGER NOT NULL, members BLOB NOT NULL);
 CREATE TABLE l2_block (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, header BLOB NOT NULL,
     derived_at INTEGER NOT NULL, state_root BLOB NOT NULL, state_undo BLOB);
 CREATE INDEX l2_block_derived_at ON l2_block (derived_at);
@@ -229,6 +231,13 @@ impl Store {
         })
     }
 
+    /// Every sequencer set that ever ruled, by the number of handovers that put it in force.
+    pub fn sequencers(&self) -> Result<Vec<(u32, SequencerSet)>, NodeError> {
+        query(&self.db, "SELECT handovers, members FROM sequencers ORDER BY handovers", [], |row| {
+            Ok((row.get(0)?, from_blob(&row.get::<_, Vec<u8>>(1)?)?))
+        })
+    }
+
     /// The Bitcoin block that was applied at a height, with the queue's size and root after it.
     pub fn bitcoin_block(&self, height: BtcHeight) -> Result<Option<(BlockHash, u64, Hash32)>, NodeError> {
         let sql = "SELECT hash, queue_size, queue_root FROM bitcoin_block WHERE height = ?";
@@ -326,6 +335,15 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Writes the set in force after the block at a height, unless it was so before.
+    pub(super) fn put_sequencers(&self, height: BtcHeight, derivation: &Derivation) -> Result<(), NodeError> {
+        self.tx.execute(
+            "INSERT OR IGNORE INTO sequencers VALUES (?, ?, ?)",
+            params![derivation.handovers(), height, to_blob(derivation.sequencers())?],
+        )?;
+        Ok(())
+    }
+
     pub(super) fn put_block(&self, block: &DerivedBlock, undo: &StateUndo) -> Result<(), NodeError> {
         self.tx.execute(
             "INSERT INTO l2_block VALUES (?, ?, ?, ?, ?, ?)",
@@ -369,6 +387,7 @@ impl Writer<'_> {
             "DELETE FROM l2_block WHERE derived_at = ?",
             "DELETE FROM item WHERE height = ?",
             "DELETE FROM judged WHERE height = ?",
+            "DELETE FROM sequencers WHERE height = ?",
             "DELETE FROM bitcoin_block WHERE height = ?",
         ] {
             self.tx.execute(sql, [height])?;

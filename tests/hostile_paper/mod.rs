@@ -170,6 +170,7 @@ pub fn everything(node: &Node) -> Result<Everything> {
     for block in &blocks {
         own_txs.push(format!("{:?}", store.own_txs(block.head.header.number)?));
     }
+    own_txs.push(format!("{:?}", store.sequencers()?));
     let items = store.items(0..node.derivation().tip().queue_size)?;
     let state = node.state().entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
     Ok(Everything { tip, items, blocks, judged, own_txs, state })

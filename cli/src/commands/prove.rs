@@ -15,7 +15,8 @@ use crate::http::SequencerUrl;
 use crate::output::Output;
 use clap::{Args, Subcommand};
 use followed::Followed;
-use signed::{Blocks, SignedBy, read_receipt, read_signed};
+use signed::{Blocks, SignedBy, read_leaf, read_receipt, read_signed};
+use sortie::merkle::TreeHead;
 use sortie::node::QueuedItem;
 use sortie::primitives::{BtcHeight, L2Number};
 use sortie::proof::{self, Anchors, Consistency, File, Proof, ProvenLeaf, Signed, SoftHeader};
@@ -94,13 +95,15 @@ pub struct Included {
 }
 
 const CONSISTENT_EXAMPLE: &str = "\
-Example:
-  sortie prove consistent 1000 1200 --out consistent.json";
+Examples:
+  sortie prove consistent 1000 1200 --out consistent.json
+  sortie prove consistent 1000 1200 --roots-only --out consistent.json";
 
 /// Prove that the queue only grew from one size to another
 ///
 /// For who follows the queue by its size and root alone: shows that the old queue is how the new one begins, so that
-/// nothing in it was changed, moved or taken away.
+/// nothing in it was changed, moved or taken away. The file names the L2 blocks that adopted the two queues, where there
+/// are such blocks, for a checker that knows their hashes; with --roots-only it does not, for one that knows the roots.
 #[derive(Args, Debug)]
 #[command(after_long_help = CONSISTENT_EXAMPLE)]
 pub struct Consistent {
@@ -110,6 +113,9 @@ pub struct Consistent {
     /// The new queue's number of items
     #[arg(value_name = "SIZE2")]
     new: u64,
+    /// Name no L2 blocks
+    #[arg(long)]
+    roots_only: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -118,14 +124,16 @@ const CENSORED_EXAMPLE: &str = "\
 Examples:
   sortie prove censored 42 --sequencer http://127.0.0.1:8645 --out censored.json
   curl http://127.0.0.1:8645/v1/block/42 > 42.json        # keep what it signed, before it is gone
-  sortie prove censored 42 --blocks 41.json --blocks 42.json --out censored.json";
+  sortie prove censored 42 --blocks 41.json --blocks 42.json --out censored.json
+  sortie prove censored 42 --blocks 42.json --shown included.json --out censored.json";
 
 /// Prove that a sequencer signed a block that Bitcoin contradicts
 ///
 /// Compares the signed block and the one before with what the follower derives from Bitcoin: the items that were due in
 /// it, its queue, its origin. Writes the file of the first thing that is wrong; if nothing is, says so, and the exit code
-/// is 1. Where the sequencer hides what its queue is made of, no file can show the fault to somebody without a node;
-/// then the file is one that needs a node.
+/// is 1. A sequencer shows the root of its queue and not what the queue is made of: small lies are guessed, and --shown
+/// takes what it told somebody. Where that is not enough, no file can show the fault to somebody without a node; then the
+/// file is one that needs a node.
 #[derive(Args, Debug)]
 #[command(after_long_help = CENSORED_EXAMPLE)]
 pub struct Censored {
@@ -134,6 +142,9 @@ pub struct Censored {
     number: L2Number,
     #[command(flatten)]
     blocks: SignedBy,
+    /// An `included` file with an item of the block's queue, as the sequencer tells it; may be repeated
+    #[arg(long, value_name = "FILE")]
+    shown: Vec<PathBuf>,
     #[command(flatten)]
     target: Target,
 }
@@ -210,8 +221,9 @@ pub fn run(command: &Prove, settings: &Settings, out: &Output) -> Result<(), Fai
         Prove::Censored(command) => {
             command.target.check()?;
             let blocks = Blocks::new(&command.blocks)?;
+            let shown = command.shown.iter().map(|path| read_leaf(path)).collect::<Result<_, _>>()?;
             let followed = Followed::open(settings, out)?;
-            let proof = censored::find(&followed, &blocks, command.number)?;
+            let proof = censored::find(&followed, &blocks, shown, command.number)?;
             command.target.finish(followed.file(Proof::Censored(proof)), &followed.anchors()?, out)
         }
         Prove::Equivocation(command) => {
@@ -327,6 +339,15 @@ fn consistent(command: &Consistent, settings: &Settings, out: &Output) -> Result
     let tree = followed.tree(command.new)?;
     let heads = tree.head(command.old).zip(tree.head(command.new)).zip(tree.consistency(command.old, command.new));
     let ((old, new), proof) = heads.ok_or_else(followed::changed)?;
-    let proof = Consistency { old, new, proof, old_block: None, new_block: None };
-    command.target.finish(followed.file(Proof::Consistency(proof)), &followed.anchors()?, out)
+    let mut anchors = followed.anchors()?;
+    let mut block_of = |queue: &TreeHead| -> Result<Option<SoftHeader>, Failure> {
+        let block = if command.roots_only { None } else { followed.adopting(queue)? };
+        Ok(block.map(|block| {
+            anchors.add_l2_block(block.head.hash);
+            SoftHeader(block.head.header)
+        }))
+    };
+    let (old_block, new_block) = (block_of(&old)?, block_of(&new)?);
+    let proof = Consistency { old, new, proof, old_block, new_block };
+    command.target.finish(followed.file(Proof::Consistency(proof)), &anchors, out)
 }

@@ -54,7 +54,7 @@ pub fn run(command: &Verify, settings: &Settings, out: &Output) -> Result<(), Fa
     for anchor in &command.anchor {
         anchor.add_to(&mut anchors).map_err(|error| Failure::usage(format_args!("--anchor {anchor}: {error}")))?;
     }
-    let file = read(&command.file)?;
+    let file = read_file(&command.file)?;
     let verdict = judge(&file, &anchors);
     out.print(&Report::new(&file, &verdict))?;
     match &verdict {
@@ -67,7 +67,8 @@ pub fn run(command: &Verify, settings: &Settings, out: &Output) -> Result<(), Fa
     }
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+/// A file, or stdin.
+pub fn read_file(path: &Path) -> Result<File, Failure> {
     let bad = |error: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {error}", path.display()));
     let source: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),

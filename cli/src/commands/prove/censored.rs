@@ -1,33 +1,56 @@
 //! What is wrong with a signed block, compared with Bitcoin: the cases (a) to (e) of the specification.
 //!
 //! A liar shows the root of its queue, not the leaves. The small lies are guessed and proven: items left out
-//! in a row, two neighbours swapped, one repeated. What cannot be guessed becomes a file that needs a node.
+//! in a row, two neighbours swapped, one repeated, one with another content. Leaves that the liar has shown to
+//! somebody prove larger ones. What is neither guessed nor shown becomes a file that needs a node.
 
 use super::followed::{Followed, changed};
 use super::signed::Blocks;
 use crate::failure::Failure;
-use sortie::merkle::{CompactRange, Tree, TreeHead};
+use sortie::merkle::{CompactRange, Tree, TreeHead, leaf_hash, verify_inclusion};
 use sortie::node::QueuedItem;
-use sortie::primitives::L2Number;
+use sortie::primitives::{Hash32, L2Number, sha256};
 use sortie::proof::{
-    Censored, CensoredCase, ItemProof, Proof, ProvenLeaf, Raw, Refutation, Signed, SoftHeader, Verdict, judge,
+    Censored, CensoredCase, ItemProof, Proof, ProvenLeaf, QueueLeaf, Raw, RawBytes, Refutation, Signed, SoftHeader,
+    Verdict, judge,
 };
 
 /// Items among which lies are looked for; the work grows with the square.
 const MAX_GUESSED: u64 = 1_000;
 
-/// The evidence against the block under a number.
-pub fn find(followed: &Followed, blocks: &Blocks, number: L2Number) -> Result<Censored, Failure> {
-    let block = blocks.signed(number)?;
+/// The evidence against the block under a number; `shown` are leaves of its queue that somebody got to see.
+pub fn find(
+    followed: &Followed,
+    blocks: &Blocks,
+    mut shown: Vec<ProvenLeaf>,
+    number: L2Number,
+) -> Result<Censored, Failure> {
+    let (block, own_txs) = blocks.signed(number)?;
     let parent = blocks.parent(followed, number, &block.statement)?;
-    Case { followed, block, parent, tree: followed.tree(followed.size())? }.find(number)
+    let queue = block.statement.queue();
+    if let Some(other) = shown.iter().find(|leaf| !stands_in(leaf, &queue)) {
+        return Err(Failure::usage(format_args!(
+            "--shown: {} does not stand in block {number}'s queue",
+            other.leaf.place
+        )));
+    }
+    shown.sort_unstable_by_key(|leaf| leaf.index);
+    shown.dedup();
+    Case { followed, block, own_txs, parent, shown, tree: followed.tree(followed.size())? }.find(number)
+}
+
+fn stands_in(leaf: &ProvenLeaf, queue: &TreeHead) -> bool {
+    verify_inclusion(&leaf_hash(&leaf.leaf.bytes()), leaf.index, queue, &leaf.proof)
 }
 
 /// A signed block, its parent, and Bitcoin's queue up to the tip.
 struct Case<'a> {
     followed: &'a Followed,
     block: Signed<SoftHeader>,
+    own_txs: Vec<RawBytes>,
     parent: SoftHeader,
+    /// Leaves of the block's queue, by index.
+    shown: Vec<ProvenLeaf>,
     tree: Tree,
 }
 
@@ -38,6 +61,14 @@ struct Lie {
     order: Vec<u64>,
     shared: u64,
     at: u64,
+}
+
+/// What stands in the queue in place of an item.
+enum Around {
+    /// Another leaf at the item's place.
+    At(ProvenLeaf),
+    /// Nothing between these two neighbours, or at this end.
+    Between(Option<ProvenLeaf>, Option<ProvenLeaf>),
 }
 
 impl Case<'_> {
@@ -98,14 +129,20 @@ impl Case<'_> {
         self.leaf(&self.tree, header.queue_size, header.forced_end, header.forced_end).map(Some)
     }
 
-    /// (b), (e) The queue is not Bitcoin's at the origin.
+    /// (b), (c), (e) The queue is not Bitcoin's at the origin.
     fn false_queue(&self, truth: TreeHead) -> Result<CensoredCase, Failure> {
         let queue = self.block.statement.queue();
         if queue.size < truth.size && self.tree.head(queue.size) == Some(queue) {
             return self.left_out(&self.tree, queue.size, queue.size, None);
         }
-        match self.guess(truth, queue)? {
-            Some(lie) => self.show(&lie, queue),
+        if let Some(case) = self.by_shown(truth)? {
+            return Ok(case);
+        }
+        if let Some(lie) = self.guess(truth, queue)? {
+            return self.show(&lie, queue);
+        }
+        match self.guess_content(truth, queue)? {
+            Some(case) => Ok(case),
             None => {
                 let last = truth.size.checked_sub(1).ok_or_else(|| {
                     Failure::failed(
@@ -137,6 +174,74 @@ impl Case<'_> {
         }
     }
 
+    /// (b), (c), (e) What the leaves that somebody was shown are enough for.
+    fn by_shown(&self, truth: TreeHead) -> Result<Option<CensoredCase>, Failure> {
+        for pair in self.shown.windows(2) {
+            if let [first, second] = pair
+                && first.index + 1 == second.index
+                && first.leaf.order() >= second.leaf.order()
+            {
+                return Ok(Some(CensoredCase::OutOfOrder { first: first.clone(), second: second.clone() }));
+            }
+        }
+        let (mut index, mut found) = (0, None);
+        self.followed.each_item(0..truth.size, |queued| {
+            found = found.take().or_else(|| Some((index, self.around(&QueueLeaf::from(&queued.item))?)));
+            index += 1;
+        })?;
+        let Some((missing, around)) = found else { return Ok(None) };
+        let item = self.item_proof(missing)?;
+        Ok(Some(match around {
+            Around::At(leaf) => CensoredCase::Replaced { item, leaf },
+            Around::Between(before, after) => CensoredCase::LeftOut { item, before, after },
+        }))
+    }
+
+    /// The shown leaves that say that an item is not in the queue.
+    fn around(&self, item: &QueueLeaf) -> Option<Around> {
+        let (before, from) = self.shown.split_at(self.shown.partition_point(|leaf| leaf.leaf.order() < item.order()));
+        let is_last = |leaf: &ProvenLeaf| leaf.index + 1 == self.block.statement.queue_size;
+        let is_enclosed = match (before.last(), from.first()) {
+            (_, Some(at)) if at.leaf.order() == item.order() => {
+                return (at.leaf != *item).then(|| Around::At(at.clone()));
+            }
+            (None, None) => false,
+            (Some(before), None) => is_last(before),
+            (None, Some(after)) => after.index == 0,
+            (Some(before), Some(after)) => before.index + 1 == after.index,
+        };
+        is_enclosed.then(|| Around::Between(before.last().cloned(), from.first().cloned()))
+    }
+
+    /// (c) Looks for one item that stands in the queue with the content of another, or of the block's own.
+    fn guess_content(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<CensoredCase>, Failure> {
+        let shared = self.shared(truth);
+        if queue.size != truth.size || truth.size - shared > MAX_GUESSED {
+            return Ok(None);
+        }
+        let mut items = Vec::new();
+        self.followed.each_item(shared..truth.size, |queued| items.push(QueueLeaf::from(&queued.item)))?;
+        let own = self.own_txs.iter().take(MAX_GUESSED as usize).map(|RawBytes(tx)| sha256(tx));
+        let contents: Vec<_> = items.iter().map(|item| item.tx_hash).chain(own).chain([Hash32([0; 32])]).collect();
+        for (index, item) in (shared..).zip(&items) {
+            let proof = self.tree.inclusion(index, queue.size).ok_or_else(changed)?;
+            let mut leaf = ProvenLeaf { index, leaf: *item, proof };
+            for content in &contents {
+                leaf.leaf.tx_hash = *content;
+                if stands_in(&leaf, &queue) {
+                    return Ok(Some(CensoredCase::Replaced { item: self.item_proof(index)?, leaf }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many items of Bitcoin's queue the parent has: among those behind them is the lie.
+    fn shared(&self, truth: TreeHead) -> u64 {
+        let known = self.parent.queue();
+        if self.tree.head(known.size) == Some(known) { known.size.min(truth.size) } else { 0 }
+    }
+
     /// The item `missing`, whose place in the liar's queue is between the leaves at `missing - 1` and `missing`; at
     /// the latter stands the item `after`, if any.
     fn left_out(&self, tree: &Tree, size: u64, missing: u64, after: Option<u64>) -> Result<CensoredCase, Failure> {
@@ -157,8 +262,7 @@ impl Case<'_> {
 
     /// Looks for a small lie among the items that are new since the parent.
     fn guess(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<Lie>, Failure> {
-        let known = self.parent.queue();
-        let shared = if self.tree.head(known.size) == Some(known) { known.size.min(truth.size) } else { 0 };
+        let shared = self.shared(truth);
         let (new, claimed) = (truth.size - shared, queue.size.checked_sub(shared));
         let Some(claimed) = claimed.filter(|claimed| new <= MAX_GUESSED && *claimed <= new + 1) else {
             return Ok(None);

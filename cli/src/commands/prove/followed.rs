@@ -8,8 +8,8 @@ use bitcoin::Block;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use sortie::chain::{BlockSource, ChainError, RpcNode};
-use sortie::merkle::Tree;
-use sortie::node::{Node, QueuedItem};
+use sortie::merkle::{Tree, TreeHead};
+use sortie::node::{DerivedBlock, Node, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::proof::{Anchors, File, HeaderChain, ItemProof, Proof, SoftHeader};
 use sortie::queue::{Item, Place};
@@ -46,11 +46,12 @@ impl Followed {
         File { rollup_id: self.node.manifest().rollup_id(), proof }
     }
 
-    /// The manifest and the sequencers in force.
+    /// The manifest and every set of sequencers that ever ruled.
     pub fn anchors(&self) -> Result<Anchors, Failure> {
         let mut anchors = Anchors::new(self.node.manifest().clone());
-        let derivation = self.node.derivation();
-        anchors.add_sequencers(derivation.handovers(), derivation.sequencers().clone()).map_err(Failure::failed)?;
+        for (handovers, set) in self.node.store().sequencers()? {
+            anchors.add_sequencers(handovers, set).map_err(Failure::failed)?;
+        }
         Ok(anchors)
     }
 
@@ -99,6 +100,18 @@ impl Followed {
     pub fn has_queue(&self, header: &SoftHeader) -> Result<bool, Failure> {
         let size = header.queue_size;
         Ok(size <= self.size() && self.tree(size)?.head(size) == Some(header.queue()))
+    }
+
+    /// The first derived block with a queue, if one adopted it: a Bitcoin block's items are adopted together.
+    pub fn adopting(&self, queue: &TreeHead) -> Result<Option<DerivedBlock>, Failure> {
+        let block = |number| self.node.store().block(number)?.ok_or_else(changed);
+        // Queues only grow.
+        let (mut first, mut last) = (0, self.node.derivation().head().header.number);
+        while first < last {
+            let middle = first.midpoint(last);
+            if block(middle)?.head.header.queue_size < queue.size { first = middle + 1 } else { last = middle }
+        }
+        Ok(Some(block(first)?).filter(|found| SoftHeader(found.head.header).queue() == *queue))
     }
 
     /// A Bitcoin header on any branch; `None` if the node does not know it.

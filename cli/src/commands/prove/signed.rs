@@ -1,6 +1,7 @@
 //! What a sequencer signed: from its own mouth, or from answers that somebody saved.
 
 use super::followed::{Followed, changed, header};
+use crate::commands::verify::read_file;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::http::SequencerUrl;
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sortie::merkle::Tree;
 use sortie::primitives::{L2Number, sha256};
-use sortie::proof::{self, ProvenLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SoftHeader};
+use sortie::proof::{self, Proof, ProvenLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SoftHeader};
 use sortie::sequencer::SignedBlock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -80,13 +81,13 @@ impl Blocks {
         }
     }
 
-    /// The signed header under a number.
-    pub fn signed(&self, number: L2Number) -> Result<Signed<SoftHeader>, Failure> {
+    /// The signed header under a number, and the block's own transactions.
+    pub fn signed(&self, number: L2Number) -> Result<(Signed<SoftHeader>, Vec<RawBytes>), Failure> {
         let block = self.get(number)?.ok_or_else(|| Failure::failed(format_args!("there is no block {number}")))?;
         let signed = block.signed.ok_or_else(|| {
             Failure::failed(format_args!("block {number} is not signed: there is nothing to hold against anybody"))
         })?;
-        Ok(signed.header)
+        Ok((signed.header, block.own_txs))
     }
 
     /// The header that another names as its parent: as shown under the number before, or as derived.
@@ -120,6 +121,18 @@ fn read_block(path: &Path) -> Result<BlockAnswer, Failure> {
 /// What was signed for a block, from a saved answer.
 pub fn read_signed(path: &Path) -> Result<SignedBlock, Failure> {
     read_block(path)?.signed.ok_or_else(|| Failure::usage(format_args!("{}: the block is not signed", path.display())))
+}
+
+/// The leaf of a sequencer's queue that an `included` file shows.
+pub fn read_leaf(path: &Path) -> Result<ProvenLeaf, Failure> {
+    match read_file(path)?.proof {
+        Proof::Included(included) => Ok(included.item),
+        other => Err(Failure::usage(format_args!(
+            "{}: a file of type {}, expected one that shows an item in the block's queue (included)",
+            path.display(),
+            other.type_name()
+        ))),
+    }
 }
 
 /// A receipt, from a saved answer.

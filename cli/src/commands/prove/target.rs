@@ -46,9 +46,9 @@ struct Document(String);
 
 impl Told {
     /// `None` of a file that shows nothing.
-    fn of(verdict: &Verdict) -> Option<Self> {
+    fn of(verdict: &Verdict, held: &Anchors) -> Option<Self> {
         let (name, anchors) = match verdict {
-            Verdict::Proven(Proven { anchors, .. }) => ("proven", Anchor::beside_manifest(anchors)),
+            Verdict::Proven(Proven { anchors, .. }) => ("proven", Anchor::beside_manifest(anchors, held)),
             Verdict::NeedsAnchor(needed) => ("needs_anchor", vec![Anchor::wanted(needed)]),
             Verdict::NeedsNode(_) => ("needs_node", Vec::new()),
             Verdict::Refuted(_) => return None,
@@ -97,7 +97,7 @@ impl Target {
     /// Judges a file by what its maker knows, and writes it unless it shows nothing.
     pub fn finish(&self, file: File, anchors: &Anchors, out: &Output) -> Result<(), Failure> {
         let verdict = judge(&file, anchors);
-        let Some(told) = Told::of(&verdict) else {
+        let Some(told) = Told::of(&verdict, anchors) else {
             return Err(Failure::failed(format_args!("nothing to show; the file would be {verdict}")));
         };
         let text = file.to_json().map_err(Failure::failed)?;

@@ -32,15 +32,17 @@ impl Anchor {
         }
     }
 
-    /// The anchors of a verdict that a checker has to hold besides the manifest.
-    pub fn beside_manifest(used: &[AnchorName]) -> Vec<String> {
+    /// The anchors of a verdict that a checker has to hold besides the manifest; `held` are those that were used.
+    pub fn beside_manifest(used: &[AnchorName], held: &Anchors) -> Vec<String> {
         let named = used.iter().filter_map(|name| match *name {
             AnchorName::Manifest { .. } | AnchorName::Sequencers { handovers: 0 } => None,
-            AnchorName::Sequencers { handovers } => Some(Self::wanted(&NeededAnchor::Sequencers { handovers })),
-            AnchorName::Bitcoin(block) => Some(Self::Bitcoin(block).to_string()),
-            AnchorName::L2Block { hash } => Some(Self::L2(hash).to_string()),
+            AnchorName::Sequencers { handovers } => {
+                Some(Self::Sequencers(handovers, held.sequencers(handovers)?.clone()))
+            }
+            AnchorName::Bitcoin(block) => Some(Self::Bitcoin(block)),
+            AnchorName::L2Block { hash } => Some(Self::L2(hash)),
         });
-        named.collect()
+        named.map(|anchor| anchor.to_string()).collect()
     }
 
     /// The form in which a missing anchor can be given.
