@@ -547,7 +547,8 @@ fn what_a_hostile_sequencer_signs_becomes_a_file_that_convicts_it() -> Result<()
     let foreign = QueueLeaf { tx_index: 9_999, tx_hash: Hash32([9; 32]), ..QueueLeaf::from(&items[2]) };
     let forged = QueueLeaf { tx_hash: Hash32([8; 32]), ..QueueLeaf::from(&items[0]) };
     let true_leaves: Vec<_> = items.iter().map(QueueLeaf::from).collect();
-    let table: [(&str, &[QueueLeaf], &[u64], Option<usize>); 6] = [
+    type Told<'a> = (&'a str, &'a [QueueLeaf], &'a [u64], Option<usize>);
+    let table: [Told<'_>; 6] = [
         ("replaced", &[forged, foreign], &[0], Some(0)),
         ("left_out", &[true_leaves[0], foreign, foreign], &[0, 1], Some(1)),
         ("left_out", &[foreign, true_leaves[0]], &[0], Some(0)),

@@ -15,8 +15,8 @@ use sortie::merkle::{Tree, TreeHead};
 use sortie::primitives::{Hash32, sha256};
 use sortie::proof::{
     Anchors, BrokenReceipt, Censored, CensoredCase, ConflictingState, Consistency, Equivocation, File, HeaderChain,
-    Included, ItemProof, Proof, ProvenLeaf, QueueLeaf, Receipt, ReceiptBlock, Signed, SignedBy, SoftHeader, SoftState,
-    Statement,
+    Included, ItemProof, LeafRange, Proof, ProvenLeaf, QueueLeaf, Receipt, ReceiptBlock, Signed, SignedBy, SoftHeader,
+    SoftState, Statement,
 };
 use sortie::queue::Item;
 use std::ops::RangeInclusive;
@@ -206,7 +206,10 @@ impl World {
         let blocks = chain.iter().take(count).map(|block| ReceiptBlock {
             header: self.by_guilty(SoftHeader(block.header)),
             own_txs: block.own_txs.iter().cloned().map(sortie::proof::RawBytes).collect(),
-            forced: block.forced.clone().map(|index| self.leaf(index, block.header.queue_size)).collect(),
+            forced: {
+                let items = &self.items[block.forced.start as usize..block.forced.end as usize];
+                LeafRange::make(&self.tree, block.header.queue_size, block.forced.start, items).expect("they are there")
+            },
         });
         self.file(Proof::BrokenReceipt(BrokenReceipt {
             receipt: self.by_guilty(receipt),

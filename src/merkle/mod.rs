@@ -2,13 +2,13 @@
 //!
 //! [`CompactRange`] holds the roots of the perfect subtrees of a list that only grows: logarithmic in
 //! size, cheap to copy, so that keeping the one from before is the undo. [`Tree`] holds every such root
-//! and makes proofs; [`verify_inclusion`] and [`verify_consistency`] check them without any tree.
+//! and makes proofs; [`verify_inclusion`], [`verify_range`] and [`verify_consistency`] check them without any tree.
 
 mod tree;
 mod verify;
 
 pub use tree::Tree;
-pub use verify::{verify_consistency, verify_inclusion};
+pub use verify::{verify_consistency, verify_inclusion, verify_range};
 
 use crate::primitives::Hash32;
 use alloc::vec::Vec;

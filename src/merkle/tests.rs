@@ -147,6 +147,65 @@ fn a_consistency_proof_shows_nothing_else_than_its_two_lists() {
 }
 
 #[test]
+fn a_range_proof_shows_nothing_else_than_its_entries_side_by_side() {
+    let tree = tree(SIZES);
+    let leaves: Vec<_> = (0..SIZES).map(|i| leaf_hash(&entry(i))).collect();
+    let slice = |range: &core::ops::Range<u64>| &leaves[range.start as usize..range.end as usize];
+    for size in 0..=33 {
+        let head = tree.head(size).unwrap();
+        for (first, end) in (0..=size).flat_map(|first| (first..=size).map(move |end| (first, end))) {
+            let range = first..end;
+            let proof = tree.range(range.clone(), size).unwrap();
+            assert!(verify_range(slice(&range), first, &head, &proof), "{range:?} in {size}");
+            assert!(
+                !verify_range(slice(&range), first, &head, &[&proof[..], &[head.root]].concat()),
+                "a node too many"
+            );
+            if range.is_empty() {
+                assert!(proof.is_empty(), "{range:?} in {size}");
+                continue;
+            }
+            if end - first == 1 {
+                // One entry: an inclusion proof, its nodes in the list's order.
+                let mut inclusion = tree.inclusion(first, size).unwrap();
+                let mut sorted = proof.clone();
+                inclusion.sort_unstable();
+                sorted.sort_unstable();
+                assert_eq!(sorted, inclusion, "{first} in {size}");
+            }
+            let shown = |leaves: &[Hash32], first, proof: &[Hash32]| verify_range(leaves, first, &head, proof);
+            for other in (0..=size).filter(|other| *other != first) {
+                assert!(!shown(slice(&range), other, &proof), "{range:?} in {size} at {other}");
+            }
+            assert!(!shown(&slice(&range)[1..], first, &proof) || end - first == 1, "the first entry left out");
+            assert!(!shown(&slice(&range)[1..], first + 1, &proof) || end - first == 1, "the first entry not shown");
+            assert!(!shown(&[slice(&range), &[head.root]].concat(), first, &proof), "an entry too many");
+            for at in 0..proof.len() {
+                let mut changed = proof.clone();
+                changed[at].0[31] ^= 1;
+                assert!(!shown(slice(&range), first, &changed), "node {at} changed");
+                changed.remove(at);
+                assert!(!shown(slice(&range), first, &changed), "node {at} left out");
+            }
+            for at in 0..slice(&range).len() {
+                let mut changed = slice(&range).to_vec();
+                changed[at].0[0] ^= 1;
+                assert!(!shown(&changed, first, &proof), "entry {at} changed");
+            }
+        }
+        assert_eq!(tree.range(0..size + 1, size), None);
+    }
+    assert_eq!(tree.range(0..1, SIZES + 1), None);
+    #[expect(clippy::reversed_empty_ranges, reason = "as hostile as it looks")]
+    let backwards = 2..1;
+    assert_eq!(tree.range(backwards, 3), None);
+    let longest = TreeHead { size: u64::MAX, root: Hash32([0; 32]) };
+    for first in [0, 1, u64::MAX - 1, u64::MAX] {
+        assert!(!verify_range(&leaves[..1], first, &longest, &leaves[..64]), "{first}");
+    }
+}
+
+#[test]
 fn equal_sizes_need_equal_roots_and_size_0_the_root_of_nothing() {
     let tree = tree(3);
     let (nothing, two, three) = (tree.head(0).unwrap(), tree.head(2).unwrap(), tree.head(3).unwrap());

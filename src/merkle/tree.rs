@@ -61,6 +61,31 @@ impl Tree {
         Some(path)
     }
 
+    /// The roots over what lies outside `entries` in the list's first `size`, left to right, each over as much as it can
+    /// be: what [`verify_range`](super::verify_range) takes. Empty for no entries; `None` unless they lie in
+    /// `0..size`, and `size <= self.size()`.
+    pub fn range(&self, entries: Range<u64>, size: u64) -> Option<Vec<Hash32>> {
+        if entries.start > entries.end || entries.end > size || size > self.size() {
+            return None;
+        }
+        let mut roots = Vec::new();
+        if !entries.is_empty() {
+            self.outside(&entries, 0..size, &mut roots)?;
+        }
+        Some(roots)
+    }
+
+    fn outside(&self, entries: &Range<u64>, over: Range<u64>, roots: &mut Vec<Hash32>) -> Option<()> {
+        if over.end <= entries.start || entries.end <= over.start {
+            roots.push(self.root(over)?);
+        } else if over.start < entries.start || entries.end < over.end {
+            let (left, right) = split(&over);
+            self.outside(entries, left, roots)?;
+            self.outside(entries, right, roots)?;
+        }
+        Some(())
+    }
+
     /// `PROOF(old, D[new])` of RFC 6962 section 2.1.2, empty for `old` 0 and for `old == new`; `None` unless
     /// `old <= new <= self.size()`.
     pub fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash32>> {
@@ -99,7 +124,7 @@ impl Tree {
 }
 
 /// Cuts entries, two or more, at the largest power of two below their number.
-fn split(range: &Range<u64>) -> (Range<u64>, Range<u64>) {
+pub(super) fn split(range: &Range<u64>) -> (Range<u64>, Range<u64>) {
     let middle = range.start + (1 << (range.end - range.start - 1).ilog2());
     (range.start..middle, middle..range.end)
 }

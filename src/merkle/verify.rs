@@ -1,7 +1,10 @@
 //! Checking proofs: total, and linear in a proof whose length the sizes bound.
 
+use super::tree::split;
 use super::{TreeHead, node_hash};
 use crate::primitives::{Hash32, sha256};
+use core::ops::Range;
+use core::slice;
 
 /// Whether the entry with this [`leaf_hash`](super::leaf_hash) is the one at `index` of a list (RFC 9162
 /// section 2.1.3.2).
@@ -19,6 +22,39 @@ pub fn verify_inclusion(leaf_hash: &Hash32, index: u64, head: &TreeHead, proof: 
         }
     }
     path.last == 0 && root == head.root
+}
+
+/// Whether entries with these [`leaf_hash`](super::leaf_hash)es stand side by side in a list, the first of them at
+/// index `first`; of no entries, whether the proof is empty.
+pub fn verify_range(leaf_hashes: &[Hash32], first: u64, head: &TreeHead, proof: &[Hash32]) -> bool {
+    if leaf_hashes.is_empty() {
+        return proof.is_empty();
+    }
+    let Some(end) = first.checked_add(leaf_hashes.len() as u64).filter(|end| *end <= head.size) else { return false };
+    let mut nodes = RangeNodes { entries: first..end, leaf_hashes: leaf_hashes.iter(), rest: proof.iter() };
+    nodes.root(0..head.size) == Some(head.root) && nodes.rest.next().is_none()
+}
+
+/// What a tree is put together from, both in the list's order.
+struct RangeNodes<'a> {
+    entries: Range<u64>,
+    leaf_hashes: slice::Iter<'a, Hash32>,
+    /// Roots over what lies outside.
+    rest: slice::Iter<'a, Hash32>,
+}
+
+impl RangeNodes<'_> {
+    /// The root over a subtree; no more than 64 calls deep, as each halves the subtree.
+    fn root(&mut self, over: Range<u64>) -> Option<Hash32> {
+        if over.end <= self.entries.start || self.entries.end <= over.start {
+            return self.rest.next().copied();
+        }
+        if over.end - over.start == 1 {
+            return self.leaf_hashes.next().copied();
+        }
+        let (left, right) = split(&over);
+        Some(node_hash(&self.root(left)?, &self.root(right)?))
+    }
 }
 
 /// Whether the old list is how the new one begins (RFC 9162 section 2.1.4.2).

@@ -4,7 +4,7 @@
 use super::judge::{Judge, in_both};
 use super::raw::RawBytes;
 use super::statement::{Receipt, Signed, SoftHeader};
-use super::{Fact, ProvenLeaf, Refutation, Verdict};
+use super::{Fact, LeafRange, Refutation, Verdict};
 use crate::merkle::merkle_root;
 use crate::primitives::{Hash32, sha256};
 use alloc::vec::Vec;
@@ -30,8 +30,8 @@ pub struct ReceiptBlock {
     pub header: Signed<SoftHeader>,
     /// Its own transactions, whole: a hash in a list could be one of two transactions' node.
     pub own_txs: Vec<RawBytes>,
-    /// The leaves of its forced section, in order.
-    pub forced: Vec<ProvenLeaf>,
+    /// Its forced section: the leaves from the parent's `forced_end` up to its own.
+    pub forced: LeafRange,
 }
 
 impl Judge<'_> {
@@ -70,14 +70,12 @@ impl ReceiptBlock {
         if merkle_root(self.own_txs.iter().map(|RawBytes(tx)| tx)) != header.txs_root {
             return Err(Refutation::OtherOwnTransactions);
         }
-        let section = parent.forced_end..header.forced_end;
-        if !self.forced.iter().map(|leaf| leaf.index).eq(section) {
+        if self.forced.leaves.len() as u64 != header.forced_end.saturating_sub(parent.forced_end) {
             return Err(Refutation::OtherForcedSection);
         }
-        let queue = header.queue();
-        self.forced.iter().try_for_each(|leaf| leaf.check(&queue))?;
+        self.forced.check(parent.forced_end, &header.queue())?;
         let own = self.own_txs.iter().map(|RawBytes(tx)| sha256(tx));
-        let mut executed = own.chain(self.forced.iter().map(|leaf| leaf.leaf.tx_hash));
+        let mut executed = own.chain(self.forced.leaves.iter().map(|leaf| leaf.tx_hash));
         if executed.any(|hash| hash == *tx_hash) { Err(Refutation::ReceiptKept) } else { Ok(()) }
     }
 }

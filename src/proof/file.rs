@@ -156,7 +156,13 @@ mod json {
         fn write<T: Serialize>(&self, proof: &T) -> Result<String, FileError> {
             let Self { rollup_id, .. } = *self;
             let name = self.proof.type_name();
-            Ok(serde_json::to_string_pretty(&Written { name, version: VERSION, rollup_id, proof })? + "\n")
+            let written = Written { name, version: VERSION, rollup_id, proof };
+            // For people; but the blocks of a receipt can be long enough as they are.
+            let text = match self.proof {
+                Proof::BrokenReceipt(_) => serde_json::to_string(&written),
+                _ => serde_json::to_string_pretty(&written),
+            }?;
+            Ok(text + "\n")
         }
     }
 

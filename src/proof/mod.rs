@@ -40,7 +40,7 @@ pub use file::{File, MAX_FILE, Proof, VERSION};
 pub use included::{Included, Level};
 pub use item::{ItemProof, NotInBlock};
 pub use judge::judge;
-pub use leaf::ProvenLeaf;
+pub use leaf::{LeafRange, ProvenLeaf};
 pub use raw::{Raw, RawBytes};
 pub use refutation::Refutation;
 pub use standing::{BitcoinFacts, Standing};

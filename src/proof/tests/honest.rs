@@ -208,7 +208,7 @@ impl Honest {
         let without = ReceiptBlock {
             header: self.world.sign(&block.header, [0]),
             own_txs: block.own_txs.iter().cloned().map(RawBytes).collect(),
-            forced: block.forced.clone().map(|index| world.leaf(index, block.header.queue_size)).collect(),
+            forced: world.leaves(block.forced.clone(), block.header.queue_size),
         };
         let receipt = self.world.state(receipt, [0]);
         self.acquitted(Proof::BrokenReceipt(BrokenReceipt {
@@ -270,7 +270,7 @@ fn soft_blocks_that_never_became_derived_convict_nobody() {
     // The promised transaction is in the signed block 1, and not in the derived one.
     let (number, tx) = &honest.promises[0];
     let receipt = Receipt { tx_hash: sha256(tx), first_number: *number, last_number: *number };
-    let forced = derived.forced.clone().map(|index| honest.world.leaf(index, derived.header.queue_size)).collect();
+    let forced = honest.world.leaves(derived.forced.clone(), derived.header.queue_size);
     let blocks = vec![ReceiptBlock { header: unsigned, own_txs: Vec::new(), forced }];
     let receipt = honest.world.state(receipt, [0]);
     honest.acquitted(Proof::BrokenReceipt(BrokenReceipt { receipt, parent: SoftHeader(parent.header), blocks }));

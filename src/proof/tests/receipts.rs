@@ -3,6 +3,7 @@
 use super::*;
 use crate::l2::L2Block;
 use crate::primitives::sha256;
+use crate::queue::Place;
 
 /// The own transactions of every block of the example's chain.
 const OWN: [&[u8]; 2] = [b"own 1", b"own 2"];
@@ -11,7 +12,7 @@ fn block(world: &World, block: &L2Block, own_txs: &[&[u8]], signers: &[u8]) -> R
     ReceiptBlock {
         header: world.sign(&block.header, signers.iter().copied()),
         own_txs: own_txs.iter().map(|tx| RawBytes(tx.to_vec())).collect(),
-        forced: block.forced.clone().map(|index| world.leaf(index, block.header.queue_size)).collect(),
+        forced: world.leaves(block.forced.clone(), block.header.queue_size),
     }
 }
 
@@ -78,16 +79,34 @@ pub(super) fn cases() -> Vec<Case> {
             proof.blocks[1].own_txs = vec![RawBytes(two_nodes.clone())];
         }),
         changed("an item of the forced section left out", "refuted/other_forced_section", &|proof| {
-            drop(proof.blocks[1].forced.pop())
-        }),
-        changed("an item of the forced section twice", "refuted/other_forced_section", &|proof| {
-            proof.blocks[1].forced[1] = proof.blocks[1].forced[0].clone();
+            proof.blocks[1].forced.leaves.pop();
         }),
         changed("an item too many", "refuted/other_forced_section", &|proof| {
-            proof.blocks[1].forced.push(world.leaf(3, 5))
+            proof.blocks[1].forced = world.leaves(1..4, 5);
+        }),
+        changed("an item of the forced section twice", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[1].forced.leaves[1] = proof.blocks[1].forced.leaves[0];
         }),
         changed("another item in the forced section", "refuted/inclusion_proof", &|proof| {
-            proof.blocks[1].forced[0].leaf = proof.blocks[1].forced[1].leaf;
+            proof.blocks[1].forced.leaves[0] = proof.blocks[1].forced.leaves[1];
+        }),
+        changed("the items before the forced section", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[1].forced = world.leaves(0..2, 5);
+        }),
+        changed("the items behind the forced section", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[1].forced = world.leaves(3..5, 5);
+        }),
+        changed("the forced section under another queue", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[1].forced = world.leaves(1..3, 4);
+        }),
+        changed("a node of the forced section left out", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[1].forced.proof.pop();
+        }),
+        changed("a node of the forced section too many", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[1].forced.proof.push(Hash32([7; 32]));
+        }),
+        changed("a node for a section without items", "refuted/inclusion_proof", &|proof| {
+            proof.blocks[0].forced.proof.push(Hash32([7; 32]));
         }),
         changed("a header that is not the parent", "refuted/other_parent", &|proof| proof.parent.0.forced_end = 3),
         changed("a block of another branch", "refuted/other_parent", &|proof| {
@@ -139,4 +158,31 @@ fn the_verdict_names_the_signer_and_the_promise() {
     let promise = proof.receipt.statement;
     let (fact, _) = proven(&world, Proof::BrokenReceipt(proof), &world.anchors());
     assert_eq!(fact, Fact::BrokenReceipt { signers, receipt: promise });
+}
+
+#[test]
+fn the_longest_receipt_of_our_sequencer_fits_in_a_file_with_every_block_full() {
+    use crate::envelope::Carrier;
+    use crate::proof::file::MAX_FILE;
+    use bitcoin::hashes::Hash;
+    // A receipt's 65 blocks; the default cap; 100,000 bytes of own transactions; a queue of a thousand million items.
+    let (blocks, cap, own_bytes, queue_levels) = (65, crate::manifest::DEFAULT_MAX_FORCED, 100_000, 30);
+    let hash = bitcoin::BlockHash::from_byte_array([7; 32]);
+    let txid = bitcoin::Txid::from_byte_array([7; 32]);
+    let place = Place { txid, carrier: Carrier::OpReturn, index: 99_999, position: 99_999 };
+    let leaf = QueueLeaf { height: 9_999_999, block_hash: hash, tx_index: 99_999, place, tx_hash: Hash32([7; 32]) };
+    let forced = LeafRange { leaves: vec![leaf; cap.into()], proof: vec![Hash32([7; 32]); 2 * queue_levels] };
+    let world = World::example();
+    let header = world.sign(&world.chain()[0].header, [0, 1, 2]);
+    let block = ReceiptBlock { header, own_txs: vec![RawBytes(vec![7; 100]); own_bytes / 100], forced };
+    let parent = block.header.statement;
+    let length = |shown: Vec<ReceiptBlock>| {
+        let receipt = receipt(&world, b"promised", 1, blocks, &[0, 1, 2]);
+        let proof = Proof::BrokenReceipt(BrokenReceipt { receipt, parent, blocks: shown });
+        File { rollup_id: world.manifest.rollup_id(), proof }.to_json().unwrap().len()
+    };
+    let none = length(vec![]);
+    let each = length(vec![block]) - none;
+    let all = none + blocks as usize * (each + 1);
+    assert!(all < MAX_FILE, "{all} bytes, {each} for each block");
 }

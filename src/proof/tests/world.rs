@@ -12,7 +12,7 @@ use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::Magic;
 use bitcoin::{Block, BlockHash, Transaction};
-use core::ops::RangeInclusive;
+use core::ops::{Range, RangeInclusive};
 
 pub(super) const START: u32 = 100;
 const START_TIME: u32 = 1_700_000_000;
@@ -141,6 +141,12 @@ impl World {
     /// An item in the queue of its first `size` items.
     pub fn leaf(&self, index: u64, size: u64) -> ProvenLeaf {
         ProvenLeaf::make(&self.tree, size, index, &self.items[index as usize]).unwrap()
+    }
+
+    /// Items side by side in the queue of its first `size` items.
+    pub fn leaves(&self, range: Range<u64>, size: u64) -> LeafRange {
+        let items = &self.items[range.start as usize..range.end as usize];
+        LeafRange::make(&self.tree, size, range.start, items).unwrap()
     }
 
     pub fn rules(&self) -> BlockRules {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sortie::merkle::Tree;
 use sortie::primitives::{L2Number, sha256};
-use sortie::proof::{self, Proof, ProvenLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SoftHeader};
+use sortie::proof::{self, LeafRange, Proof, ProvenLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SoftHeader};
 use sortie::sequencer::SignedBlock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -191,7 +191,7 @@ pub fn broken_receipt(
         parent = Some(header.statement);
         let forced = forced_section(followed, &mut tree, &before, &header.statement)?;
         let own = block.own_txs.iter().map(|RawBytes(tx)| sha256(tx));
-        if own.chain(forced.iter().map(|leaf| leaf.leaf.tx_hash)).any(|hash| hash == tx_hash) {
+        if own.chain(forced.leaves.iter().map(|leaf| leaf.tx_hash)).any(|hash| hash == tx_hash) {
             return Err(Failure::failed(format_args!("the receipt is kept: block {number} holds the transaction")));
         }
         shown.push((before, ReceiptBlock { header, own_txs: block.own_txs, forced }));
@@ -207,9 +207,9 @@ fn forced_section(
     tree: &mut Option<Tree>,
     parent: &SoftHeader,
     block: &SoftHeader,
-) -> Result<Vec<ProvenLeaf>, Failure> {
+) -> Result<LeafRange, Failure> {
     if block.forced_end <= parent.forced_end {
-        return Ok(Vec::new());
+        return Ok(LeafRange { leaves: Vec::new(), proof: Vec::new() });
     }
     let tree = match tree {
         Some(tree) => tree,
@@ -222,8 +222,6 @@ fn forced_section(
         )));
     }
     let items = followed.node.store().items(parent.forced_end..block.forced_end)?;
-    let leaf = |queued: &sortie::node::QueuedItem| {
-        ProvenLeaf::make(tree, block.queue_size, queued.index, &queued.item).ok_or_else(changed)
-    };
-    items.iter().map(leaf).collect()
+    let items = items.iter().map(|queued| &queued.item);
+    LeafRange::make(tree, block.queue_size, parent.forced_end, items).ok_or_else(changed)
 }
