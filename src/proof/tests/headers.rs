@@ -1,6 +1,7 @@
 //! Header chains: what hangs on which anchor by how much work, on networks as hard as a test can mine.
 
 mod cases;
+mod mainnet;
 
 pub(super) use cases::cases;
 
@@ -204,6 +205,15 @@ fn work_depth_and_what_could_be_checked_are_shown() {
             "a retarget from nothing known",
             Shown { anchor: 103, depth: 2, work: work(&[LIMIT, LIMIT]), bits: Some((0, 0, 2)) },
         ),
+        (
+            "mainnet: through the retarget of block 554400",
+            // 5,106,422,924,659 times the least difficulty, three times.
+            Shown { anchor: 554_397, depth: 3, work: work(&[0x1737_1ef4; 3]), bits: Some((7, 0, 1)) },
+        ),
+        (
+            "mainnet: through it without the period's first header",
+            Shown { anchor: 554_397, depth: 3, work: work(&[0x1737_1ef4; 3]), bits: Some((6, 1, 1)) },
+        ),
         ("the block an anchor", Shown { anchor: 101, depth: 1, work: None, bits: None }),
         (
             "blocks 0 and 1",
@@ -222,18 +232,23 @@ fn work_depth_and_what_could_be_checked_are_shown() {
 
 #[test]
 fn retargets_are_those_that_bitcoin_core_computes() {
-    // Bitcoin Core's pow_tests.cpp: nBits, time of the period's first block and of its last, next nBits.
+    // Bitcoin Core, src/test/pow_tests.cpp, the four tests get_next_work...: nBits, time of the period's first block and
+    // of its last, next nBits.
     let table = [
         (0x1d00_ffff, 1_261_130_161, 1_262_152_739, 0x1d00_d86a),
         (0x1d00_ffff, 1_231_006_505, 1_233_061_996, 0x1d00_ffff),
-        (0x1c05_a3f4, 1_279_008_237, 1_279_297_671, 0x1c01_68fd),
-        (0x1c38_7f6f, 1_263_163_443, 1_269_211_443, 0x1d00_e1fd),
+        (0x1c05_a3f4, 1_279_008_237, 1_279_297_671, LOWEST),
+        (0x1c38_7f6f, 1_263_163_443, 1_269_211_443, HIGHEST),
     ];
+    // There, one less and one more are no permitted transition.
+    const LOWEST: u32 = 0x1c01_68fd;
+    const HIGHEST: u32 = 0x1d00_e1fd;
     let HeaderRules::Work(rules) = HeaderRules::of(Magic::BITCOIN) else { panic!() };
+    let next = |bits, timespan| rules.next_bits(CompactTarget::from_consensus(bits), timespan).to_consensus();
     for (bits, first, last, expected) in table {
-        let next = rules.next_bits(CompactTarget::from_consensus(bits), last - first);
-        assert_eq!(next.to_consensus(), expected, "{bits:x}");
+        assert_eq!(next(bits, last - first), expected, "{bits:x}");
     }
+    assert_eq!((next(0x1c05_a3f4, 0), next(0x1c38_7f6f, u64::MAX)), (LOWEST, HIGHEST));
     assert_eq!(rules.interval(), 2016);
 }
 
@@ -241,9 +256,12 @@ fn retargets_are_those_that_bitcoin_core_computes() {
 fn nbits_that_bitcoin_core_refuses_are_no_target() {
     let HeaderRules::Work(mainnet) = HeaderRules::of(Magic::BITCOIN) else { panic!() };
     let target = |bits: u32| mainnet.target(CompactTarget::from_consensus(bits));
+    // Bitcoin Core, src/test/pow_tests.cpp, CheckProofOfWork_test_...: negative, overflow, too easy, zero.
+    for bits in [0x1d80_ffff, !0x0080_0000, 0x1d01_fffe, 0] {
+        assert_eq!(target(bits), None, "{bits:x}");
+    }
     // Zero, negative, past 256 bits (which would wrap), easier than the limit.
-    for bits in
-        [0, 0x1d00_0000, 0x0100_0000, 0x1d80_0001, 0x2300_0001, 0x4300_0001, 0xff12_3456, 0x1d01_0000, 0x2100_0001]
+    for bits in [0x1d00_0000, 0x0100_0000, 0x1d80_0001, 0x2300_0001, 0x4300_0001, 0xff12_3456, 0x1d01_0000, 0x2100_0001]
     {
         assert_eq!(target(bits), None, "{bits:x}");
     }

@@ -20,7 +20,7 @@ fn two_periods() -> Vec<Header> {
 }
 
 pub(in crate::proof::tests) fn cases() -> Vec<HeaderCase> {
-    [mainnet_cases(), testnet4_cases(), other_cases()].concat()
+    [mainnet_cases(), testnet4_cases(), other_cases(), mainnet::cases()].concat()
 }
 
 fn mainnet_cases() -> Vec<HeaderCase> {
