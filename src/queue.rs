@@ -49,7 +49,8 @@ impl FromStr for Place {
     type Err = BadPlace;
     fn from_str(text: &str) -> Result<Self, BadPlace> {
         let bad = || BadPlace(text.into());
-        let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'));
         let number = |part: &str| Some(part).filter(digits).and_then(|part| part.parse::<u32>().ok()).ok_or_else(bad);
         let mut parts = text.split(':');
         let (Some(txid), Some(side), Some(index)) = (parts.next(), parts.next(), parts.next()) else {
@@ -202,6 +203,12 @@ mod tests {
             "x:in:0",
             "in:0",
             &alloc::format!("{TXID}:in:+1"),
+            &alloc::format!("{TXID}:in:"),
+            &alloc::format!("{TXID}:in:01"),
+            &alloc::format!("{TXID}:out:00"),
+            &alloc::format!("{TXID}:in:0:00"),
+            &alloc::format!("{TXID}:in:0:07"),
+            &alloc::format!("{TXID}:in:4294967296"),
             &alloc::format!("{TXID}:at:0"),
             &alloc::format!("{TXID}:in:0:0:0"),
         ] {

@@ -1,29 +1,12 @@
 """The ledger and opaque executors (PROTOCOL.md, section 10)."""
 
 from . import bip340, merkle
-from .manifest import LEDGER, OPAQUE
+from .manifest import LEDGER, OPAQUE, read_parameters
 from .wire import U64_MAX, Malformed, Reader, tagged, u32, u64, varint
 
 TRANSACTION_LEN = 153
 SIGNED_LEN = TRANSACTION_LEN - 64
 DECLARED_COST = 1
-
-
-def read_parameters(binary):
-    """(forced_cost_per_byte, fee account, {account: balance})."""
-    reader = Reader(binary)
-    cost, fee_account = reader.u32(), reader.take(32)
-    accounts, last = {}, None
-    for _ in range(reader.varint()):
-        account = reader.take(32)
-        if last is not None and account <= last:
-            raise Malformed("accounts do not ascend strictly")
-        accounts[account] = reader.u64()
-        last = account
-    reader.end()
-    if sum(accounts.values()) > U64_MAX:
-        raise Malformed("balances do not fit 64 bits")
-    return cost, fee_account, accounts
 
 
 def encode_parameters(cost, fee_account, accounts):

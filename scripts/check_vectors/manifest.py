@@ -4,7 +4,7 @@ import unicodedata
 from collections import namedtuple
 
 from . import bip340
-from .wire import Malformed, Reader, tagged, u8, u16, u32, varint
+from .wire import U64_MAX, Malformed, Reader, tagged, u8, u16, u32, varint
 
 OPAQUE, LEDGER, EVM = 0, 1, 2
 
@@ -50,12 +50,38 @@ def _name(raw):
     return name
 
 
+def read_parameters(binary):
+    """(forced_cost_per_byte, fee account, {account: balance})."""
+    reader = Reader(binary)
+    cost, fee_account = reader.u32(), reader.take(32)
+    accounts, last = {}, None
+    for _ in range(reader.varint()):
+        account = reader.take(32)
+        if last is not None and account <= last:
+            raise Malformed("accounts do not ascend strictly")
+        accounts[account] = reader.u64()
+        last = account
+    reader.end()
+    if sum(accounts.values()) > U64_MAX:
+        raise Malformed("balances do not fit 64 bits")
+    return cost, fee_account, accounts
+
+
+def _check_parameters(executor, parameters):
+    if executor == OPAQUE:
+        _check(not parameters, "the opaque executor has no parameters")
+    if executor == LEDGER:
+        cost, _, _ = read_parameters(parameters)
+        _check(cost >= 1, "forced_cost_per_byte")
+
+
 def decode(binary):
     reader = Reader(binary)
     _check(reader.u8() == 1, "version")
     name = _name(reader.take(reader.varint()))
     network, start_height, start_hash = reader.take(4), reader.u32(), reader.take(32)
     window, lag, forced = reader.u16(), reader.u16(), reader.u16()
+    _check(start_height < 2**31, "start_height")
     _check(window >= 2, "sequencing_window")
     _check(1 <= lag <= window, "max_lag")
     _check(forced >= 1, "max_forced_per_block")
@@ -63,6 +89,7 @@ def decode(binary):
     executor = reader.u8()
     _check(executor <= EVM, "executor kind")
     parameters = reader.take(reader.varint())
+    _check_parameters(executor, parameters)
     flag = reader.u8()
     _check(flag <= 1, "predecessor flag")
     predecessor = (reader.take(32), reader.u32()) if flag else None

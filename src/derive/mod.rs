@@ -21,7 +21,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Block times that a median is taken over, the block's own among them.
 pub const MEDIAN_TIME_SPAN: usize = 11;
@@ -99,7 +100,18 @@ pub struct Undo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     state: State,
+    #[serde(deserialize_with = "in_a_row")]
     origins: Vec<Origin>,
+}
+
+/// Origins as a derivation keeps them: one or more, at consecutive heights.
+fn in_a_row<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Origin>, D::Error> {
+    let origins = Vec::<Origin>::deserialize(deserializer)?;
+    let follows = |(a, b): (&Origin, &Origin)| a.block.height.checked_add(1) == Some(b.block.height);
+    match origins.iter().zip(origins.iter().skip(1)).all(follows) && !origins.is_empty() {
+        true => Ok(origins),
+        false => Err(D::Error::custom("a snapshot needs Bitcoin blocks in a row")),
+    }
 }
 
 impl Derivation {

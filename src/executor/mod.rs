@@ -116,9 +116,6 @@ pub fn execute(executor: &dyn Executor, state: &mut State, tx: &[u8], route: Rou
 /// Why a manifest's executor cannot be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecutorError {
-    /// The parameters are not in the executor's encoding.
-    #[error("the manifest's executor parameters are malformed")]
-    Parameters,
     /// The rollup goes on from another, whose state this build does not take over.
     #[error("the manifest names a predecessor, whose state this version of sortie cannot take over")]
     Predecessor,
@@ -130,19 +127,14 @@ pub enum ExecutorError {
 /// The executor that a manifest names.
 ///
 /// # Errors
-/// [`ExecutorError`], if its parameters are malformed or this build does not have it.
+/// [`ExecutorError`], if this build does not have it.
 pub fn of_manifest(manifest: &Manifest) -> Result<Box<dyn Executor>, ExecutorError> {
     if manifest.predecessor.is_some() {
         return Err(ExecutorError::Predecessor);
     }
-    let parameters = &manifest.executor.parameters;
-    match manifest.executor.kind {
-        ExecutorKind::Opaque if parameters.is_empty() => Ok(Box::new(Opaque)),
-        ExecutorKind::Opaque => Err(ExecutorError::Parameters),
-        ExecutorKind::Ledger => {
-            let parameters = ledger::Parameters::decode(parameters).ok_or(ExecutorError::Parameters)?;
-            Ok(Box::new(ledger::Ledger::new(manifest.rollup_id(), parameters)))
-        }
-        ExecutorKind::Evm => Err(ExecutorError::Evm),
+    match manifest.executor.ledger() {
+        Some(parameters) => Ok(Box::new(ledger::Ledger::new(manifest.rollup_id(), parameters))),
+        None if manifest.executor.kind == ExecutorKind::Opaque => Ok(Box::new(Opaque)),
+        None => Err(ExecutorError::Evm),
     }
 }

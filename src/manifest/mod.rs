@@ -12,6 +12,7 @@ pub use self::toml::{DEFAULT_MAX_FORCED, DEFAULT_MAX_LAG, DEFAULT_WINDOW, TomlEr
 pub use set::{BadSignatures, SIGNATURE_ENTRY_LEN, SequencerSet, SetError};
 
 use crate::codec::{Malformed, Reader, Write};
+use crate::executor::ledger;
 use crate::primitives::{BlockRef, BtcHeight, RollupId, tagged_hash};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,6 +21,9 @@ use bitcoin::p2p::Magic;
 
 const VERSION: u8 = 1;
 const MAX_NAME_LEN: usize = 32;
+
+/// Highest start block: far beyond what Bitcoin will reach, and far enough below 2^32 for all that comes after it.
+const MAX_START_HEIGHT: BtcHeight = 0x7fff_ffff;
 
 /// Which virtual machine executes the queue, with its parameters' bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub struct Fields {
     pub name: String,
     /// Network magic.
     pub network: Magic,
-    /// The Bitcoin block whose descendants are read.
+    /// The Bitcoin block whose descendants are read; below height 2^31.
     pub start: BlockRef,
     /// Bitcoin blocks after which a forced item is executed without the sequencer; 2 or more.
     pub sequencing_window: u16,
@@ -92,6 +96,9 @@ pub enum ManifestError {
     /// The name's length or characters.
     #[error("the name must be 1 to {MAX_NAME_LEN} bytes of text without control characters")]
     Name,
+    /// The start block's bound.
+    #[error("start_height is {0}, must be {MAX_START_HEIGHT} or less")]
+    StartHeight(BtcHeight),
     /// The window's bound.
     #[error("sequencing_window is {0}, must be 2 or more")]
     Window(u16),
@@ -112,6 +119,12 @@ pub enum ManifestError {
     /// An executor that this code does not know.
     #[error("executor kind {0} is unknown (0 opaque, 1 ledger, 2 evm)")]
     Executor(u8),
+    /// Parameters that are not in their executor's encoding.
+    #[error("the executor's parameters are malformed")]
+    Parameters,
+    /// A price at which no forced item could ever pay.
+    #[error("forced_cost_per_byte is 0, must be 1 or more: it would make every forced transaction a no-op")]
+    ForcedCost,
 }
 
 impl From<Malformed> for ManifestError {
@@ -127,6 +140,27 @@ impl ExecutorKind {
             ExecutorKind::Ledger => 1,
             ExecutorKind::Evm => 2,
         }
+    }
+}
+
+impl ExecutorSpec {
+    fn check(&self) -> Result<(), ManifestError> {
+        match self.kind {
+            ExecutorKind::Opaque if self.parameters.is_empty() => Ok(()),
+            ExecutorKind::Opaque => Err(ManifestError::Parameters),
+            ExecutorKind::Ledger => match ledger::Parameters::decode(&self.parameters) {
+                None => Err(ManifestError::Parameters),
+                Some(ledger::Parameters { forced_cost_per_byte: 0, .. }) => Err(ManifestError::ForcedCost),
+                Some(_) => Ok(()),
+            },
+            // To be read by an executor that does not exist yet.
+            ExecutorKind::Evm => Ok(()),
+        }
+    }
+
+    /// The parameters of a ledger; `None` of another executor.
+    pub fn ledger(&self) -> Option<ledger::Parameters> {
+        (self.kind == ExecutorKind::Ledger).then(|| ledger::Parameters::decode(&self.parameters))?
     }
 }
 
@@ -151,6 +185,9 @@ impl Manifest {
         if !(1..=MAX_NAME_LEN).contains(&fields.name.len()) || fields.name.chars().any(char::is_control) {
             return Err(ManifestError::Name);
         }
+        if fields.start.height > MAX_START_HEIGHT {
+            return Err(ManifestError::StartHeight(fields.start.height));
+        }
         if fields.sequencing_window < 2 {
             return Err(ManifestError::Window(fields.sequencing_window));
         }
@@ -161,6 +198,7 @@ impl Manifest {
         if fields.max_forced_per_block == 0 {
             return Err(ManifestError::MaxForced);
         }
+        fields.executor.check()?;
         let rollup_id = RollupId(tagged_hash("sortie/rollup", &[&encode(&fields)]).0);
         Ok(Self { fields, rollup_id })
     }

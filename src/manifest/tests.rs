@@ -35,10 +35,12 @@ fn fields_out_of_bounds_make_no_manifest() {
     let good = sound_manifest();
     assert_eq!(Manifest::new((*good).clone()).as_ref(), Ok(&good));
     type Change = fn(&mut Fields);
-    let table: [(&str, Change, ManifestError); 4] = [
+    let table: [(&str, Change, ManifestError); 6] = [
         ("no name", |fields| fields.name.clear(), ManifestError::Name),
         ("a window of 1", |fields| fields.sequencing_window = 1, ManifestError::Window(1)),
         ("no lag", |fields| fields.max_lag = 0, ManifestError::MaxLag { max_lag: 0, sequencing_window: 36 }),
+        ("no parameters", |fields| fields.executor.kind = ExecutorKind::Ledger, ManifestError::Parameters),
+        ("too high a start", |fields| fields.start.height = 1 << 31, ManifestError::StartHeight(1 << 31)),
         ("no forced item", |fields| fields.max_forced_per_block = 0, ManifestError::MaxForced),
     ];
     for (name, change, error) in table {
@@ -63,7 +65,7 @@ fn every_parameter_is_in_the_id() {
         id(Parts { max_forced: 999, ..parts() }),
         id(Parts { set: Parts::set_of(&[public_key(2)], 1), ..parts() }),
         id(Parts { executor: 2, ..parts() }),
-        id(Parts { parameters: vec![1, 0], ..parts() }),
+        id(Parts { executor: 2, parameters: vec![1, 0], ..parts() }),
         id(Parts { predecessor: [&[1], &[7; 36][..]].concat(), ..parts() }),
     ];
     for (i, id) in ids.iter().enumerate() {

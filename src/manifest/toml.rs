@@ -172,8 +172,8 @@ impl Executor {
     }
 
     fn of_spec(spec: &ExecutorSpec) -> Self {
-        match (spec.kind, ledger::Parameters::decode(&spec.parameters)) {
-            (ExecutorKind::Ledger, Some(parameters)) => Executor::Ledger {
+        match spec.ledger() {
+            Some(parameters) => Executor::Ledger {
                 forced_cost_per_byte: parameters.forced_cost_per_byte,
                 fee_account: Hash32(parameters.fee_account),
                 accounts: parameters
@@ -182,11 +182,8 @@ impl Executor {
                     .map(|(account, balance)| LedgerAccount { account: Hash32(account), balance })
                     .collect(),
             },
-            (ExecutorKind::Opaque, _) => Executor::Opaque,
-            // A ledger with malformed parameters cannot be run; its bytes are still shown.
-            (ExecutorKind::Ledger | ExecutorKind::Evm, _) => {
-                Executor::Evm { parameters: spec.parameters.to_lower_hex_string() }
-            }
+            None if spec.kind == ExecutorKind::Opaque => Executor::Opaque,
+            None => Executor::Evm { parameters: spec.parameters.to_lower_hex_string() },
         }
     }
 }

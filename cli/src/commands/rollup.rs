@@ -268,9 +268,8 @@ impl Shown {
 }
 
 fn executor(spec: &ExecutorSpec) -> Value {
-    match (spec.kind, Parameters::decode(&spec.parameters)) {
-        (ExecutorKind::Opaque, _) => json!({ "kind": "opaque" }),
-        (ExecutorKind::Ledger, Some(parameters)) => {
+    match spec.ledger() {
+        Some(parameters) => {
             let account =
                 |(account, balance): &([u8; 32], u64)| json!({ "account": Hash32(*account), "balance_sat": balance });
             json!({
@@ -280,10 +279,8 @@ fn executor(spec: &ExecutorSpec) -> Value {
                 "accounts": parameters.accounts.iter().map(account).collect::<Vec<_>>(),
             })
         }
-        (kind, _) => {
-            let kind = if kind == ExecutorKind::Ledger { "ledger" } else { "evm" };
-            json!({ "kind": kind, "parameters": spec.parameters.to_lower_hex_string() })
-        }
+        None if spec.kind == ExecutorKind::Opaque => json!({ "kind": "opaque" }),
+        None => json!({ "kind": "evm", "parameters": spec.parameters.to_lower_hex_string() }),
     }
 }
 

@@ -48,16 +48,11 @@ pub(super) fn executed_at(rig: &Rig, index: u64) -> BtcHeight {
     steps.iter().find(holds).map(|step| step.origin.block.height).expect("an executed item")
 }
 
-/// A rollup of accounts: Alice has 1000, Bob 10; forced items pay 1 a byte.
+/// A rollup of accounts: Alice has 1000, Bob 10.
 pub(super) fn accounts(parameters: Parameters) -> Parameters {
-    accounts_at(1, parameters)
-}
-
-/// The same, with another price of a byte.
-pub(super) fn accounts_at(forced_cost_per_byte: u32, parameters: Parameters) -> Parameters {
     let mut accounts = vec![(public_key(ALICE), 1000), (public_key(BOB), 10)];
     accounts.sort_unstable();
-    let ledger = ledger::Parameters { forced_cost_per_byte, fee_account: public_key(FEES), accounts };
+    let ledger = ledger::Parameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts };
     let executor = ExecutorSpec { kind: ExecutorKind::Ledger, parameters: ledger.encode() };
     Parameters { executor, ..parameters }
 }

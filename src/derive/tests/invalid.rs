@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::envelope::Carrier;
-use history::{ALICE, BOB, accounts, accounts_at, outcomes, pay, waits};
+use history::{ALICE, BOB, accounts, outcomes, pay, waits};
 use rig::START_HEIGHT;
 
 fn short() -> Parameters {
@@ -116,16 +116,4 @@ fn an_item_that_can_never_succeed_is_executed_in_its_turn_and_delays_nobody() {
     });
     assert_eq!(with, without, "the same waits, the same effects");
     assert_eq!(with.1, 10);
-}
-
-// Scenario 41, tx_gas_above_regular_cap_still_included; 34, oog.
-#[test]
-fn an_item_that_its_bytes_do_not_pay_for_is_included_and_its_neighbours_bytes_do_not_help_it() {
-    let mut rig = Rig::new(accounts_at(0, short()));
-    rig.mine([rig.force(&pay(&rig, ALICE, BOB, 1, 0)), rig.force(&[7; 5000])]);
-    // As an own transaction it needs no bytes.
-    let step = rig.mine([rig.post(&rig.draft().block(true, &[pay(&rig, ALICE, BOB, 1, 0)]))]);
-    assert_eq!(verdicts(&step), [Verdict::Accept]);
-    assert_eq!(outcomes(&rig), ["unpaid_cost", "malformed", "ok"]);
-    assert_eq!(waits(&rig), [1, 1]);
 }

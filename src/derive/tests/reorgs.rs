@@ -136,3 +136,26 @@ fn a_snapshot_goes_on_as_if_it_had_never_stopped() {
         assert_eq!(derivation, rig.derivation, "stopped after {stop} blocks");
     }
 }
+
+#[test]
+fn a_snapshot_without_bitcoin_blocks_in_a_row_is_none() {
+    let mut rig = Rig::new(Parameters::default());
+    rig.mine_to(START_HEIGHT + 3);
+    let good = rig.derivation.snapshot();
+    let origins = &good.origins;
+    let (first, rest) = origins.split_first().unwrap();
+    let read = |origins: Vec<Origin>| {
+        let bytes = postcard::to_allocvec(&Snapshot { state: good.state.clone(), origins }).unwrap();
+        postcard::from_bytes::<Snapshot>(&bytes).ok()
+    };
+    assert_eq!(read(origins.clone()), Some(good.clone()));
+    let backwards = origins.iter().rev().copied().collect();
+    for (what, origins) in [
+        ("none", Vec::new()),
+        ("a gap", [&[*first], &rest[1..]].concat()),
+        ("one twice", [&[*first], &origins[..]].concat()),
+        ("backwards", backwards),
+    ] {
+        assert_eq!(read(origins), None, "{what}");
+    }
+}

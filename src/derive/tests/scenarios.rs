@@ -73,8 +73,7 @@ fn scenarios() -> Vec<Scenario> {
         ("back_and_forth", short(), back_and_forth),
         ("deeper_than_the_window", Parameters { window: 3, ..short() }, deep),
         ("envelopes_of_every_kind_and_none", short(), every_envelope),
-        ("ledger", ledger_parameters(1), ledger_transfers),
-        ("ledger_that_is_paid_for_nothing", ledger_parameters(0), ledger_transfers),
+        ("ledger", ledger_parameters(), ledger_transfers),
         ("an_executor_that_is_not_there", Parameters { executor: evm, ..short() }, honest),
     ]
 }
@@ -322,10 +321,10 @@ fn every_envelope(rig: &mut Rig) {
     rig.mine_to(START_HEIGHT + 6);
 }
 
-fn ledger_parameters(forced_cost_per_byte: u32) -> Parameters {
+fn ledger_parameters() -> Parameters {
     let mut accounts = vec![(public_key(ALICE), 1000), (public_key(BOB), 10)];
     accounts.sort_unstable();
-    let parameters = ledger::Parameters { forced_cost_per_byte, fee_account: public_key(FEES), accounts };
+    let parameters = ledger::Parameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts };
     let executor = ExecutorSpec { kind: ExecutorKind::Ledger, parameters: parameters.encode() };
     Parameters { executor, ..short() }
 }

@@ -133,6 +133,24 @@ fn a_manifest_names_the_ledger_that_it_gets() {
     assert!(matches!(of_manifest(&spec(ExecutorKind::Evm, vec![])), Err(crate::executor::ExecutorError::Evm)));
 }
 
+// Scenario 41, tx_gas_above_regular_cap_still_included; 34, oog. No manifest has this price: an evm item can ask for
+// more than its bytes pay, a transfer cannot.
+#[test]
+fn an_item_that_its_bytes_do_not_pay_for_is_a_no_op_and_its_neighbours_bytes_do_not_help_it() {
+    let free = Ledger::new(ROLLUP, Parameters { forced_cost_per_byte: 0, ..parameters(&[(ALICE, 1000)]) });
+    let mut state = free.genesis();
+    let tx = signed(ALICE, BOB, 1, 1, 0);
+    for (route, tx, outcome) in [
+        (Route::Forced, &tx, Outcome::NoOp(NoOpReason::UnpaidCost)),
+        (Route::Forced, &vec![7; 5000], Outcome::NoOp(NoOpReason::Malformed)),
+        (Route::Forced, &tx, Outcome::NoOp(NoOpReason::UnpaidCost)),
+        // As an own transaction it needs no bytes.
+        (Route::Own, &tx, Outcome::Ok),
+    ] {
+        assert_eq!(execute(&free, &mut state, tx, route), outcome, "{route:?}");
+    }
+}
+
 /// Transfers among five accounts, most of them sound, some with a changed byte.
 fn transactions() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let sound = (1..6u8, 1..6u8, 0..60u64, 0..6u64, 0..3u64)
