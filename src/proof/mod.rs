@@ -34,9 +34,7 @@ pub use censored::{CaseName, Censored, CensoredCase};
 pub use consistency::Consistency;
 pub use difficulty::BitsChecked;
 pub use evidence::{ConflictingState, Equivocation};
-#[cfg(any(test, feature = "node"))]
-pub use file::FileError;
-pub use file::{File, MAX_FILE, Proof, VERSION};
+pub use file::{File, FileError, MAX_FILE, Proof, VERSION};
 pub use included::{Included, Level};
 pub use item::{ItemProof, NotInBlock};
 pub use judge::judge;
