@@ -106,7 +106,7 @@ impl<'a> BatchBody<'a> {
     }
 }
 
-/// A batch's body in front of its signatures, with the shorter of the two codecs.
+/// A batch's body in front of its signatures, with the shorter of the two codecs; plain if they are as long.
 ///
 /// Every transaction must have 1 byte or more, and there must be 1..=[`MAX_BLOCKS`] blocks.
 pub fn encode_batch(terms: &BatchTerms, blocks: &[BatchBlock]) -> Vec<u8> {
@@ -258,6 +258,25 @@ mod tests {
         assert_eq!(inflate(&[&stream[..], &[0]].concat()), None, "a byte after the stream");
         assert_eq!(inflate(&stream[..stream.len() - 1]), None, "cut");
         assert_eq!(inflate(&[]), None);
+    }
+
+    #[test]
+    fn a_batch_is_encoded_by_the_shorter_codec() {
+        let last_origin = BlockRef { height: 9, hash: bitcoin::hashes::Hash::from_byte_array([3; 32]) };
+        let terms = BatchTerms { first_number: 7, parent: Hash32([2; 32]), last_origin };
+        let mut met = [false; 3];
+        for len in 1..64 {
+            let blocks = vec![BatchBlock { advances: true, seconds: 600, txs: vec![vec![9; len]] }];
+            let body = encode_batch(&terms, &blocks);
+            let read = BatchBody::decode(&body).unwrap();
+            assert_eq!((read.terms, read.signatures()), (terms, &[][..]));
+            let plain = encode_blocks(&blocks);
+            assert_eq!(read.blocks(), Ok((blocks, plain.len())));
+            let order = compress_to_vec(&plain, DEFLATE_LEVEL).len().cmp(&plain.len());
+            assert_eq!(read.codec, if order.is_lt() { CODEC_DEFLATE } else { CODEC_PLAIN }, "{len}");
+            met[(order as i8 + 1) as usize] = true;
+        }
+        assert_eq!(met, [true; 3], "shorter, as long, longer");
     }
 
     #[test]

@@ -123,3 +123,17 @@ pub fn tagged_hash(tag: &str, parts: &[&[u8]]) -> Hash32 {
     }
     Hash32(sha256::Hash::from_engine(engine).to_byte_array())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_bitcoin_block_is_shown_by_its_height_and_its_hash_as_bitcoin_core_shows_it() {
+        let mut hash = [0; 32];
+        hash[0] = 0xab;
+        let block = BlockRef { height: 7, hash: bitcoin::hashes::Hash::from_byte_array(hash) };
+        assert_eq!(block.to_string(), alloc::format!("7 ({}ab)", "00".repeat(31)));
+    }
+}

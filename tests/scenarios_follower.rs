@@ -5,10 +5,12 @@ mod hostile_paper;
 
 use anyhow::{Context, Result, ensure};
 use hostile_paper::{ALICE, BOB, Paper, START, WINDOW, everything, refusal};
-use regtest::hostile::Act;
+use regtest::hostile::{Act, Envelope};
 use sortie::chain::BlockSource;
+use sortie::derive::Verdict;
 use sortie::envelope::{Body, Carrier};
 use sortie::executor::{NoOpReason, Outcome};
+use sortie::manifest::SequencerSet;
 use sortie::node::{MIN_UNDO_BLOCKS, NodeError};
 use sortie::primitives::sha256;
 
@@ -152,6 +154,26 @@ fn a_file_of_a_later_version_is_refused_by_name_and_left_alone() -> Result<()> {
     assert!(std::fs::read(&path)? == bytes, "the file was written to");
     let store = sortie::sequencer::SequencerStore::open(&path);
     assert!(matches!(store, Err(sortie::sequencer::SequencerError::Schema(99))));
+    Ok(())
+}
+
+#[test]
+fn every_set_that_ruled_is_known_and_none_of_a_branch_that_was_left() -> Result<()> {
+    let mut paper = Paper::new()?;
+    let mut node = paper.open("node", &paper.bitcoin)?;
+    let genesis = (0, paper.manifest.sequencers.clone());
+    assert_eq!(node.store().sequencers()?, std::slice::from_ref(&genesis));
+    let next = SequencerSet::new(paper.manifest.sequencers.keys()[..1].to_vec(), 1)?;
+    let handover = Envelope { carrier: Carrier::OpReturn, payload: paper.hostile.handover(&next) };
+    let at = paper.mine(&[handover])?;
+    paper.bitcoin.mine_empty(3);
+    node.sync(&paper.bitcoin, |_| ())?;
+    assert_eq!(node.store().judged(at.height)?[0].verdict, Verdict::Accept);
+    assert_eq!(node.store().sequencers()?, [genesis.clone(), (1, next)]);
+
+    paper.bitcoin.reorg(4, vec![Vec::new(); 5]);
+    node.sync(&paper.bitcoin, |_| ())?;
+    assert_eq!(node.store().sequencers()?, [genesis]);
     Ok(())
 }
 
