@@ -58,6 +58,32 @@ fn a_balance_that_would_not_fit_64_bits_undoes_the_whole_transfer() {
 }
 
 #[test]
+fn what_no_state_makes_valid_is_known_without_one() {
+    let ledger = ledger(&[]);
+    let good = signed(ALICE, BOB, 1, 1, 7);
+    let mut forged = good.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let table =
+        [(&good[..], Ok(())), (&good[1..], Err(NoOpReason::Malformed)), (&forged, Err(NoOpReason::BadSignature))];
+    for (tx, expected) in table {
+        assert_eq!(ledger.check_static(tx), expected);
+    }
+}
+
+#[test]
+fn an_undo_names_each_account_that_was_written_once() {
+    let ledger = ledger(&[(ALICE, 10)]);
+    let mut state = ledger.genesis();
+    for nonce in 0..2 {
+        assert_eq!(execute(&ledger, &mut state, &signed(ALICE, BOB, 1, 1, nonce), Route::Own), Outcome::Ok);
+    }
+    let undo = state.take_undo();
+    let mut written = [ALICE, BOB, FEES].map(public_key);
+    written.sort_unstable();
+    assert_eq!(undo.keys().into_iter().collect::<Vec<_>>(), written);
+}
+
+#[test]
 fn the_last_nonce_is_never_used() {
     let ledger = ledger(&[]);
     let spent = |nonce: u64| [&5u64.to_le_bytes()[..], &nonce.to_le_bytes()].concat();
