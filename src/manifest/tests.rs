@@ -109,6 +109,7 @@ fn signatures_count_only_whole_in_order_and_from_the_set() {
 #[test]
 fn a_set_from_a_store_keeps_its_bounds() {
     let set = Signers::new([1, 2, 3], 2).set();
+    assert_eq!(set.threshold(), 2);
     let bytes = postcard::to_allocvec(&set).unwrap();
     assert_eq!(postcard::from_bytes::<SequencerSet>(&bytes), Ok(set.clone()));
     let raised = [&bytes[..bytes.len() - 1], &[4]].concat();

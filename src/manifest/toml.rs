@@ -207,3 +207,72 @@ fn show_magic(magic: Magic) -> String {
         None => magic.to_bytes().to_lower_hex_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tests::signers::Signers;
+    use crate::manifest::tests::sound_manifest;
+
+    fn ledger() -> ExecutorSpec {
+        let parameters = ledger::Parameters {
+            forced_cost_per_byte: 3,
+            fee_account: [9; 32],
+            accounts: vec![([1; 32], 10), ([2; 32], u64::from(u32::MAX))],
+        };
+        ExecutorSpec { kind: ExecutorKind::Ledger, parameters: parameters.encode() }
+    }
+
+    #[test]
+    fn every_manifest_reads_back_from_its_toml() {
+        let executors = [
+            ExecutorSpec { kind: ExecutorKind::Opaque, parameters: Vec::new() },
+            ledger(),
+            ExecutorSpec { kind: ExecutorKind::Evm, parameters: vec![1, 2, 0xff] },
+        ];
+        let predecessor = Predecessor { rollup_id: RollupId([7; 32]), last_height: 40 };
+        let magics = ["f9beb4d9", "0a03cf40", "1c163f28", "fabfb5da", "01020304"];
+        for (executor, magic) in executors.iter().flat_map(|executor| magics.map(|magic| (executor, magic))) {
+            for predecessor in [None, Some(predecessor)] {
+                let manifest = Manifest::new(Fields {
+                    network: Magic::from_bytes(<[u8; 4]>::from_hex(magic).unwrap()),
+                    sequencers: Signers::new([1, 2, 3], 2).set(),
+                    executor: executor.clone(),
+                    predecessor,
+                    ..(*sound_manifest()).clone()
+                });
+                let manifest = manifest.unwrap();
+                let text = manifest.to_toml();
+                assert_eq!(Manifest::from_toml(&text).unwrap(), manifest, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn networks_have_their_names_and_other_magics_stay_numbers() {
+        for (network, name) in [
+            (Network::Bitcoin, "bitcoin"),
+            (Network::Signet, "signet"),
+            (Network::Testnet4, "testnet4"),
+            (Network::Regtest, "regtest"),
+        ] {
+            assert_eq!(network_of(network.magic()), Some(network));
+            assert_eq!(show_magic(network.magic()), name);
+        }
+        assert_eq!(network_of(Network::Testnet.magic()), None);
+        assert_eq!(show_magic(Magic::from_bytes([1, 2, 3, 4])), "01020304");
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_stated_value() {
+        let set = Signers::new([1], 1).set();
+        let [key] = set.keys() else { panic!("one key") };
+        let text = format!(
+            "name = 'x'\nnetwork = 'regtest'\nstart_height = 5\nstart_hash = '{:064}'\n[sequencers]\nkeys = ['{key}']\n[executor]\nkind = 'opaque'\n",
+            0
+        );
+        let manifest = Manifest::from_toml(&text).unwrap();
+        assert_eq!((manifest.sequencing_window, manifest.max_lag, manifest.max_forced_per_block), (36, 18, 1000));
+        assert_eq!(manifest.sequencers, set);
+    }
+}
