@@ -195,6 +195,7 @@ fn a_range_proof_shows_nothing_else_than_its_entries_side_by_side() {
         }
         assert_eq!(tree.range(0..size + 1, size), None);
     }
+    assert!(tree.range(0..1, SIZES).is_some());
     assert_eq!(tree.range(0..1, SIZES + 1), None);
     #[expect(clippy::reversed_empty_ranges, reason = "as hostile as it looks")]
     let backwards = 2..1;
