@@ -6,7 +6,8 @@ from . import envelope
 from .wire import Malformed, Reader, sha256d, u32, varint
 
 Block = namedtuple("Block", "hash previous time transactions")
-Transaction = namedtuple("Transaction", "txid witnesses scripts")  # per input, per output
+# Witnesses and outpoints (36 bytes) per input, scripts per output; stripped_len: bytes without the witnesses.
+Transaction = namedtuple("Transaction", "txid wtxid stripped_len outpoints witnesses scripts")
 Found = namedtuple("Found", "transaction_index txid from_output index payload")
 
 
@@ -24,8 +25,9 @@ def _transaction(reader):
     inputs = reader.varint()
     if not inputs:
         raise Malformed("transaction without inputs")
+    outpoints = []
     for _ in range(inputs):
-        reader.take(36)
+        outpoints.append(reader.take(36))
         _element(reader)
         reader.take(4)
     scripts = []
@@ -39,8 +41,16 @@ def _transaction(reader):
         if not any(witnesses):
             raise Malformed("superfluous witness")
     locktime = reader.take(4)
-    raw = version + stripped + locktime if segwit else reader.data[start : reader.at]
-    return Transaction(sha256d(raw), witnesses, scripts)
+    whole = reader.data[start : reader.at]
+    raw = version + stripped + locktime if segwit else whole
+    return Transaction(sha256d(raw), sha256d(whole), len(raw), outpoints, witnesses, scripts)
+
+
+def parse_transaction(raw):
+    reader = Reader(raw)
+    transaction = _transaction(reader)
+    reader.end()
+    return transaction
 
 
 def parse_block(raw):
@@ -109,7 +119,7 @@ def _coinbase(height, transactions, outputs):
 def build_block(height, previous, time, transactions, coinbase_outputs=()):
     """A block with its coinbase and regtest's proof of work. Its transactions spend coins that do not exist."""
     whole = [_coinbase(height, transactions, coinbase_outputs), *transactions]
-    root = merkle_root([_transaction(Reader(t)).txid for t in whole])
+    root = merkle_root([parse_transaction(t).txid for t in whole])
     nonce = 0
     while True:
         header = u32(0x20000000) + previous + root + u32(time) + u32(REGTEST_BITS) + u32(nonce)

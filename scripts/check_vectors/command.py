@@ -5,11 +5,9 @@ import pathlib
 import sys
 import time
 
-from . import envelope_vectors, examples, self_test, vector_files
+from . import envelope_vectors, examples, proof_vectors, self_test, vector_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Files of vectors that only the Rust checks.
-NOT_YET = {"proof"}
 VECTORS = ROOT / "tests" / "vectors"
 PROTOCOL = ROOT / "docs" / "PROTOCOL.md"
 
@@ -18,6 +16,7 @@ CHECKERS = {
     "manifest": vector_files.manifest_checks,
     "ledger": vector_files.ledger_checks,
     "derivation": vector_files.derivation_checks,
+    "proof": proof_vectors.checks,
     "roots": vector_files.roots_checks,
 }
 
@@ -35,15 +34,12 @@ def main(arguments):
         print("usage: check_vectors.py [--write-envelope | --self-test | --write-examples | FILE...]", file=sys.stderr)
         return 2
     paths = [pathlib.Path(a) for a in arguments] or sorted(VECTORS.glob("*.json"))
-    return check(paths, named=bool(arguments))
+    return check(paths)
 
 
-def check(paths, named):
+def check(paths):
     passed = failed = 0
     for path in paths:
-        if path.stem in NOT_YET and not named:
-            print("%-22s left to the Rust: this implementation does not judge proofs yet" % path.name)
-            continue
         if path.stem not in CHECKERS:
             print("%-22s no checker for this file" % path.name)
             failed += 1

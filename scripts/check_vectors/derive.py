@@ -18,6 +18,7 @@ L2Block = namedtuple(
     "rollup_id number parent origin_height origin_hash timestamp forced_end queue_size queue_root txs_root",
 )
 Item = namedtuple("Item", "height block_hash transaction_index txid from_output index position tx")
+Leaf = namedtuple("Leaf", Item._fields[:-1] + ("content",))
 Batch = namedtuple("Batch", "first_number parent last_height last_hash codec data signatures signed")
 Handover = namedtuple("Handover", "seq sequencers signatures signed")
 BatchBlock = namedtuple("BatchBlock", "advance seconds txs")
@@ -30,11 +31,20 @@ class Drop(Exception):
 # --- layouts ----------------------------------------------------------------------------------
 
 
-def queue_leaf(item):
+def leaf_bytes(leaf):
     return (
-        u32(item.height) + item.block_hash + u32(item.transaction_index) + item.txid
-        + u8(item.from_output) + u32(item.index) + u32(item.position) + sha256(item.tx)
+        u32(leaf.height) + leaf.block_hash + u32(leaf.transaction_index) + leaf.txid
+        + u8(leaf.from_output) + u32(leaf.index) + u32(leaf.position) + leaf.content
     )  # fmt: skip
+
+
+def queue_leaf(item):
+    return leaf_bytes(Leaf(*item[:-1], sha256(item.tx)))
+
+
+def in_queue_order(leaf):
+    """What items and leaves are sorted by."""
+    return leaf.height, leaf.transaction_index, leaf.from_output, leaf.index, leaf.position
 
 
 def block_hash(b):
