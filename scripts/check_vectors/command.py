@@ -5,7 +5,7 @@ import pathlib
 import sys
 import time
 
-from . import envelope_vectors, examples, proof_vectors, self_test, vector_files
+from . import envelope_vectors, examples, proof_vectors, roots_vectors, self_test, vector_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "vectors"
@@ -17,7 +17,7 @@ CHECKERS = {
     "ledger": vector_files.ledger_checks,
     "derivation": vector_files.derivation_checks,
     "proof": proof_vectors.checks,
-    "roots": vector_files.roots_checks,
+    "roots": roots_vectors.checks,
 }
 
 
@@ -25,13 +25,18 @@ def main(arguments):
     if arguments == ["--write-envelope"]:
         envelope_vectors.write(VECTORS / "envelope.json")
         return check([VECTORS / "envelope.json"])
+    if arguments == ["--write-roots"]:
+        roots_vectors.write(VECTORS / "roots.json")
+        return check([VECTORS / "roots.json"])
     if arguments == ["--self-test"]:
         return self_test.run(PROTOCOL)
     if arguments == ["--write-examples"]:
         examples.write(PROTOCOL)
         return 0
     if any(a.startswith("-") for a in arguments):
-        print("usage: check_vectors.py [--write-envelope | --self-test | --write-examples | FILE...]", file=sys.stderr)
+        print(
+            "usage: check_vectors.py [--write-envelope | --write-roots | --self-test | --write-examples | FILE...]", file=sys.stderr
+        )
         return 2
     paths = [pathlib.Path(a) for a in arguments] or sorted(VECTORS.glob("*.json"))
     return check(paths)

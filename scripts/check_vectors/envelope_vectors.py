@@ -1,9 +1,9 @@
 """Writes and checks tests/vectors/envelope.json: sound cases, lists, and a table of hostile scripts."""
 
 import hashlib
-import json
 
 from . import envelope as env
+from . import vector_files
 from .wire import varint
 
 NS = bytes.fromhex("a1b2c3d4")
@@ -415,11 +415,4 @@ def checks(vectors):
 
 
 def write(path):
-    lines = []
-    for section, value in build().items():
-        if isinstance(value, str):
-            lines.append("  %s: %s" % (json.dumps(section), json.dumps(value)))
-        else:
-            rows = ",\n".join("    " + json.dumps(row) for row in value)
-            lines.append("  %s: [\n%s\n  ]" % (json.dumps(section), rows))
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    vector_files.write_sections(path, build())

@@ -72,12 +72,12 @@ def verify_inclusion(leaf, index, size, proof, root):
 
 
 def verify_consistency(old, new, old_root, new_root, proof):
-    if old > new:
+    if old > new or old == 0 and old_root != sha256(b""):
         return False
     if old == new:
         return not proof and old_root == new_root
     if old == 0:
-        return not proof and old_root == sha256(b"")
+        return not proof
     path = list(proof)
     if old & (old - 1) == 0:
         path.insert(0, old_root)

@@ -1,12 +1,14 @@
-"""Checkers of manifest.json, ledger.json, derivation.json and roots.json, which the Rust side writes."""
+"""Checkers of manifest.json, ledger.json and derivation.json, which the Rust side writes; and how files are written."""
 
-from . import bitcoin, derive, ledger, manifest, merkle
+import json
+
+from . import bitcoin, derive, ledger, manifest
 from .wire import Malformed
 
 unhex = bytes.fromhex
 
 
-def _same(what, got, expected):
+def same(what, got, expected):
     assert got == expected, "%s is %s, expected %s" % (what, got, expected)
 
 
@@ -24,10 +26,10 @@ def _check_manifest(case):
             return
         raise AssertionError("accepted")
     decoded = manifest.decode(binary)
-    _same("re-encoded", manifest.encode(decoded).hex(), case["binary"])
+    same("re-encoded", manifest.encode(decoded).hex(), case["binary"])
     rollup_id = manifest.rollup_id(binary)
-    _same("rollup_id", rollup_id.hex(), case["rollup_id"])
-    _same("namespace", rollup_id[:4].hex(), case["namespace"])
+    same("rollup_id", rollup_id.hex(), case["rollup_id"])
+    same("namespace", rollup_id[:4].hex(), case["namespace"])
 
 
 def ledger_checks(vectors):
@@ -37,10 +39,10 @@ def ledger_checks(vectors):
 
 def _check_ledger(case):
     machine = ledger.Ledger(unhex(case["rollup_id"]), unhex(case["parameters"]))
-    _same("genesis state root", machine.state_root().hex(), case["genesis_state_root"])
+    same("genesis state root", machine.state_root().hex(), case["genesis_state_root"])
     for i, step in enumerate(case["steps"]):
-        _same("outcome of step %d" % i, machine.execute(unhex(step["tx"]), step["forced"]), step["outcome"])
-        _same("state root after step %d" % i, machine.state_root().hex(), step["state_root"])
+        same("outcome of step %d" % i, machine.execute(unhex(step["tx"]), step["forced"]), step["outcome"])
+        same("state root after step %d" % i, machine.state_root().hex(), step["state_root"])
 
 
 def derivation_checks(vectors):
@@ -54,7 +56,7 @@ def _check_derivation(case):
     executor = ledger.start(decoded, rollup_id)
     start = derive.Chain(decoded, rollup_id, case["start_time"], case["ancestor_times"], executor)
     after = {decoded.start_hash: start}  # Bitcoin block hash -> the chain as it was after that block
-    _same("number of expectations", len(case["expect"]), len(case["blocks"]))
+    same("number of expectations", len(case["expect"]), len(case["blocks"]))
     for i, (entry, expect) in enumerate(zip(case["blocks"], case["expect"])):
         block = bitcoin.parse_block(unhex(entry["raw"]))
         assert block.previous in after, "block %d does not connect" % i
@@ -76,45 +78,20 @@ def _compare(where, chain, expect):
         "head_hash": derive.block_hash(chain.head).hex(),
     }
     for key, value in got.items():
-        _same(where + key, value, expect[key])
+        same(where + key, value, expect[key])
     if expect["state_root"] is not None:
-        _same(where + "state_root", chain.executor.state_root().hex(), expect["state_root"])
+        same(where + "state_root", chain.executor.state_root().hex(), expect["state_root"])
     if "outcomes" in expect:
-        _same(where + "outcomes", chain.outcomes, expect["outcomes"])
+        same(where + "outcomes", chain.outcomes, expect["outcomes"])
 
 
-def roots_checks(vectors):
-    """cases: a list of leaves, its root, and proofs in it. queue_leaves: places and the bytes of their leaves.
-
-    {"cases": [{"name", "leaves": [HEX], "root",
-                "inclusion": [{"index", "size", "proof": [HEX]}],      in the tree of the first `size` leaves
-                "consistency": [{"old", "new", "proof": [HEX]}]}],
-     "queue_leaves": [{"name", "height", "block_hash", "transaction_index", "txid", "from_output": bool,
-                       "index", "position", "tx": HEX, "leaf": HEX}]}     hashes in internal byte order
-    """
-    for case in vectors.get("cases", []):
-        yield "cases/" + case["name"], _check_tree, case
-    for case in vectors.get("queue_leaves", []):
-        yield "queue_leaves/" + case["name"], _check_queue_leaf, case
-
-
-def _check_tree(case):
-    leaves = [unhex(leaf) for leaf in case["leaves"]]
-    _same("root", merkle.mth(leaves).hex(), case["root"])
-    for p in case.get("inclusion", []):
-        known, proof = leaves[: p["size"]], [unhex(h) for h in p["proof"]]
-        _same("inclusion proof of %(index)d in %(size)d" % p, proof, merkle.inclusion_proof(known, p["index"]))
-        assert merkle.verify_inclusion(known[p["index"]], p["index"], p["size"], proof, merkle.mth(known))
-    for p in case.get("consistency", []):
-        proof = [unhex(h) for h in p["proof"]]
-        _same("consistency proof %(old)d to %(new)d" % p, proof, merkle.consistency_proof(leaves[: p["new"]], p["old"]))
-        roots = merkle.mth(leaves[: p["old"]]), merkle.mth(leaves[: p["new"]])
-        assert merkle.verify_consistency(p["old"], p["new"], *roots, proof)
-
-
-def _check_queue_leaf(case):
-    item = derive.Item(
-        case["height"], unhex(case["block_hash"]), case["transaction_index"], unhex(case["txid"]),
-        int(case["from_output"]), case["index"], case["position"], unhex(case["tx"]),
-    )  # fmt: skip
-    _same("leaf", derive.queue_leaf(item).hex(), case["leaf"])
+def write_sections(path, sections):
+    """An object whose fields are texts or lists, an entry of a list on a line."""
+    lines = []
+    for section, value in sections.items():
+        if isinstance(value, str):
+            lines.append("  %s: %s" % (json.dumps(section), json.dumps(value)))
+        else:
+            rows = ",\n".join("    " + json.dumps(row) for row in value)
+            lines.append("  %s: [\n%s\n  ]" % (json.dumps(section), rows))
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -1,5 +1,7 @@
 //! What roots and proofs promise; `ct-merkle` is the judge.
 
+mod vectors;
+
 use super::*;
 use alloc::vec;
 use bitcoin::hashes::sha256::Hash as Sha256;
@@ -212,8 +214,9 @@ fn equal_sizes_need_equal_roots_and_size_0_the_root_of_nothing() {
     let (nothing, two, three) = (tree.head(0).unwrap(), tree.head(2).unwrap(), tree.head(3).unwrap());
     let false_nothing = TreeHead { size: 0, root: two.root };
     let false_three = TreeHead { size: 3, root: two.root };
-    let table: [(&str, TreeHead, TreeHead, Vec<Hash32>, bool); 8] = [
+    let table: [(&str, TreeHead, TreeHead, Vec<Hash32>, bool); 9] = [
         ("nothing to nothing", nothing, nothing, vec![], true),
+        ("nothing under another root to the same", false_nothing, false_nothing, vec![], false),
         ("nothing to three", nothing, three, vec![], true),
         ("nothing to three, with a node", nothing, three, vec![two.root], false),
         ("nothing under another root", false_nothing, three, vec![], false),

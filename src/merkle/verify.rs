@@ -61,14 +61,14 @@ impl RangeNodes<'_> {
 ///
 /// From size 0 (whose root is that of nothing) and between equal sizes (equal roots) the proof is empty.
 pub fn verify_consistency(old: &TreeHead, new: &TreeHead, proof: &[Hash32]) -> bool {
+    if old.size > new.size || (old.size == 0 && old.root != sha256(&[])) {
+        return false;
+    }
     if old.size == new.size {
         return proof.is_empty() && old.root == new.root;
     }
-    if old.size > new.size {
-        return false;
-    }
     if old.size == 0 {
-        return proof.is_empty() && old.root == sha256(&[]);
+        return proof.is_empty();
     }
     // A perfect old tree is a node of the new one that the proof leaves out.
     let (first, rest) = match proof {
