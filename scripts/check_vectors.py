@@ -5,6 +5,8 @@
     python3 scripts/check_vectors.py FILE...           check these files
     python3 scripts/check_vectors.py --write-envelope  (re)write tests/vectors/envelope.json
     python3 scripts/check_vectors.py --write-roots     (re)write tests/vectors/roots.json
+    python3 scripts/check_vectors.py --generated [N] [--seed S]
+                                                       N (100,000) cases made and answered by the Rust; needs cargo
     python3 scripts/check_vectors.py --self-test       tests of this implementation, and that the examples in
                                                        docs/PROTOCOL.md are what it computes
     python3 scripts/check_vectors.py --write-examples  (re)write the appendix of docs/PROTOCOL.md

@@ -8,7 +8,7 @@ mod targets;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use targets::seeds::{self, Numbers};
+use targets::seeds::{self, Numbers, mutate};
 
 const RANDOM_INPUTS: usize = 20_000;
 const TIME_FOR_RANDOM_INPUTS: Duration = Duration::from_secs(5);
@@ -81,32 +81,6 @@ fn random_input(numbers: &mut Numbers, seeds: &[Vec<u8>]) -> Vec<u8> {
     }
     input.truncate(MAX_LEN);
     input
-}
-
-fn mutate(numbers: &mut Numbers, input: &mut Vec<u8>, other: &[u8]) {
-    let at = numbers.below(input.len() + 1);
-    let end = (at + numbers.below(16)).min(input.len());
-    match numbers.below(7) {
-        0 => input.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << numbers.below(8)),
-        1 => {
-            input.iter_mut().skip(at).take(1).for_each(|byte| *byte = [0, 1, 0x7f, 0xfc, 0xfd, 0xff][numbers.below(6)])
-        }
-        2 => drop(input.drain(at..end)),
-        3 => input.truncate(at),
-        4 => {
-            let len = 1 + numbers.below(12);
-            input.splice(at..at, numbers.bytes(len));
-        }
-        5 => {
-            let again = input[at..end].to_vec();
-            input.splice(at..at, again);
-        }
-        _ => {
-            let from = numbers.below(other.len() + 1);
-            input.truncate(at);
-            input.extend(&other[from..]);
-        }
-    }
 }
 
 macro_rules! targets {

@@ -8,10 +8,10 @@
 mod carriers;
 mod chain;
 mod decoders;
-mod input;
+pub mod input;
 pub mod made;
 mod posts;
-mod proofs;
+pub mod proofs;
 pub mod rollup;
 pub mod seeds;
 pub mod world;

@@ -98,7 +98,7 @@ fn check_fact(Scene { world, guilty, .. }: &Scene, fact: &Fact) {
 }
 
 /// Changes one value somewhere in a file, perhaps to one of another file.
-fn edit(value: &mut Value, donor: &Value, input: &mut Input<'_>) {
+pub fn edit(value: &mut Value, donor: &Value, input: &mut Input<'_>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             let at = input.below(fields.len());

@@ -43,6 +43,33 @@ impl Numbers {
     }
 }
 
+/// Changes a byte string in one place; `other` is what may be spliced in.
+pub fn mutate(numbers: &mut Numbers, input: &mut Vec<u8>, other: &[u8]) {
+    let at = numbers.below(input.len() + 1);
+    let end = (at + numbers.below(16)).min(input.len());
+    match numbers.below(7) {
+        0 => input.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << numbers.below(8)),
+        1 => {
+            input.iter_mut().skip(at).take(1).for_each(|byte| *byte = [0, 1, 0x7f, 0xfc, 0xfd, 0xff][numbers.below(6)])
+        }
+        2 => drop(input.drain(at..end)),
+        3 => input.truncate(at),
+        4 => {
+            let len = 1 + numbers.below(12);
+            input.splice(at..at, numbers.bytes(len));
+        }
+        5 => {
+            let again = input[at..end].to_vec();
+            input.splice(at..at, again);
+        }
+        _ => {
+            let from = numbers.below(other.len() + 1);
+            input.truncate(at);
+            input.extend(&other[from..]);
+        }
+    }
+}
+
 /// The byte strings of every file in `tests/vectors`, each once, in the order of the files.
 ///
 /// # Errors

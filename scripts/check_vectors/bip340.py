@@ -1,5 +1,7 @@
 """BIP340 Schnorr signatures on secp256k1, for checking only: not constant-time, never for real keys."""
 
+import functools
+
 from .wire import sha256, tagged
 
 P = 2**256 - 2**32 - 977
@@ -65,6 +67,7 @@ def _combine(k1, p1, k2, p2):
 _G = (G[0], G[1], 1)
 
 
+@functools.lru_cache(maxsize=4096)
 def lift_x(key):
     """The point with this x and an even y, or None."""
     x = int.from_bytes(key, "big")

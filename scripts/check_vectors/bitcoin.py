@@ -5,7 +5,12 @@ from collections import namedtuple
 from . import envelope
 from .wire import Malformed, Reader, sha256d, u32, varint
 
-Block = namedtuple("Block", "hash previous time transactions")
+Block = namedtuple("Block", "hash previous merkle_root time transactions")
+UNSPENT_INDEX = 0xFFFFFFFF
+NO_OUTPOINT = bytes(32) + u32(UNSPENT_INDEX)
+COMMITMENT_HEAD = bytes.fromhex("6a24aa21a9ed")
+COMMITMENT_LEN = 38
+
 # Witnesses and outpoints (36 bytes) per input, scripts per output; stripped_len: bytes without the witnesses.
 Transaction = namedtuple("Transaction", "txid wtxid stripped_len outpoints witnesses scripts")
 Found = namedtuple("Found", "transaction_index txid from_output index payload")
@@ -58,7 +63,33 @@ def parse_block(raw):
     header = reader.take(80)
     transactions = [_transaction(reader) for _ in range(reader.varint())]
     reader.end()
-    return Block(sha256d(header), header[4:36], int.from_bytes(header[68:72], "little"), transactions)
+    return Block(sha256d(header), header[4:36], header[36:68], int.from_bytes(header[68:72], "little"), transactions)
+
+
+def read_block(raw):
+    """A block that is what its header commits to. Malformed means undecided (section 6.3), never empty."""
+    block = parse_block(raw)
+    txids = [t.txid for t in block.transactions]
+    if not txids or merkle_root(txids) != block.merkle_root or len(set(txids)) < len(txids):
+        raise Malformed("not the header's transactions")
+    coinbase = block.transactions[0]
+    commitment = witness_commitment(coinbase)
+    if commitment is None:
+        if any(any(t.witnesses) for t in block.transactions):
+            raise Malformed("a witness that nothing commits to")
+        return block
+    if coinbase.outpoints != [NO_OUTPOINT] or [len(e) for e in coinbase.witnesses[0]] != [32]:
+        raise Malformed("no coinbase with a reserved value")
+    root = merkle_root([bytes(32)] + [t.wtxid for t in block.transactions[1:]])
+    if sha256d(root + coinbase.witnesses[0][0]) != commitment:
+        raise Malformed("not the coinbase's witnesses")
+    return block
+
+
+def witness_commitment(coinbase):
+    """The 32 bytes of the last output that commits to witnesses (BIP141), or None."""
+    scripts = [s for s in coinbase.scripts if s.startswith(COMMITMENT_HEAD) and len(s) >= COMMITMENT_LEN]
+    return scripts[-1][len(COMMITMENT_HEAD) : COMMITMENT_LEN] if scripts else None
 
 
 def merkle_root(txids):
@@ -91,8 +122,6 @@ def median_time(times):
 
 # --- building, for examples and self-tests ------------------------------------------------------
 
-UNSPENT_INDEX = 0xFFFFFFFF
-COMMITMENT_HEAD = bytes.fromhex("6a24aa21a9ed")
 REGTEST_BITS = 0x207FFFFF
 
 

@@ -1,11 +1,12 @@
 """The command line: which files, which checker, one line per file."""
 
+import argparse
 import json
 import pathlib
 import sys
 import time
 
-from . import envelope_vectors, examples, proof_vectors, roots_vectors, self_test, vector_files
+from . import envelope_vectors, examples, generated, proof_vectors, roots_vectors, self_test, vector_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "vectors"
@@ -22,24 +23,32 @@ CHECKERS = {
 
 
 def main(arguments):
-    if arguments == ["--write-envelope"]:
-        envelope_vectors.write(VECTORS / "envelope.json")
-        return check([VECTORS / "envelope.json"])
-    if arguments == ["--write-roots"]:
-        roots_vectors.write(VECTORS / "roots.json")
-        return check([VECTORS / "roots.json"])
-    if arguments == ["--self-test"]:
+    parser = argparse.ArgumentParser(prog="check_vectors.py")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write-envelope", action="store_true", help="(re)write tests/vectors/envelope.json")
+    what.add_argument("--write-roots", action="store_true", help="(re)write tests/vectors/roots.json")
+    what.add_argument("--self-test", action="store_true", help="test this implementation and the examples of PROTOCOL.md")
+    what.add_argument("--write-examples", action="store_true", help="(re)write the appendix of PROTOCOL.md")
+    what.add_argument(
+        "--generated", type=int, nargs="?", const=generated.DEFAULT_COUNT, metavar="N",
+        help="have cargo build the maker of cases and judge N of them (%d)" % generated.DEFAULT_COUNT,
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=generated.DEFAULT_SEED, help="other cases with --generated")
+    parser.add_argument("files", nargs="*", type=pathlib.Path, metavar="FILE", help="files to check instead of all")
+    chosen = parser.parse_args(arguments)
+    if chosen.generated is not None:
+        return generated.run(chosen.generated, chosen.seed)
+    if chosen.self_test:
         return self_test.run(PROTOCOL)
-    if arguments == ["--write-examples"]:
+    if chosen.write_examples:
         examples.write(PROTOCOL)
         return 0
-    if any(a.startswith("-") for a in arguments):
-        print(
-            "usage: check_vectors.py [--write-envelope | --write-roots | --self-test | --write-examples | FILE...]", file=sys.stderr
-        )
-        return 2
-    paths = [pathlib.Path(a) for a in arguments] or sorted(VECTORS.glob("*.json"))
-    return check(paths)
+    for write, chooses, name in ((envelope_vectors.write, chosen.write_envelope, "envelope"), (roots_vectors.write, chosen.write_roots, "roots")):
+        if chooses:
+            path = VECTORS / (name + ".json")
+            write(path)
+            return check([path])
+    return check(chosen.files or sorted(VECTORS.glob("*.json")))
 
 
 def check(paths):

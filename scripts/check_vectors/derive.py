@@ -42,6 +42,15 @@ def queue_leaf(item):
     return leaf_bytes(Leaf(*item[:-1], sha256(item.tx)))
 
 
+def items_of(height, block, found):
+    """What the envelopes found in a Bitcoin block add to the queue."""
+    return [
+        Item(height, block.hash, f.transaction_index, f.txid, f.from_output, f.index, position, tx)
+        for f in found
+        for position, tx in enumerate(envelope.transactions(f.payload))
+    ]
+
+
 def in_queue_order(leaf):
     """What items and leaves are sorted by."""
     return leaf.height, leaf.transaction_index, leaf.from_output, leaf.index, leaf.position
@@ -189,11 +198,9 @@ class Chain:
             self.handovers += 1
         c = self.height() + 1
         found = list(bitcoin.envelopes(block, self.rollup_id[:4]))
-        for f in found:
-            for position, tx in enumerate(envelope.transactions(f.payload)):
-                item = Item(c, block.hash, f.transaction_index, f.txid, f.from_output, f.index, position, tx)
-                self.items.append(item)
-                self.leaves.append(queue_leaf(item))
+        joining = items_of(c, block, found)
+        self.items += joining
+        self.leaves += map(queue_leaf, joining)
         self.times.append(block.time)
         root = merkle.mth(self.leaves) if len(self.leaves) != self.views[-1].queue_size else self.views[-1].queue_root
         self.views.append(BitcoinView(block.hash, block.time, self._median_time(), len(self.leaves), root))

@@ -3,14 +3,12 @@
 from collections import namedtuple
 
 from . import bitcoin_headers, envelope
-from .bitcoin import COMMITMENT_HEAD, UNSPENT_INDEX
+from .bitcoin import NO_OUTPOINT, witness_commitment
 from .derive import Item, queue_leaf
 from .verdict import demand
 from .wire import sha256d
 
 MAX_BRANCH = 31
-COMMITMENT_LEN = 38
-NO_OUTPOINT = bytes(32) + UNSPENT_INDEX.to_bytes(4, "little")
 
 Shown = namedtuple("Shown", "item leaf headers")  # derive.Item, the bytes of its leaf, bitcoin_headers.Header of each
 
@@ -42,7 +40,7 @@ def _check_inclusion(proof, txid_root, from_witness):
     demand(len(proof.branch) <= MAX_BRANCH and proof.index >> len(proof.branch) == 0, "index_beyond_branch")
     demand(proof.index, "coinbase_carries_nothing")
     demand(_climb(coinbase.txid, 0, proof.coinbase_branch) == txid_root, "coinbase_not_in_block")
-    commitment, reserved = _commitment(coinbase), coinbase.witnesses[0]
+    commitment, reserved = witness_commitment(coinbase), coinbase.witnesses[0]
     if commitment is not None:
         demand(len(reserved) == 1 and len(reserved[0]) == 32, "coinbase_witness")
     if from_witness:
@@ -52,12 +50,6 @@ def _check_inclusion(proof, txid_root, from_witness):
     root = _climb(transaction.wtxid if from_witness else transaction.txid, proof.index, proof.branch)
     demand(root is not None, "repeated_node")
     demand(sha256d(root + reserved[0]) == commitment if from_witness else root == txid_root, "not_in_block")
-
-
-def _commitment(coinbase):
-    """The 32 bytes of the last output that commits to witnesses, or None."""
-    scripts = [s for s in coinbase.scripts if s.startswith(COMMITMENT_HEAD) and len(s) >= COMMITMENT_LEN]
-    return scripts[-1][len(COMMITMENT_HEAD) : COMMITMENT_LEN] if scripts else None
 
 
 def _climb(node, index, branch):

@@ -43,7 +43,7 @@ class Unreadable(Exception):
 
 
 class _Object(dict):
-    twice = False
+    """twice: the names that stand in it more than once."""
 
 
 class _OtherNumber:
@@ -52,7 +52,10 @@ class _OtherNumber:
 
 def _pairs(pairs):
     out = _Object(pairs)
-    out.twice = len(out) < len(pairs)
+    out.twice = set()
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        out.twice = {name for name in out if names.count(name) > 1}
     return out
 
 
@@ -82,7 +85,7 @@ def _number(bits):
 
 U8, U32, U64 = _number(8), _number(32), _number(64)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
-_PLACE = re.compile(r"([0-9a-fA-F]{64}):(in|out):([0-9]{1,10})(?::([0-9]{1,10}))?")
+_PLACE = re.compile(r"([0-9a-fA-F]{64}):(in|out):0*([0-9]{1,10})(?::0*([0-9]{1,10}))?")
 
 
 def _hex(value):
@@ -106,6 +109,12 @@ def _header(value):
     return out
 
 
+def _signature(value):
+    out = _hex(value)
+    _demand(len(out) == 64)
+    return out
+
+
 def _transaction(value):
     try:
         return bitcoin.parse_transaction(_hex(value))
@@ -113,7 +122,7 @@ def _transaction(value):
         raise Unreadable("json") from None
 
 
-def _place(value):
+def read_place(value):
     match = isinstance(value, str) and _PLACE.fullmatch(value)
     _demand(match)
     txid, side, index, position = match.groups()
@@ -129,25 +138,24 @@ def _list(read):
 
 
 def _object(make, **fields):
-    """An object with these fields and no others. One written (reader, None) may be left out."""
+    """An object with these fields and no others. One written (reader, None) may be left out or null."""
 
     def read(value):
         _demand(isinstance(value, _Object) and not value.twice and set(value) <= set(fields))
         out = {}
         for name, field in fields.items():
-            optional = isinstance(field, tuple)
-            if name in value:
-                out[name] = (field[0] if optional else field)(value[name])
+            if isinstance(field, tuple):
+                out[name] = None if value.get(name) is None else field[0](value[name])
             else:
-                _demand(optional)
-                out[name] = None
+                _demand(name in value)
+                out[name] = field(value[name])
         return make(**out)
 
     return read
 
 
 def _signed(statement):
-    signature = _object(Signature, index=U8, signature=_hex)
+    signature = _object(Signature, index=U8, signature=_signature)
     return _object(Signed, statement=statement, handovers=U32, signatures=_list(signature))
 
 
@@ -170,8 +178,8 @@ _INCLUSION = _object(
     coinbase_branch=_list(_reversed_hash),
 )  # fmt: skip
 _HEADERS = _object(Headers, first_height=U32, raw=_list(_header))
-_ITEM = _object(Item, headers=_HEADERS, height=U32, place=_place, inclusion=_INCLUSION)
-_QUEUE_LEAF = _object(_make_leaf, height=U32, block_hash=_reversed_hash, tx_index=U32, place=_place, tx_hash=_hash)
+_ITEM = _object(Item, headers=_HEADERS, height=U32, place=read_place, inclusion=_INCLUSION)
+_QUEUE_LEAF = _object(_make_leaf, height=U32, block_hash=_reversed_hash, tx_index=U32, place=read_place, tx_hash=_hash)
 _LEAF = _object(ProvenLeaf, index=U64, leaf=_QUEUE_LEAF, proof=_list(_hash))
 _BLOCK = _object(
     Block, number=U64, parent=_hash, origin=_object(Origin, height=U32, hash=_reversed_hash), timestamp=U64, forced_end=U64,
@@ -214,10 +222,11 @@ def read(text):
         )  # fmt: skip
     except (ValueError, RecursionError):
         raise Unreadable("json") from None
-    _demand(isinstance(value, _Object) and isinstance(value.get("type"), str) and type(value.get("version")) is int)
-    if value["type"] not in PROOFS:
-        raise Unreadable("type")
+    _demand(isinstance(value, _Object) and not value.twice & {"type", "version"})
+    _demand(isinstance(value.get("type"), str) and type(value.get("version")) is int)
     if value["version"] != VERSION:
         raise Unreadable("version")
+    if value["type"] not in PROOFS:
+        raise Unreadable("type")
     _demand(not value.twice and set(value) == {"type", "version", "rollup_id", "proof"})
     return File(value["type"], _hash(value["rollup_id"]), PROOFS[value["type"]](value["proof"]))
