@@ -21,7 +21,11 @@ Tally = collections.namedtuple("Tally", "cases accepted signed results")  # coun
 
 def run(count, seed):
     started = time.monotonic()
-    generator = _build()
+    try:
+        generator = _build()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print("no generated cases: %s" % error, file=sys.stderr)
+        return 1
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parts = [(generator, count, seed, part, workers) for part in range(workers)]
     total, differences = _tally(), []

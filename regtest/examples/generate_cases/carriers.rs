@@ -41,7 +41,15 @@ fn body(numbers: &mut Numbers) -> Vec<u8> {
         1..=700 => pick(numbers, &LENGTHS),
         _ => 10 + numbers.below(700),
     };
-    numbers.bytes(len - 9)
+    let mut body = numbers.bytes(len - 9);
+    // What begins as a candidate does, inside of one.
+    if body.len() >= 8 && numbers.below(10) == 0 {
+        let namespace = pick(numbers, &[NAMESPACE.0, [1, 2, 3, 4]]);
+        let at = numbers.below(body.len() - 7);
+        body[at..at + 4].copy_from_slice(&MAGIC);
+        body[at + 4..at + 8].copy_from_slice(&namespace);
+    }
+    body
 }
 
 fn list(numbers: &mut Numbers) -> Vec<u8> {

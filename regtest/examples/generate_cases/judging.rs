@@ -12,7 +12,7 @@ use sortie::manifest::SIGNATURE_ENTRY_LEN;
 /// Of so many batches one is so large that only one fits a Bitcoin block.
 const LARGE_EVERY: usize = 150;
 /// The others are dropped before a signature is looked at, which is what takes a slow verifier its time.
-const SIGNED_OF_TEN: usize = 4;
+const SIGNED_OF_TEN: usize = 3;
 
 /// A Bitcoin block with a batch, or two.
 pub fn batch(numbers: &mut Numbers, scenes: &[Scene]) -> Case {
@@ -207,7 +207,7 @@ pub fn handover(numbers: &mut Numbers, scenes: &[Scene]) -> Case {
             after.node.see(&first);
             let draft = after.draft(numbers, 0, Draft::new(after.node.derivation.head()));
             let signed = Body::Batch(after.sign(&draft, 0, &draft.data()));
-            let second = after.block(numbers, time + 1, vec![signed]);
+            let second = after.block(numbers, time.saturating_add(1), vec![signed]);
             return scene.ask(&[first, second]);
         }
     };

@@ -9,6 +9,7 @@
 
 mod carriers;
 mod chains;
+mod evidence;
 mod judging;
 mod node;
 mod proofs;
@@ -22,6 +23,7 @@ mod fuzz;
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
 use fuzz::seeds::Numbers;
+use fuzz::world::World;
 use serde_json::{Value, json};
 use std::io::{BufWriter, Write};
 
@@ -34,13 +36,14 @@ struct Case {
 /// Everything that is made once, with lines of its own.
 struct Scenes {
     chains: Vec<chains::Scene>,
+    world: World,
     proofs: Vec<proofs::Scene>,
 }
 
 type Maker = fn(&mut Numbers, &Scenes) -> Case;
 
 /// Kinds of case, with how many of a thousand there are.
-const KINDS: [(&str, usize, Maker); 15] = [
+const KINDS: [(&str, usize, Maker); 16] = [
     ("place", 30, |numbers, _| trees::place(numbers)),
     ("output_script", 190, |numbers, _| carriers::output_script(numbers)),
     ("witness", 190, |numbers, _| carriers::witness(numbers)),
@@ -55,7 +58,8 @@ const KINDS: [(&str, usize, Maker); 15] = [
     ("batch", 60, |numbers, scenes| judging::batch(numbers, &scenes.chains)),
     ("handover", 30, |numbers, scenes| judging::handover(numbers, &scenes.chains)),
     ("derivation", 10, |numbers, _| chains::derivation(numbers)),
-    ("proof", 80, |numbers, scenes| proofs::proof(numbers, &scenes.proofs)),
+    ("proof", 60, |numbers, scenes| proofs::proof(numbers, &scenes.proofs)),
+    ("proof", 20, |numbers, scenes| evidence::evidence(numbers, &scenes.world, &scenes.proofs[0])),
 ];
 
 fn main() -> Result<()> {
@@ -65,8 +69,12 @@ fn main() -> Result<()> {
         [count, seed, part, of] if part < of => (count, seed, part, of),
         _ => anyhow::bail!("usage: generate_cases COUNT SEED [PART OF]"),
     };
-    let scenes =
-        Scenes { chains: chains::scenes(&mut Numbers::of(&format!("{seed}: scenes"))), proofs: proofs::scenes()? };
+    let world = World::example();
+    let scenes = Scenes {
+        chains: chains::scenes(&mut Numbers::of(&format!("{seed}: scenes"))),
+        proofs: proofs::scenes(&world)?,
+        world,
+    };
     let mut out = BufWriter::new(std::io::stdout().lock());
     for line in scenes.chains.iter().map(chains::Scene::line).chain(scenes.proofs.iter().map(proofs::Scene::line)) {
         writeln!(out, "{line}")?;

@@ -70,13 +70,12 @@ struct VectorCase {
     file: Value,
 }
 
-/// Every set of anchors that there is, with its files.
-pub fn scenes() -> Result<Vec<Scene>> {
+/// Every set of anchors that there is, with its files; those of the world first.
+pub fn scenes(world: &World) -> Result<Vec<Scene>> {
     let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/proof.json"))?;
     let Vectors { cases } = serde_json::from_slice(&text)?;
-    let world = World::example();
     let files = world.files().iter().map(|file| Ok(serde_json::from_str(&file.to_json()?)?)).collect::<Result<_>>()?;
-    let mut scenes = vec![scene(0, anchors_of(&world)?, files)?];
+    let mut scenes = vec![scene(0, anchors_of(world)?, files)?];
     for VectorCase { anchors, file } in cases {
         match scenes.iter_mut().find(|scene| scene.stated == anchors) {
             Some(scene) => scene.files.push(file),
@@ -109,6 +108,15 @@ impl Scene {
     pub fn line(&self) -> Value {
         json!({ "scene": self.name, "anchors": self.stated })
     }
+
+    /// The question what a file is worth to who holds these anchors.
+    pub fn ask(&self, file: String) -> Case {
+        let (result, signers) = answer(&file, &self.anchors);
+        Case {
+            input: json!({ "anchors": self.name, "file": file }),
+            expected: json!({ "result": result, "signers": signers }),
+        }
+    }
 }
 
 /// A file, as it is or changed in one place or a few.
@@ -119,7 +127,7 @@ pub fn proof(numbers: &mut Numbers, scenes: &[Scene]) -> Case {
         at -= scenes[of].files.len();
         of += 1;
     }
-    let Scene { name, anchors, files, .. } = &scenes[of];
+    let files = &scenes[of].files;
     let mut file = files[at].clone();
     for _ in 0..pick(numbers, &[0, 0, 0, 1, 1, 1, 1, 2, 3]) {
         let donor = numbers.below(files.len());
@@ -132,10 +140,7 @@ pub fn proof(numbers: &mut Numbers, scenes: &[Scene]) -> Case {
         2 => text.extend(b" "),
         _ => {}
     }
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let (result, signers) = answer(&text, anchors);
-    let expected = json!({ "result": result, "signers": signers });
-    Case { input: json!({ "anchors": name, "file": text }), expected }
+    scenes[of].ask(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn change(numbers: &mut Numbers, file: &mut Value, donor: &Value) {
