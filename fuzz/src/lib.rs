@@ -2,8 +2,8 @@
 //! Each panics when a promise is broken, and at nothing else.
 //!
 //! `fuzz_targets/` hands them to libFuzzer (`scripts/fuzz.sh`; needs nightly). `tests/corpus.rs` of the main
-//! workspace takes this file in as a module and replays the corpus on stable Rust; benches take the
-//! made-up Bitcoin from here too.
+//! workspace takes this file in as a module and replays the corpus on stable Rust; benches and the maker of
+//! cases for the second implementation (`regtest/examples/generate_cases`) take the made-up Bitcoin from here too.
 
 mod carriers;
 mod chain;

@@ -109,13 +109,7 @@ def _manifest(asked, _scenes):
     except Malformed:
         return _alone("malformed")
     assert manifest.encode(decoded) == binary, "a second encoding"
-    starts = None
-    if decoded.executor != manifest.EVM and decoded.predecessor is None:
-        try:
-            starts = ledger.start(decoded, bytes(32)) is not None
-        except Malformed:
-            starts = False
-    return _alone("ok", rollup_id=manifest.rollup_id(binary).hex(), executor_starts=starts)
+    return _alone("ok", rollup_id=manifest.rollup_id(binary).hex())
 
 
 def _ledger(asked, _scenes):
@@ -131,7 +125,13 @@ def _list(asked, _scenes):
     leaves, index, old = [unhex(leaf) for leaf in asked["leaves"]], asked["index"], asked["old"]
     inclusion = [h.hex() for h in merkle.inclusion_proof(leaves, index)] if leaves else None
     consistency = [h.hex() for h in merkle.consistency_proof(leaves, old)]
-    return _alone("ok", root=merkle.mth(leaves).hex(), inclusion=inclusion, consistency=consistency)
+    part = [h.hex() for h in merkle.range_proof(leaves, *asked["range"])]
+    return _alone("ok", root=merkle.mth(leaves).hex(), inclusion=inclusion, consistency=consistency, range=part)
+
+
+def _range(asked, _scenes):
+    leaves, proof = [unhex(leaf) for leaf in asked["leaves"]], [unhex(h) for h in asked["proof"]]
+    return _alone("holds" if merkle.verify_range(leaves, asked["begin"], asked["size"], proof, unhex(asked["root"])) else "fails")
 
 
 def _inclusion(asked, _scenes):
@@ -206,6 +206,7 @@ KINDS = {
     "list": Kind(_list, {"ok"}),
     "inclusion": Kind(_inclusion, {"holds", "fails"}),
     "consistency": Kind(_consistency, {"holds", "fails"}),
+    "range": Kind(_range, {"holds", "fails"}),
     "queue_leaf": Kind(_queue_leaf, {"ok"}),
     "l2_block": Kind(_l2_block, {"ok"}),
     "batch": Kind(_judged, BATCH),

@@ -98,3 +98,35 @@ def verify_consistency(old, new, old_root, new_root, proof):
             sr = node_hash(sr, c)
         fn, sn = fn >> 1, sn >> 1
     return sn == 0 and fr == old_root and sr == new_root
+
+
+def range_proof(leaves, begin, end):
+    """The roots over what lies outside of entries begin to end - 1, left to right; empty for no entries."""
+    return _outside([leaf_hash(x) for x in leaves], 0, begin, end) if begin < end else []
+
+
+def _outside(hashes, x, begin, end):
+    y = x + len(hashes)
+    if y <= begin or end <= x:
+        return [_tree(hashes)]
+    if begin <= x and y <= end:
+        return []
+    k = _split(len(hashes))
+    return _outside(hashes[:k], x, begin, end) + _outside(hashes[k:], x + k, begin, end)
+
+
+def verify_range(leaves, begin, size, proof, root):
+    """Whether these are the entries from `begin` on of a list of this size and root."""
+    end, entries, roots = begin + len(leaves), iter(leaves), iter(proof)
+    if not leaves:
+        return not proof
+
+    def over(x, y):
+        if y <= begin or end <= x:
+            return next(roots, b"")  # no node hashes to the root over a missing one
+        if y == x + 1:
+            return leaf_hash(next(entries))
+        k = _split(y - x)
+        return node_hash(over(x, x + k), over(x + k, y))
+
+    return end <= size and over(0, size) == root and next(roots, None) is None

@@ -241,10 +241,9 @@ class _Judge:
         header = shown.header.statement
         demand(header.parent == self._hash(parent), "other_parent")
         demand(merkle.mth(shown.own_txs) == header.txs_root, "other_own_transactions")
-        executed = [leaf.index for leaf in shown.forced]
-        begin, end = parent.forced_end, header.forced_end
-        demand(len(executed) == max(end - begin, 0) and all(i == begin + n for n, i in enumerate(executed)), "other_forced_section")
-        for leaf in shown.forced:
-            self._in_queue(leaf, header)
+        begin, leaves = parent.forced_end, [leaf_bytes(leaf) for leaf in shown.forced.leaves]
+        demand(len(leaves) == max(header.forced_end - begin, 0), "other_forced_section")
+        queue = header.queue_size, shown.forced.proof, header.queue_root
+        demand(merkle.verify_range(leaves, begin, *queue), "inclusion_proof")
         own = any(sha256(tx) == receipt.tx_hash for tx in shown.own_txs)
-        demand(not own and all(leaf.leaf.content != receipt.tx_hash for leaf in shown.forced), "receipt_kept")
+        demand(not own and all(leaf.content != receipt.tx_hash for leaf in shown.forced.leaves), "receipt_kept")

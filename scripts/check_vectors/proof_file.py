@@ -17,6 +17,7 @@ Item = namedtuple("Item", "headers height place inclusion")
 Inclusion = namedtuple("Inclusion", "transaction index branch coinbase coinbase_branch")
 Place = namedtuple("Place", "txid from_output index position")
 ProvenLeaf = namedtuple("ProvenLeaf", "index leaf proof")
+LeafRange = namedtuple("LeafRange", "leaves proof")
 Origin = namedtuple("Origin", "height hash")
 Block = namedtuple("Block", "number parent origin timestamp forced_end queue_size queue_root txs_root")
 State = namedtuple("State", "block state_root")
@@ -85,7 +86,7 @@ def _number(bits):
 
 U8, U32, U64 = _number(8), _number(32), _number(64)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
-_PLACE = re.compile(r"([0-9a-fA-F]{64}):(in|out):0*([0-9]{1,10})(?::0*([0-9]{1,10}))?")
+_PLACE = re.compile(r"([0-9a-fA-F]{64}):(in|out):(0|[1-9][0-9]{0,9})(?::(0|[1-9][0-9]{0,9}))?")
 
 
 def _hex(value):
@@ -181,6 +182,7 @@ _HEADERS = _object(Headers, first_height=U32, raw=_list(_header))
 _ITEM = _object(Item, headers=_HEADERS, height=U32, place=read_place, inclusion=_INCLUSION)
 _QUEUE_LEAF = _object(_make_leaf, height=U32, block_hash=_reversed_hash, tx_index=U32, place=read_place, tx_hash=_hash)
 _LEAF = _object(ProvenLeaf, index=U64, leaf=_QUEUE_LEAF, proof=_list(_hash))
+_LEAVES = _object(LeafRange, leaves=_list(_QUEUE_LEAF), proof=_list(_hash))
 _BLOCK = _object(
     Block, number=U64, parent=_hash, origin=_object(Origin, height=U32, hash=_reversed_hash), timestamp=U64, forced_end=U64,
     queue_size=U64, queue_root=_hash, txs_root=_hash,
@@ -188,7 +190,7 @@ _BLOCK = _object(
 _SIGNED_BLOCK = _signed(_BLOCK)
 _SIGNED_STATE = _signed(_object(State, block=_hash, state_root=_hash))
 _SIGNED_RECEIPT = _signed(_object(Receipt, tx_hash=_hash, first_number=U64, last_number=U64))
-_RECEIPT_BLOCK = _object(ReceiptBlock, header=_SIGNED_BLOCK, own_txs=_list(_hex), forced=_list(_LEAF))
+_RECEIPT_BLOCK = _object(ReceiptBlock, header=_SIGNED_BLOCK, own_txs=_list(_hex), forced=_LEAVES)
 _QUEUE = _object(Queue, size=U64, root=_hash)
 _CASE = _one_of(
     not_executed=_object(NotExecuted, item=_LEAF),

@@ -193,7 +193,7 @@ fn executor(numbers: &mut Numbers) -> ExecutorSpec {
     }
     let account = |n: u8| keypair(n).x_only_public_key().0.serialize();
     let accounts = vec![(account(1), 100)];
-    let parameters = Parameters { forced_cost_per_byte: numbers.below(2) as u32, fee_account: account(3), accounts };
+    let parameters = Parameters { forced_cost_per_byte: 1, fee_account: account(3), accounts };
     ExecutorSpec { kind: ExecutorKind::Ledger, parameters: parameters.encode() }
 }
 

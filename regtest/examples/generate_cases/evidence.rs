@@ -4,6 +4,7 @@ use super::fuzz::rollup::Signers;
 use super::fuzz::seeds::Numbers;
 use super::fuzz::world::World;
 use super::proofs::Scene;
+use super::trees::near;
 use super::{Case, hash, pick, wide};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -11,7 +12,7 @@ use sortie::l2::L2Header;
 use sortie::merkle::Tree;
 use sortie::primitives::{Hash32, sha256};
 use sortie::proof::{
-    BrokenReceipt, Censored, CensoredCase, ConflictingState, Consistency, Equivocation, File, Included, Proof,
+    BrokenReceipt, Censored, CensoredCase, ConflictingState, Consistency, Equivocation, File, Included, LeafRange, Proof,
     ProvenLeaf, QueueLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SignedBy, SoftHeader, SoftState, Statement,
 };
 
@@ -69,8 +70,8 @@ impl Maker<'_> {
                 let head = self.world.tree.head(numbers.below(6) as u64).expect("it had this size");
                 (header.queue_size, header.queue_root) = (head.size, head.root);
             }
-            4 => header.number = pick(numbers, &[header.number + 1, header.number - 1, u64::MAX]),
-            5 => header.origin.height = pick(numbers, &[header.origin.height + 1, header.origin.height - 1, 0]),
+            4 => header.number = near(numbers, header.number),
+            5 => header.origin.height = near(numbers, header.origin.height.into()) as u32,
             6 => {
                 let block = pick(numbers, &[0, 1, 2, 3]);
                 header.origin.hash = self.world.blocks[block].block_hash();
@@ -188,10 +189,16 @@ impl Maker<'_> {
             if numbers.below(6) == 0 {
                 self.change(numbers, &mut header);
             }
-            let mut forced: Vec<_> =
-                block.forced.clone().map(|at| self.world.leaf(at, header.queue_size.clamp(at + 1, ITEMS))).collect();
-            if numbers.below(8) == 0 {
-                drop(forced.pop());
+            let (first, last) = (block.forced.start, block.forced.end);
+            let items = &self.world.items[first as usize..last as usize];
+            let size = header.queue_size.clamp(last, ITEMS);
+            let mut forced = LeafRange::make(&self.world.tree, size, first, items).expect("they are there");
+            match numbers.below(16) {
+                0 => drop(forced.leaves.pop()),
+                1 => drop(forced.proof.pop()),
+                2 => forced.proof.push(Hash32([7; 32])),
+                3 => forced.leaves.reverse(),
+                _ => {}
             }
             let own_txs =
                 block.own_txs.iter().cloned().map(RawBytes).skip(usize::from(numbers.below(8) == 0)).collect();

@@ -43,16 +43,17 @@ struct Scenes {
 type Maker = fn(&mut Numbers, &Scenes) -> Case;
 
 /// Kinds of case, with how many of a thousand there are.
-const KINDS: [(&str, usize, Maker); 16] = [
+const KINDS: [(&str, usize, Maker); 17] = [
     ("place", 30, |numbers, _| trees::place(numbers)),
     ("output_script", 190, |numbers, _| carriers::output_script(numbers)),
     ("witness", 190, |numbers, _| carriers::witness(numbers)),
     ("bitcoin_block", 60, |numbers, _| carriers::bitcoin_block(numbers)),
     ("manifest", 100, |numbers, _| rollups::manifest(numbers)),
     ("ledger", 40, |numbers, _| rollups::ledger(numbers)),
-    ("list", 30, |numbers, _| trees::list(numbers)),
-    ("inclusion", 60, |numbers, _| trees::inclusion(numbers)),
-    ("consistency", 60, |numbers, _| trees::consistency(numbers)),
+    ("list", 20, |numbers, _| trees::list(numbers)),
+    ("range", 30, |numbers, _| trees::range(numbers)),
+    ("inclusion", 50, |numbers, _| trees::inclusion(numbers)),
+    ("consistency", 50, |numbers, _| trees::consistency(numbers)),
     ("queue_leaf", 20, |numbers, _| trees::queue_leaf(numbers)),
     ("l2_block", 40, |numbers, _| trees::l2_block(numbers)),
     ("batch", 60, |numbers, scenes| judging::batch(numbers, &scenes.chains)),

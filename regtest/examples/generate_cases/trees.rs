@@ -7,9 +7,10 @@ use bitcoin::{BlockHash, Txid};
 use serde_json::json;
 use sortie::envelope::Carrier;
 use sortie::l2::L2Header;
-use sortie::merkle::{Tree, TreeHead, leaf_hash, merkle_root, verify_consistency, verify_inclusion};
+use sortie::merkle::{Tree, TreeHead, leaf_hash, merkle_root, verify_consistency, verify_inclusion, verify_range};
 use sortie::primitives::{BlockRef, Hash32, RollupId};
 use sortie::queue::{Place, QueueLeaf};
+use std::ops::Range;
 
 /// The text of a place.
 pub fn place(numbers: &mut Numbers) -> Case {
@@ -61,13 +62,15 @@ pub fn list(numbers: &mut Numbers) -> Case {
     let tree = tree(&entries);
     let (size, index, old) =
         (tree.size(), numbers.below(entries.len()) as u64, numbers.below(entries.len() + 1) as u64);
+    let range = part(numbers, size);
     let expected = json!({
         "result": "ok",
+        "range": tree.range(range.clone(), size).map(|proof| hexes(&proof)),
         "root": merkle_root(&entries),
         "inclusion": tree.inclusion(index, size).map(|proof| hexes(&proof)),
         "consistency": tree.consistency(old, size).map(|proof| hexes(&proof)),
     });
-    Case { input: json!({ "leaves": hexes(&entries), "index": index, "old": old }), expected }
+    Case { input: json!({ "leaves": hexes(&entries), "index": index, "old": old, "range": [range.start, range.end] }), expected }
 }
 
 fn change(numbers: &mut Numbers, proof: &mut Vec<Hash32>) {
@@ -81,7 +84,8 @@ fn change(numbers: &mut Numbers, proof: &mut Vec<Hash32>) {
     }
 }
 
-fn near(numbers: &mut Numbers, number: u64) -> u64 {
+/// Another number, most often close by.
+pub fn near(numbers: &mut Numbers, number: u64) -> u64 {
     match numbers.below(5) {
         0 => number.wrapping_sub(1),
         1 => number.wrapping_add(1),
@@ -111,6 +115,39 @@ pub fn inclusion(numbers: &mut Numbers) -> Case {
     let holds = verify_inclusion(&leaf_hash(&leaf), index, &head, &proof);
     let input = json!({
         "leaf": hex(&leaf), "index": index, "size": head.size, "root": head.root, "proof": hexes(&proof),
+    });
+    Case { input, expected: json!({ "result": if holds { "holds" } else { "fails" } }) }
+}
+
+/// Entries side by side in a list.
+fn part(numbers: &mut Numbers, size: u64) -> Range<u64> {
+    let start = numbers.below(size as usize + 1) as u64;
+    start..start + numbers.below((size - start) as usize + 1) as u64
+}
+
+/// A claim that entries stand side by side in a list.
+pub fn range(numbers: &mut Numbers) -> Case {
+    let entries = entries(numbers, 0);
+    let tree = tree(&entries);
+    let part = part(numbers, tree.size());
+    let size = part.end + numbers.below((tree.size() - part.end) as usize + 1) as u64;
+    let mut proof = tree.range(part.clone(), size).expect("within the size");
+    let (mut begin, mut head) = (part.start, tree.head(size).expect("it had this size"));
+    let mut leaves = entries[part.start as usize..part.end as usize].to_vec();
+    for _ in 0..pick(numbers, &[0, 0, 1, 1, 2]) {
+        match numbers.below(6) {
+            0 => begin = near(numbers, begin),
+            1 => head.size = near(numbers, head.size),
+            2 => drop(leaves.pop()),
+            3 => leaves.push(entry(numbers)),
+            4 => head.root = Hash32(hash(numbers)),
+            _ => change(numbers, &mut proof),
+        }
+    }
+    let hashes: Vec<_> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+    let holds = verify_range(&hashes, begin, &head, &proof);
+    let input = json!({
+        "leaves": hexes(&leaves), "begin": begin, "size": head.size, "root": head.root, "proof": hexes(&proof),
     });
     Case { input, expected: json!({ "result": if holds { "holds" } else { "fails" } }) }
 }
