@@ -12,8 +12,9 @@ use sortie::l2::L2Header;
 use sortie::merkle::Tree;
 use sortie::primitives::{Hash32, sha256};
 use sortie::proof::{
-    BrokenReceipt, Censored, CensoredCase, ConflictingState, Consistency, Equivocation, File, Included, LeafRange, Proof,
-    ProvenLeaf, QueueLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SignedBy, SoftHeader, SoftState, Statement,
+    BrokenReceipt, Censored, CensoredCase, ConflictingState, Consistency, Equivocation, File, Included, LeafRange,
+    Proof, ProvenLeaf, QueueLeaf, Raw, RawBytes, Receipt, ReceiptBlock, Signed, SignedBy, SoftHeader, SoftState,
+    Statement,
 };
 
 /// Items in the world's queue.

@@ -52,7 +52,7 @@ fn fields(numbers: &mut Numbers) -> Vec<Vec<u8>> {
         vec![name.len() as u8],
         name.as_bytes().to_vec(),
         numbers.bytes(4),
-        numbers.bytes(4),
+        (numbers.number() as u32 >> 1).to_le_bytes().to_vec(),
         hash(numbers).to_vec(),
         window.to_le_bytes().to_vec(),
         lag.to_le_bytes().to_vec(),
@@ -77,7 +77,7 @@ fn spoil(numbers: &mut Numbers, fields: &mut [Vec<u8>], window: u16) {
         fields[1] = vec![bytes.len() as u8];
         fields[2] = bytes.to_vec();
     };
-    match numbers.below(20) {
+    match numbers.below(21) {
         0 => fields[0] = vec![pick(numbers, &[0, 2, 0xff])],
         1 => name(&[]),
         2 => name(&[b'n'; 33]),
@@ -104,6 +104,7 @@ fn spoil(numbers: &mut Numbers, fields: &mut [Vec<u8>], window: u16) {
         16 => fields[12] = vec![pick(numbers, &[3, 0, 1, 0xff])],
         17 => fields[13][0] = fields[13][0].wrapping_add(1),
         18 => mutate(numbers, &mut fields[14], &[]),
+        19 => fields[4] = pick(numbers, &[0, (1u32 << 31) - 1, 1 << 31, u32::MAX]).to_le_bytes().to_vec(),
         _ => fields[15] = pick(numbers, &[&[][..], &[2], &[1], &[0, 0], &[1; 36], &[1; 37], &[1; 38]]).to_vec(),
     }
     if fields[14].len() < 0xfd && numbers.below(3) > 0 {
@@ -115,7 +116,7 @@ fn parameters(numbers: &mut Numbers) -> Parameters {
     let mut accounts: Vec<_> = (1..=numbers.below(4) as u8).map(|n| (key(n), wide(numbers) >> 2)).collect();
     accounts.sort_unstable();
     let fee_account = key(1 + numbers.below(5) as u8);
-    Parameters { forced_cost_per_byte: numbers.below(3) as u32, fee_account, accounts }
+    Parameters { forced_cost_per_byte: pick(numbers, &[0, 1, 1, 1, 2, u32::MAX]), fee_account, accounts }
 }
 
 /// Transactions one after the other; a few of the cases have signatures in them.

@@ -70,7 +70,10 @@ pub fn list(numbers: &mut Numbers) -> Case {
         "inclusion": tree.inclusion(index, size).map(|proof| hexes(&proof)),
         "consistency": tree.consistency(old, size).map(|proof| hexes(&proof)),
     });
-    Case { input: json!({ "leaves": hexes(&entries), "index": index, "old": old, "range": [range.start, range.end] }), expected }
+    Case {
+        input: json!({ "leaves": hexes(&entries), "index": index, "old": old, "range": [range.start, range.end] }),
+        expected,
+    }
 }
 
 fn change(numbers: &mut Numbers, proof: &mut Vec<Hash32>) {
