@@ -148,14 +148,14 @@ fn judge_test(answer: &Value) -> Answer {
 }
 
 /// A refusal, unless its words say that the node has the transaction.
-fn judge_words(reason: &str) -> Answer {
+pub(super) fn judge_words(reason: &str) -> Answer {
     const KNOWN: [&str; 4] = ["txn-already-in-mempool", "txn-already-known", "already in utxo set", "already in block"];
     let known = KNOWN.iter().any(|words| reason.contains(words));
     if known { Answer::Known } else { Answer::Refused(reason.to_owned()) }
 }
 
 /// Reads every transaction's own result; the package's message stands in where there is none.
-fn read_package(package: &[Transaction], answer: &Value) -> Result<Vec<Verdict>, ChainError> {
+pub(super) fn read_package(package: &[Transaction], answer: &Value) -> Result<Vec<Verdict>, ChainError> {
     const METHOD: &str = "submitpackage";
     let message = text(answer, "package_msg", METHOD)?;
     let results = answer.get("tx-results").and_then(Value::as_object);

@@ -4,13 +4,18 @@
 //! password or a cookie. Trusts the node for the chain it shows; what a block *means* is decided
 //! elsewhere, from its raw bytes.
 
+#[cfg(feature = "esplora")]
+mod esplora;
 mod mempool;
 mod rpc;
 
+#[cfg(feature = "esplora")]
+pub use esplora::{Esplora, EsploraError, Proxy};
 pub use rpc::{Credentials, NodeInfo, RpcNode};
 
 use crate::primitives::{BlockRef, BtcHeight};
 use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+use std::net::IpAddr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -77,7 +82,7 @@ pub trait Mempool {
 /// What a node relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayFacts {
-    /// Bitcoin Core's version number, such as 310000.
+    /// Bitcoin Core's version number, such as 310000; 0 if it is not known.
     pub version: u32,
     /// The lowest rate that enters the mempool now, rounded up.
     pub floor: FeeRate,
@@ -103,11 +108,13 @@ pub struct Verdict {
     pub answer: Answer,
 }
 
-/// Accepted, known already, or refused.
+/// Accepted, known already, not tested, or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Accepted.
     Accepted,
+    /// It cannot be tested there; only sending it will tell.
+    Untested,
     /// In the mempool or in the chain before we asked: as good as accepted.
     Known,
     /// Refused, with the node's words.
@@ -115,7 +122,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Whether the node has the transaction, or would take it.
+    /// Whether the node has the transaction, or would take it as far as can be told.
     pub fn is_ok(&self) -> bool {
         !matches!(self, Self::Refused(_))
     }
@@ -189,6 +196,10 @@ pub enum ChainError {
     /// The node does not know it.
     #[error("the node does not know {0}")]
     NotFound(String),
+    /// An Esplora server could not answer.
+    #[cfg(feature = "esplora")]
+    #[error(transparent)]
+    Esplora(#[from] EsploraError),
     /// Any other error that the node returned.
     #[error("bitcoind refused {method}: {message} (code {code})")]
     Rpc {
@@ -212,6 +223,48 @@ pub enum ChainError {
 impl ChainError {
     /// Whether the same question may be answered later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::WarmingUp { .. } | Self::Busy { .. } | Self::Cookie { .. })
+        match self {
+            Self::Unreachable { .. } | Self::WarmingUp { .. } | Self::Busy { .. } | Self::Cookie { .. } => true,
+            #[cfg(feature = "esplora")]
+            Self::Esplora(error) => error.is_temporary(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a URL with or without a scheme names this machine: what is sent there does not leave it.
+///
+/// In doubt it does not.
+pub fn is_loopback(url: &str) -> bool {
+    let address = url.split_once("://").map_or(url, |(_, address)| address);
+    let authority = address.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_this_machine_and_nothing_that_looks_like_it() {
+        for url in ["127.0.0.1:8332", "http://localhost/api", "https://[::1]:3000", "http://127.8.9.1", "LOCALHOST:1"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1.example.com/",
+            "http://localhost.example.com",
+            "http://127.0.0.1@example.com",
+            "http://127.0.0.1:80@example.com",
+            "http://10.0.0.1",
+            "http://example.com/127.0.0.1",
+            "",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
     }
 }

@@ -382,7 +382,7 @@ fn is_unauthorised(error: &jsonrpc::Error) -> bool {
 }
 
 /// An I/O error without the operating system's number.
-fn plain(error: &std::io::Error) -> String {
+pub(super) fn plain(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
         std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "timed out".into(),

@@ -1,10 +1,10 @@
-//! The built-in wallet: BIP86 coins in SQLite, over a Bitcoin Core node.
+//! The built-in wallet: BIP86 coins in SQLite, over a Bitcoin Core node or an Esplora server.
 //!
 //! Guarantees: one process per wallet; the seed file is whole or absent; whatever is about to be
 //! broadcast is first on disk, together with the fact that it spends its coins; keys stay out of
 //! BDK, of the database, of `Debug` and of errors; an encrypted seed is decrypted only to sign.
-//! Trusts the node for the chain, and sees foreign payments in the mempool only where that is small
-//! (see `sync`).
+//! Trusts node or server for the chain, and sees foreign payments in a node's mempool only where that is
+//! small (see `sync`).
 
 mod coins;
 mod fee;
@@ -17,7 +17,7 @@ pub use coins::{Coin, Shortfall};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
 pub use journal::{Job, JobId, JobState};
 pub use seed::{Mnemonic, Passphrase};
-pub use sync::Synced;
+pub use sync::{Synced, WalletSource};
 
 pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
 pub(crate) use seed::Keys;

@@ -1,14 +1,18 @@
 //! The wallet follows the chain: new blocks, reorganisations, the mempool; and restores from words.
 //!
-//! A mempool of more than [`SMALL_MEMPOOL`] transactions is not read: only our own transactions are
+//! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is not read: only our own transactions are
 //! looked up in it, so that a foreign payment appears when it is confirmed.
 
 use super::seed::{Branch, SeedFile};
 use super::{Job, JobState, Mnemonic, Passphrase, Wallet, WalletError, journal, unix_now};
+#[cfg(feature = "esplora")]
+use crate::chain::Esplora;
 use crate::chain::{BlockSource, ChainError, Mempool, RpcNode};
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_bitcoind_rpc::Emitter;
 use bdk_wallet::KeychainKind;
+#[cfg(feature = "esplora")]
+use bdk_wallet::chain::CheckPoint;
 use bitcoin::{Network, ScriptBuf, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,6 +26,9 @@ const SAVE_EVERY_BLOCKS: u32 = 500;
 const SMALL_MEMPOOL: u32 = 5_000;
 /// Addresses of each kind that `restore` looks for.
 const RESTORE_RANGE: u32 = 1_000;
+/// Addresses in a row that were never used, after which a search ends (BIP44).
+#[cfg(feature = "esplora")]
+const STOP_GAP: usize = 20;
 /// Reveal keys that a wallet may have used per Bitcoin block without a restored one meeting them.
 const KEYS_PER_BLOCK: u32 = 1_000;
 
@@ -30,57 +37,111 @@ const KEYS_PER_BLOCK: u32 = 1_000;
 pub struct Synced {
     /// The wallet's tip now.
     pub tip: BlockRef,
-    /// Blocks read.
+    /// Blocks read; an Esplora server spares them.
     pub blocks: u32,
+}
+
+/// A chain that a wallet can follow.
+#[derive(Clone, Copy, Debug)]
+pub enum WalletSource<'a> {
+    /// Bitcoin Core: whole blocks, and the mempool where it is small.
+    Node(&'a RpcNode),
+    /// An Esplora server: the histories of the wallet's addresses.
+    #[cfg(feature = "esplora")]
+    Esplora(&'a Esplora),
+}
+
+impl<'a> From<&'a RpcNode> for WalletSource<'a> {
+    fn from(node: &'a RpcNode) -> Self {
+        Self::Node(node)
+    }
+}
+
+#[cfg(feature = "esplora")]
+impl<'a> From<&'a Esplora> for WalletSource<'a> {
+    fn from(server: &'a Esplora) -> Self {
+        Self::Esplora(server)
+    }
+}
+
+/// What is left on the chain of a wallet whose words are all that is known.
+struct FormerLife {
+    tip: BlockRef,
+    birthday: BtcHeight,
+    /// The highest index of each keychain that was used.
+    used: BTreeMap<KeychainKind, u32>,
 }
 
 impl Wallet {
     /// Makes a wallet from words and finds its coins.
     ///
-    /// Searches the UTXO set (minutes on mainnet) for coins of the first thousand addresses of each
-    /// kind; the lowest of them gives the birthday, and the chain is read from there. Transactions
-    /// that were spent before it stay unknown.
+    /// A node's UTXO set is searched (minutes on mainnet) for coins of the first thousand addresses of
+    /// each kind; the lowest of them gives the birthday, and the chain is read from there. Transactions
+    /// that were spent before it stay unknown. An Esplora server is asked for address after address, until
+    /// twenty in a row were never used.
     ///
     /// # Errors
     /// [`ChainError::Pruned`] if the node no longer has the blocks since the birthday.
-    pub fn restore(
+    pub fn restore<'a>(
         dir: &Path,
         network: Network,
         mnemonic: Mnemonic,
         passphrase: Option<&Passphrase>,
-        node: &RpcNode,
+        source: impl Into<WalletSource<'a>>,
     ) -> Result<Self, WalletError> {
+        let source = source.into();
         let folder = Self::vacant(dir)?;
         let keys = super::Keys::new(&mnemonic, network)?.public();
-        let ranges = [Branch::Receive, Branch::Change].map(|branch| (keys.descriptor(branch), RESTORE_RANGE - 1));
-        let tip = node.tip()?;
-        let found = node.scan_utxo_set(&ranges)?;
-        let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
-        if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
-            return Err(ChainError::Pruned { height: birthday, first_available }.into());
-        }
-        let seed = SeedFile { network, birthday, mnemonic };
+        let descriptors = [Branch::Receive, Branch::Change].map(|branch| keys.descriptor(branch));
+        let life = match source {
+            WalletSource::Node(node) => on_node(node, dir, descriptors)?,
+            #[cfg(feature = "esplora")]
+            WalletSource::Esplora(server) => on_server(server, dir, descriptors)?,
+        };
+        let seed = SeedFile { network, birthday: life.birthday, mnemonic };
         let mut wallet = Self::found(folder, dir, &seed, passphrase, |bdk| {
-            for (keychain, index) in last_used(bdk, &found) {
+            for (keychain, index) in life.used {
                 let _ = bdk.reveal_addresses_to(keychain, index).count();
             }
             // Far beyond the keys of the wallet's former life, and the same for the same height.
-            Ok(tip.height.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff)
+            Ok(life.tip.height.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff)
         })?;
-        wallet.sync(node)?;
+        wallet.sync(source)?;
         Ok(wallet)
     }
 
-    /// Brings the wallet to the node's tip, and every job to the state that the chain shows.
-    pub fn sync(&mut self, node: &RpcNode) -> Result<Synced, WalletError> {
-        if node.network() != self.network() {
-            let (expected, got) = (self.network(), node.network().to_string());
-            return Err(ChainError::WrongNetwork { expected, got }.into());
+    /// Brings the wallet to the source's tip, and every job to the state that the chain shows.
+    pub fn sync<'a>(&mut self, source: impl Into<WalletSource<'a>>) -> Result<Synced, WalletError> {
+        let source = source.into();
+        let got = match source {
+            WalletSource::Node(node) => node.network(),
+            #[cfg(feature = "esplora")]
+            WalletSource::Esplora(server) => server.network(),
+        };
+        if got != self.network() {
+            return Err(ChainError::WrongNetwork { expected: self.network(), got: got.to_string() }.into());
         }
+        // The journal remembers what is to be sent again; only others' absence frees their coins.
+        let watched = journal::watched(self.db(), self.synced_to().height)?;
+        let kept = watched.iter().flat_map(|job| job.active()).map(|tx| tx.compute_txid()).collect();
+        let blocks = match source {
+            WalletSource::Node(node) => self.read_blocks(node, &kept)?,
+            #[cfg(feature = "esplora")]
+            WalletSource::Esplora(server) => {
+                self.read_histories(server, &kept)?;
+                0
+            }
+        };
+        self.save()?;
+        self.settle_jobs()?;
+        Ok(Synced { tip: self.synced_to(), blocks })
+    }
+
+    /// Reads a node's new blocks and its mempool; `kept` are not missed there. Returns how many blocks.
+    fn read_blocks(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>) -> Result<u32, WalletError> {
         let info = node.info()?;
         let kept_from = info.prune_height.unwrap_or(0).min(self.birthday());
         let start = self.birthday().saturating_sub(MARGIN).max(kept_from).min(info.tip.height);
-        let watched = journal::watched(self.db(), self.synced_to().height)?;
         let unconfirmed: Vec<Arc<Transaction>> = self
             .bdk
             .transactions()
@@ -107,8 +168,6 @@ impl Wallet {
             }
         }
 
-        // The journal remembers what is to be sent again; only others' absence frees their coins.
-        let kept: BTreeSet<Txid> = watched.iter().flat_map(|job| job.active()).map(|tx| tx.compute_txid()).collect();
         if node.mempool_size()? <= SMALL_MEMPOOL {
             let event = emitter.mempool().map_err(explain)?;
             let evicted = event.evicted.into_iter().filter(|(txid, _)| !kept.contains(txid));
@@ -124,9 +183,16 @@ impl Wallet {
                 }
             }
         }
-        self.save()?;
-        self.settle_jobs()?;
-        Ok(Synced { tip: self.synced_to(), blocks })
+        Ok(blocks)
+    }
+
+    /// Asks a server for the histories of all addresses handed out; `kept` are not missed there.
+    #[cfg(feature = "esplora")]
+    fn read_histories(&mut self, server: &Esplora, kept: &BTreeSet<Txid>) -> Result<(), WalletError> {
+        let mut found = server.sync(self.bdk.start_sync_with_revealed_spks().build())?;
+        found.tx_update.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
+        let tip = found.chain_update.as_ref().map_or(self.synced_to(), block_ref);
+        self.bdk.apply_update(found).map_err(|_| WalletError::Disconnected(tip))
     }
 
     /// Heights of the wallet's transactions in the best chain.
@@ -163,6 +229,41 @@ impl Wallet {
         }
         self.save_with(|db| changed.iter().try_for_each(|(job, next)| journal::set_state(db, job.id, next)))
     }
+}
+
+#[cfg(feature = "esplora")]
+fn block_ref(checkpoint: &CheckPoint) -> BlockRef {
+    BlockRef { height: checkpoint.height(), hash: checkpoint.hash() }
+}
+
+/// Searches a node's coins.
+fn on_node(node: &RpcNode, dir: &Path, descriptors: [String; 2]) -> Result<FormerLife, WalletError> {
+    let tip = node.tip()?;
+    let found = node.scan_utxo_set(&descriptors.clone().map(|descriptor| (descriptor, RESTORE_RANGE - 1)))?;
+    let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
+    if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
+        return Err(ChainError::Pruned { height: birthday, first_available }.into());
+    }
+    let used = last_used(&blank(node.network(), dir, descriptors)?, &found);
+    Ok(FormerLife { tip, birthday, used })
+}
+
+/// Asks a server for address after address.
+#[cfg(feature = "esplora")]
+fn on_server(server: &Esplora, dir: &Path, descriptors: [String; 2]) -> Result<FormerLife, WalletError> {
+    let tip = server.tip()?;
+    let blank = blank(server.network(), dir, descriptors)?;
+    let found = server.full_scan(blank.start_full_scan().build(), STOP_GAP)?;
+    let heights = found.tx_update.anchors.iter().map(|(anchor, _)| anchor.block_id.height);
+    let birthday = heights.min().unwrap_or(tip.height).min(tip.height);
+    Ok(FormerLife { tip, birthday, used: found.last_active_indices })
+}
+
+/// A wallet that knows its scripts and nothing else.
+fn blank(network: Network, dir: &Path, descriptors: [String; 2]) -> Result<bdk_wallet::Wallet, WalletError> {
+    let [receive, change] = descriptors;
+    let blank = bdk_wallet::Wallet::create(receive, change).network(network).create_wallet_no_persist();
+    blank.map_err(|error| super::damaged(dir, error))
 }
 
 /// The state that the chain shows; `None` if it says nothing new.

@@ -1,0 +1,160 @@
+//! An Esplora server's mempool: sending, looking up; and what it does not tell.
+//!
+//! The server does not tell its policy, so the strictest is assumed that is in use: 1 sat/vB, short OP_RETURN
+//! outputs, no packages. Whatever is built for that is relayed by every node between here and the miners, and
+//! not only by this server; and a replacement pays enough for each of them.
+
+use super::{Esplora, MAX_JSON};
+use crate::chain::mempool::{judge_words, read_package};
+use crate::chain::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
+use bdk_esplora::esplora_client::{OutputStatus, Tx, TxStatus};
+use bitcoin::consensus::encode::{deserialize, serialize_hex};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// What Bitcoin Core relayed at least, before version 29.1 and 30: 1 sat/vB.
+const FLOOR: FeeRate = FeeRate::from_sat_per_kwu(250);
+/// No version of Bitcoin Core: its policy is not known.
+const UNKNOWN_VERSION: u32 = 0;
+/// Above this, in sat/vB, a number is not a rate.
+const HIGHEST_RATE: f64 = 1e9;
+
+impl Mempool for Esplora {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        Ok(RelayFacts { version: UNKNOWN_VERSION, floor: FLOOR, packages: false })
+    }
+
+    fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        let untested = |tx: &Transaction| Verdict { txid: tx.compute_txid(), answer: Answer::Untested };
+        Ok(package.iter().map(untested).collect())
+    }
+
+    /// The server has a limit of its own for rates; ours holds for packages only.
+    fn submit(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        if package.len() > 1
+            && let Some(verdicts) = self.submit_package(package, max_fee_rate)?
+        {
+            return Ok(verdicts);
+        }
+        package.iter().map(|tx| self.submit_one(tx)).collect()
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        let tx: Option<Tx> = self.json(&format!("/tx/{txid}"))?;
+        let waiting = tx.filter(|tx| !tx.status.confirmed);
+        Ok(waiting.map(|tx| MempoolEntry { vsize: tx.weight.div_ceil(4), fee: Amount::from_sat(tx.fee) }))
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        let route = format!("/tx/{txid}/raw");
+        let Some(raw) = self.get(&route, MAX_JSON)? else { return Ok(None) };
+        let tx: Transaction = deserialize(&raw).map_err(|error| self.malformed(&route, error))?;
+        match tx.compute_txid() == *txid {
+            true => Ok(Some(tx)),
+            false => Err(self.malformed(&route, "another transaction")),
+        }
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        let OutPoint { txid, vout } = outpoint;
+        let Some(tx) = self.transaction(txid)? else { return Ok(None) };
+        let Some(output) = usize::try_from(*vout).ok().and_then(|vout| tx.output.get(vout)) else { return Ok(None) };
+        let spent: Option<OutputStatus> = self.json(&format!("/tx/{txid}/outspend/{vout}"))?;
+        if spent.is_none_or(|spent| spent.spent) {
+            return Ok(None);
+        }
+        let status: Option<TxStatus> = self.json(&format!("/tx/{txid}/status"))?;
+        let height = status.filter(|status| status.confirmed).and_then(|status| status.block_height);
+        let confirmations = match height {
+            Some(height) => (self.tip()?.height.saturating_add(1)).saturating_sub(height),
+            None => 0,
+        };
+        Ok(Some((output.clone(), confirmations)))
+    }
+
+    fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
+        const ROUTE: &str = "/fee-estimates";
+        let estimates: Option<BTreeMap<u16, f64>> = self.json(ROUTE)?;
+        let rate = within(&estimates.unwrap_or_default(), target_blocks);
+        rate.map(|rate| parse_rate(rate).ok_or_else(|| self.malformed(ROUTE, "a rate that is none"))).transpose()
+    }
+}
+
+impl Esplora {
+    /// `None` if the server does not take packages, or not this one: its transactions go one by one then.
+    fn submit_package(&self, package: &[Transaction], limit: FeeRate) -> Result<Option<Vec<Verdict>>, ChainError> {
+        // BTC/kvB: 4 sat/kwu are 1 sat/kvB.
+        let limit = Amount::from_sat(limit.to_sat_per_kwu().saturating_mul(4)).to_btc();
+        let route = format!("/txs/package?maxfeerate={limit}&maxburnamount=0");
+        let hex: Vec<String> = package.iter().map(serialize_hex).collect();
+        let (status, body) = self.request(&route, Some(json!(hex).to_string()), MAX_JSON)?;
+        match status {
+            200..=299 => {
+                let answer = serde_json::from_slice(&body).map_err(|error| self.malformed(&route, error))?;
+                read_package(package, &answer).map(Some)
+            }
+            429 | 502.. => Err(self.failed(&route, status, "")),
+            _ => Ok(None),
+        }
+    }
+
+    fn submit_one(&self, tx: &Transaction) -> Result<Verdict, ChainError> {
+        const ROUTE: &str = "POST /tx";
+        let (status, body) = self.request("/tx", Some(serialize_hex(tx)), MAX_JSON)?;
+        let words = String::from_utf8_lossy(&body);
+        let answer = match status {
+            200..=299 => Answer::Accepted,
+            // The node's words behind the server's: `sendrawtransaction RPC error: {"code":-26,"message":"..."}`.
+            400..=428 | 430..=499 => judge_words(node_words(&words)),
+            _ => return Err(self.failed(ROUTE, status, &words)),
+        };
+        Ok(Verdict { txid: tx.compute_txid(), answer })
+    }
+}
+
+/// What the node said, out of what the server made of it.
+fn node_words(words: &str) -> &str {
+    let message = words.split_once(r#""message":""#).and_then(|(_, rest)| rest.split('"').next());
+    message.unwrap_or(words.trim())
+}
+
+/// The estimate for the longest time that is not longer than asked for, else the shortest there is.
+fn within(estimates: &BTreeMap<u16, f64>, target_blocks: u16) -> Option<f64> {
+    let found = estimates.range(..=target_blocks).next_back().or_else(|| estimates.iter().next());
+    found.map(|(_, rate)| *rate)
+}
+
+/// A rate in sat/vB, rounded up to a whole sat/kwu.
+fn parse_rate(rate: f64) -> Option<FeeRate> {
+    let sound = rate.is_finite() && rate > 0.0 && rate < HIGHEST_RATE;
+    sound.then(|| FeeRate::from_sat_per_kwu((rate * 250.0).ceil() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_are_the_nearest_that_is_fast_enough_and_round_up() {
+        let estimates = BTreeMap::from([(2, 10.0), (6, 5.001), (144, 1.0)]);
+        assert_eq!(within(&estimates, 6), Some(5.001));
+        assert_eq!(within(&estimates, 100), Some(5.001));
+        assert_eq!(within(&estimates, 1), Some(10.0), "nothing faster is known");
+        assert_eq!(within(&BTreeMap::new(), 6), None);
+        assert_eq!(parse_rate(5.001), Some(FeeRate::from_sat_per_kwu(1_251)));
+        for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e12] {
+            assert_eq!(parse_rate(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_has_already_is_success() {
+        let words = |message| format!(r#"sendrawtransaction RPC error: {{"code":-27,"message":"{message}"}}"#);
+        for known in ["Transaction outputs already in utxo set", "txn-already-in-mempool", "txn-already-known"] {
+            assert_eq!(judge_words(node_words(&words(known))), Answer::Known, "{known}");
+        }
+        let refused = judge_words(node_words(&words("min relay fee not met")));
+        assert_eq!(refused, Answer::Refused("min relay fee not met".into()));
+    }
+}
