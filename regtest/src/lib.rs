@@ -61,6 +61,9 @@
 //! [`Bitcoind::up`], [`attach`](Bitcoind::attach) and [`down`](Bitcoind::down) keep a node running
 //! between commands.
 //!
+//! # Without a node
+//! [`EsploraServer`] serves the chain as an Esplora server does, and [`SocksProxy`] stands in for Tor's.
+//!
 //! # Against an adversary
 //! [`hostile`] has a sequencer and a Bitcoin that lie, for followers and sequencers under test.
 //!
@@ -72,12 +75,14 @@ mod binary;
 mod bitcoind;
 mod child;
 mod daemon;
+pub mod esplora;
 mod funding;
 pub mod hostile;
 mod mining;
 mod options;
 mod process;
 mod reorg;
+mod socks;
 mod wait;
 mod watchdog;
 
@@ -85,8 +90,10 @@ mod watchdog;
 mod tests;
 
 pub use bitcoind::Bitcoind;
+pub use esplora::EsploraServer;
 pub use mining::Minable;
 pub use options::Options;
 pub use process::Proc;
 pub use reorg::Reorg;
+pub use socks::{SocksProxy, Wanted};
 pub use wait::wait_until;

@@ -115,7 +115,11 @@ impl Esplora {
         Ok(esplora)
     }
 
-    fn new(url: &str, network: Network, proxy: Option<&Proxy>) -> Result<Self, ChainError> {
+    /// A server that is asked nothing yet, and is taken to be on `network`: for sending to.
+    ///
+    /// # Errors
+    /// [`EsploraError::Url`].
+    pub fn new(url: &str, network: Network, proxy: Option<&Proxy>) -> Result<Self, ChainError> {
         let unusable = |reason: &str| EsploraError::Url { reason: reason.into() };
         let base = url.trim_end_matches('/').to_owned();
         let Some((scheme @ ("http" | "https"), rest)) = base.split_once("://") else {
@@ -268,12 +272,7 @@ impl Esplora {
 
 impl BlockSource for Esplora {
     fn tip(&self) -> Result<BlockRef, ChainError> {
-        let hash = self.tip_hash()?;
-        let route = format!("/block/{hash}");
-        let block: Option<Value> = self.json(&route)?;
-        let height = block.and_then(|block| block.get("height")?.as_u64());
-        let height = height.and_then(|height| BtcHeight::try_from(height).ok());
-        Ok(BlockRef { height: height.ok_or_else(|| self.malformed(&route, "no height"))?, hash })
+        self.block_ref(self.tip_hash()?)
     }
 
     fn block_hash(&self, height: BtcHeight) -> Result<Option<BlockHash>, ChainError> {
@@ -299,10 +298,14 @@ impl BlockSource for Esplora {
 
     fn wait_for_tip(&self, current: &BlockHash, timeout: Duration) -> Result<BlockRef, ChainError> {
         let deadline = Instant::now() + timeout;
-        while self.tip_hash()? == *current && Instant::now() < deadline {
-            sleep(self.poll_interval().min(deadline.saturating_duration_since(Instant::now())));
+        loop {
+            let hash = self.tip_hash()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if hash != *current || left.is_zero() {
+                return self.block_ref(hash);
+            }
+            sleep(self.poll_interval().min(left));
         }
-        self.tip()
     }
 }
 
@@ -311,6 +314,14 @@ impl Esplora {
         const ROUTE: &str = "/blocks/tip/hash";
         let text = self.text(ROUTE)?.ok_or_else(|| self.malformed(ROUTE, "nothing; is this an Esplora server?"))?;
         text.parse().map_err(|error| self.malformed(ROUTE, error))
+    }
+
+    fn block_ref(&self, hash: BlockHash) -> Result<BlockRef, ChainError> {
+        let route = format!("/block/{hash}");
+        let block: Option<Value> = self.json(&route)?;
+        let height = block.and_then(|block| block.get("height")?.as_u64());
+        let height = height.and_then(|height| BtcHeight::try_from(height).ok());
+        Ok(BlockRef { height: height.ok_or_else(|| self.malformed(&route, "no height"))?, hash })
     }
 }
 
