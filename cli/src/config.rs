@@ -5,13 +5,15 @@
 
 mod file;
 
+use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
+use crate::http::SequencerUrl;
 use crate::input::{text_file, toml_error};
 use bitcoin::{Amount, FeeRate, Network};
 use clap::Args;
 use file::ConfigFile;
 use regtest::Bitcoind;
-use sortie::chain::{Credentials, RpcNode};
+use sortie::chain::{Credentials, Esplora, Proxy, RpcNode, is_loopback};
 use sortie::manifest::{Manifest, TomlError, network_of};
 use sortie::publish::RateTerms;
 use sortie::wallet::{Caps, SatPerVb};
@@ -39,6 +41,12 @@ pub struct Globals {
     pub bitcoin_user: Option<String>,
     #[arg(long, global = true, hide = true, env = "SORTIE_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, env = "SORTIE_ESPLORA_URL", value_name = "URL", value_delimiter = ',')]
+    pub esplora_url: Vec<String>,
+    #[arg(long, global = true, hide = true, env = "SORTIE_BROADCAST_URL", value_name = "URL", value_delimiter = ',')]
+    pub broadcast_url: Vec<String>,
+    #[arg(long, global = true, hide = true, env = "SORTIE_PROXY", value_name = "URL")]
+    pub proxy: Option<Proxy>,
     #[arg(long, global = true, hide = true, env = "SORTIE_CONFIRMATIONS", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub confirmations: Option<u32>,
@@ -220,10 +228,41 @@ impl Settings {
         self.flags.finality_depth.or(self.file.finality_depth).unwrap_or(6)
     }
 
-    /// Connects to the Bitcoin node.
-    ///
+    /// Connects to an Esplora server where one is named, else to the Bitcoin node.
+    pub fn connect(&self, network: Network) -> Result<Bitcoin, Failure> {
+        let flags_name_a_node = self.flags.bitcoin_url.is_some()
+            || self.flags.bitcoin_cookie.is_some()
+            || self.flags.bitcoin_user.is_some();
+        let servers = match &self.flags.esplora_url {
+            urls if !urls.is_empty() => urls.as_slice(),
+            _ if flags_name_a_node => &[],
+            _ => &self.file.esplora_url,
+        };
+        let others = match &self.flags.broadcast_url {
+            urls if !urls.is_empty() => urls,
+            _ => &self.file.broadcast_url,
+        };
+        let proxy = self.proxy();
+        let source = match servers.first() {
+            Some(url) => Source::Esplora(Box::new(Esplora::connect(url, network, proxy)?)),
+            None => Source::Node(self.connect_node(network)?),
+        };
+        let also = servers.iter().skip(1).chain(others).map(|url| Esplora::new(url, network, proxy));
+        Ok(Bitcoin::new(source, also.collect::<Result<_, _>>()?))
+    }
+
+    /// A sequencer, by its URL.
+    pub fn sequencer(&self, url: &str) -> Result<SequencerUrl, Failure> {
+        SequencerUrl::new(url, self.proxy())
+    }
+
+    /// Through which everything goes that leaves this machine.
+    fn proxy(&self) -> Option<&Proxy> {
+        self.flags.proxy.as_ref().or(self.file.proxy.as_ref())
+    }
+
     /// On regtest, when nothing else is said, that is the node which `sortie regtest up` started.
-    pub fn connect(&self, network: Network) -> Result<RpcNode, Failure> {
+    fn connect_node(&self, network: Network) -> Result<RpcNode, Failure> {
         let url = self.flags.bitcoin_url.clone().or_else(|| self.file.bitcoin_url.clone());
         let credentials = self.credentials()?;
         if network == Network::Regtest && url.is_none() && credentials.is_none() {
@@ -240,6 +279,11 @@ impl Settings {
             }
         }
         let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));
+        if self.proxy().is_some() && !is_loopback(&url) {
+            return Err(Failure::refused(
+                "the Bitcoin node is on another machine, and its RPC cannot go through --proxy; use --esplora-url, a node on this machine, or a tunnel to it",
+            ));
+        }
         let credentials = match credentials {
             Some(credentials) => credentials,
             None => default_cookie(network).map(Credentials::Cookie).ok_or_else(|| {

@@ -2,7 +2,7 @@
 //!
 //! Guarantees that the code follows from the typed error of the layer that failed, never from its words.
 
-use sortie::chain::ChainError;
+use sortie::chain::{ChainError, EsploraError};
 use sortie::manifest::TomlError;
 use sortie::node::NodeError;
 use sortie::publish::PublishError;
@@ -105,6 +105,9 @@ fn chain_code(error: &ChainError) -> Code {
         | ChainError::Busy { .. }
         | ChainError::Auth { .. }
         | ChainError::Cookie { .. } => Code::Unreachable,
+        ChainError::Esplora(EsploraError::Unreachable { .. } | EsploraError::Busy { .. }) => Code::Unreachable,
+        ChainError::Esplora(EsploraError::Url { .. } | EsploraError::Proxy { .. }) => Code::Usage,
+        ChainError::Esplora(EsploraError::WrongNetwork { .. }) => Code::Refused,
         ChainError::Url { .. } => Code::Usage,
         ChainError::WrongNetwork { .. } => Code::Refused,
         _ => Code::Failed,

@@ -4,11 +4,12 @@
 //! Guarantees one writer: whoever holds the lock beside the file. The lock goes with the process, however
 //! it ends.
 
+use crate::bitcoin::Bitcoin;
 use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
 use crate::output::{Output, count};
 use bitcoin::Network;
-use sortie::chain::{BlockSource, RpcNode};
+use sortie::chain::BlockSource;
 use sortie::manifest::Manifest;
 use sortie::node::{Node, NodeError};
 use sortie::primitives::BlockRef;
@@ -39,7 +40,7 @@ pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 /// A follower that this process may write, with its source.
 pub struct Writer {
     pub node: Node,
-    pub source: RpcNode,
+    pub source: Bitcoin,
     lock: Lock,
 }
 
@@ -124,7 +125,7 @@ impl Place {
     }
 
     /// Opens the file for writing, or begins one.
-    pub fn open(&self, lock: Lock, source: RpcNode) -> Result<Writer, (Failure, Lock)> {
+    pub fn open(&self, lock: Lock, source: Bitcoin) -> Result<Writer, (Failure, Lock)> {
         match Node::open(&self.file(), self.manifest.clone(), &source) {
             Ok(node) => Ok(Writer { node, source, lock }),
             Err(error) => Err((error.into(), lock)),
@@ -148,7 +149,7 @@ impl Place {
 
 impl Writer {
     /// The follower, its source, and the lock, which has to be held as long as the follower is used.
-    pub fn into_parts(self) -> (Node, RpcNode, Lock) {
+    pub fn into_parts(self) -> (Node, Bitcoin, Lock) {
         (self.node, self.source, self.lock)
     }
 
@@ -210,8 +211,8 @@ impl Reader {
         }
     }
 
-    /// The Bitcoin node, if this process is connected to one.
-    pub fn source(&self) -> Option<&RpcNode> {
+    /// Bitcoin, if this process is connected to one.
+    pub fn source(&self) -> Option<&Bitcoin> {
         match self {
             Self::Own(writer) => Some(&writer.source),
             Self::Other(_) => None,

@@ -2,12 +2,15 @@
 
 use crate::failure::Failure;
 use serde_json::Value;
+use sortie::chain::{Proxy, is_loopback};
 use std::time::Duration;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
 /// A sequencer answers from memory or from disk: at once.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// But not through Tor.
+const PROXIED_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -21,12 +24,19 @@ pub struct SequencerUrl {
 
 impl SequencerUrl {
     /// Checks the URL; asks nothing yet.
-    pub fn new(url: &str) -> Result<Self, Failure> {
+    ///
+    /// A `proxy` is used for all but this machine, and resolves the name.
+    pub fn new(url: &str, proxy: Option<&Proxy>) -> Result<Self, Failure> {
         if !(url.starts_with("http://") || url.starts_with("https://")) {
             let message = "is not a sequencer's address; it looks like http://127.0.0.1:8645";
             return Err(Failure::usage(format_args!("`{}` {message}", url.escape_debug())));
         }
-        let config = Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false).build();
+        let mut config = Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false);
+        if let Some(proxy) = proxy.filter(|_| !is_loopback(url)) {
+            let proxy = ureq::Proxy::new(&proxy.to_string()).map_err(Failure::usage)?;
+            config = config.proxy(Some(proxy)).timeout_global(Some(PROXIED_TIME_LIMIT));
+        }
+        let config = config.build();
         Ok(Self { base: url.trim_end_matches('/').to_owned(), agent: config.new_agent() })
     }
 

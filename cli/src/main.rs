@@ -1,6 +1,7 @@
 //! The `sortie` command: arguments, settings and output around the library.
 
 mod args;
+mod bitcoin;
 mod commands;
 mod config;
 mod failure;

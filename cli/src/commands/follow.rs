@@ -20,7 +20,6 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long one look at an unchanged chain lasts: Ctrl-C waits no longer.
-const LOOK: Duration = Duration::from_secs(1);
 /// First and longest pause after a temporary error.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
@@ -72,7 +71,7 @@ enum Next {
 
 /// Runs the command.
 pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let sequencer = follow.sequencer.as_deref().map(SequencerUrl::new).transpose()?;
+    let sequencer = follow.sequencer.as_deref().map(|url| settings.sequencer(url)).transpose()?;
     let stop = stop_signal()?;
     let place = Place::new(settings)?;
     let mut lock = place.lock_soon()?.ok_or_else(|| {
@@ -156,7 +155,8 @@ impl Session<'_> {
         if self.follow.once || self.is_far_enough() || stop.load(Ordering::Relaxed) {
             return Ok(Next::End);
         }
-        self.writer.source.wait_for_tip(&heads.bitcoin.hash, LOOK)?;
+        let source = &self.writer.source;
+        source.wait_for_tip(&heads.bitcoin.hash, source.look())?;
         Ok(Next::Again)
     }
 

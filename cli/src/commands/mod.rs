@@ -39,7 +39,7 @@ pub fn run(command: Command, settings: &Settings, out: &Output) -> Result<(), Fa
         Command::Prove(command) => prove::run(&command, settings, out),
         Command::Verify(verify) => verify::run(&verify, settings, out),
         Command::Sequencer(sequencer) => sequencer::run(&sequencer, settings, out),
-        Command::Send(send) => sequencer::send(&send, out),
+        Command::Send(send) => sequencer::send(&send, settings, out),
         Command::Regtest(command) => regtest::run(command, settings, out),
     }
 }

@@ -4,6 +4,7 @@ mod report;
 
 use super::life::{Effect, Life, Teller};
 use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, rate};
+use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Reader;
@@ -11,7 +12,7 @@ use crate::input::{hex_argument, hex_lines};
 use crate::output::Output;
 use clap::{Args, ValueEnum};
 use report::{Expected, ForceReport, QuoteReport, QuoteTable, ReclaimReport, ResumeReport};
-use sortie::chain::{BlockSource, Mempool, RpcNode};
+use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
@@ -21,8 +22,8 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long one look at an unchanged chain lasts.
-const LOOK: Duration = Duration::from_secs(1);
+/// Before the same is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Bitcoin blocks within which to confirm: what `quote` has a price for.
 const QUOTED_TARGETS: [u16; 4] = [1, 3, 6, 24];
@@ -187,7 +188,7 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
 }
 
 /// The shortest of the quoted targets whose estimate is not above `rate`; `None` if it is later, or unknown.
-fn reached(rate: &ChosenRate, node: &RpcNode, settings: &Settings, fees: &Fees) -> Option<u16> {
+fn reached(rate: &ChosenRate, node: &Bitcoin, settings: &Settings, fees: &Fees) -> Option<u16> {
     QUOTED_TARGETS.into_iter().find(|target| {
         let terms = RateTerms { explicit: None, ..settings.rate_terms(fees, node.network(), *target) };
         fee_rate(&[node], &terms).is_ok_and(|estimate| estimate.rate <= rate.rate)
@@ -279,10 +280,10 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
         match &reader {
             Reader::Own(writer) => {
                 let tip = writer.node.derivation().tip().block.hash;
-                writer.source.wait_for_tip(&tip, LOOK).map(drop)
+                writer.source.wait_for_tip(&tip, writer.source.look()).map(drop)
             }
             Reader::Other(_) => {
-                sleep(LOOK);
+                sleep(PAUSE);
                 Ok(())
             }
         }
@@ -291,7 +292,7 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
         .or_else(|failure| match failure.is_temporary() {
             true => {
                 out.survived(&failure, "trying again");
-                sleep(LOOK);
+                sleep(PAUSE);
                 Ok(())
             }
             false => Err(failure),

@@ -220,7 +220,7 @@ pub fn run(command: &Prove, settings: &Settings, out: &Output) -> Result<(), Fai
         Prove::Consistent(command) => consistent(command, settings, out),
         Prove::Censored(command) => {
             command.target.check()?;
-            let blocks = Blocks::new(&command.blocks)?;
+            let blocks = Blocks::new(&command.blocks, settings)?;
             let shown = command.shown.iter().map(|path| read_leaf(path)).collect::<Result<_, _>>()?;
             let followed = Followed::open(settings, out)?;
             let proof = censored::find(&followed, &blocks, shown, command.number)?;
@@ -241,7 +241,7 @@ pub fn run(command: &Prove, settings: &Settings, out: &Output) -> Result<(), Fai
         Prove::BrokenReceipt(command) => {
             command.target.check()?;
             let receipt = read_receipt(&command.receipt)?;
-            let blocks = Blocks::new(&command.blocks)?;
+            let blocks = Blocks::new(&command.blocks, settings)?;
             let followed = Followed::open(settings, out)?;
             let proof = signed::broken_receipt(&followed, &blocks, receipt)?;
             command.target.finish(followed.file(Proof::BrokenReceipt(proof)), &followed.anchors()?, out)
@@ -276,7 +276,7 @@ fn forced(command: &Forced, settings: &Settings, out: &Output) -> Result<(), Fai
 
 fn included(command: &Included, settings: &Settings, out: &Output) -> Result<(), Failure> {
     command.target.check()?;
-    let url = command.sequencer.as_deref().map(SequencerUrl::new).transpose()?;
+    let url = command.sequencer.as_deref().map(|url| settings.sequencer(url)).transpose()?;
     let followed = Followed::open(settings, out)?;
     let queued = followed.item_at(&command.place)?;
     let mut anchors = followed.anchors()?;

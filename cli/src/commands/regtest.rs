@@ -7,7 +7,7 @@ use crate::output::{Output, count, field};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, BlockHash, Network, Txid};
 use clap::{Args, Subcommand};
-use regtest::Bitcoind;
+use regtest::{Bitcoind, EsploraServer};
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ pub enum Regtest {
     Mine(Mine),
     Fund(Fund),
     Reorg(Reorg),
+    Esplora(Esplora),
     Down(Down),
     Info(Info),
 }
@@ -92,6 +93,31 @@ pub struct Reorg {
     depth: u32,
     #[command(flatten)]
     dir: Dir,
+}
+
+/// Serve the node's chain as an Esplora server does
+///
+/// For what works without a node: --esplora-url. On 127.0.0.1, until it is interrupted.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie regtest esplora --port 3002")]
+pub struct Esplora {
+    /// Where to listen [default: a free port]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    #[command(flatten)]
+    dir: Dir,
+}
+
+#[derive(Serialize)]
+struct Serving {
+    url: String,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "url", &self.url)?;
+        write!(f, "\nexport SORTIE_NETWORK=regtest\nexport SORTIE_ESPLORA_URL={}", self.url)
+    }
 }
 
 /// Stop the node
@@ -237,6 +263,13 @@ pub fn run(command: Regtest, settings: &Settings, out: &Output) -> Result<(), Fa
             let node = attach(&folder(dir))?;
             let regtest::Reorg { old, new } = node.reorg(depth)?;
             out.print(&Reorged { old, new, height: node.height()? })
+        }
+        Regtest::Esplora(Esplora { port, dir }) => {
+            let server = EsploraServer::start_at(&attach(&folder(dir))?, port)?;
+            out.print(&Serving { url: server.url() })?;
+            loop {
+                std::thread::park();
+            }
         }
         Regtest::Down(Down { dir }) => out.print(&Stopped { was_running: Bitcoind::down(&folder(dir))? }),
     }

@@ -9,7 +9,7 @@ use bitcoin::{Network, XOnlyPublicKey};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sortie::chain::{BlockSource, RpcNode};
+use sortie::chain::BlockSource;
 use sortie::executor::ledger::Parameters;
 use sortie::manifest::{
     DEFAULT_MAX_FORCED, DEFAULT_WINDOW, ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet,
@@ -194,7 +194,7 @@ fn exists(path: &std::path::Path) -> Failure {
 }
 
 /// The start block: deep enough that it stays, except where the chain is ours.
-fn start(node: &RpcNode, network: Network, height: Option<BtcHeight>) -> Result<BlockRef, Failure> {
+fn start(node: &impl BlockSource, network: Network, height: Option<BtcHeight>) -> Result<BlockRef, Failure> {
     let tip = node.tip()?;
     if network == Network::Regtest {
         let height = height.unwrap_or(tip.height);
@@ -219,7 +219,7 @@ fn start(node: &RpcNode, network: Network, height: Option<BtcHeight>) -> Result<
     block_at(node, height, tip.height)
 }
 
-fn block_at(node: &RpcNode, height: BtcHeight, tip: BtcHeight) -> Result<BlockRef, Failure> {
+fn block_at(node: &impl BlockSource, height: BtcHeight, tip: BtcHeight) -> Result<BlockRef, Failure> {
     let hash = node.block_hash(height)?;
     let hash = hash.ok_or_else(|| Failure::usage(format_args!("there is no block {height} yet; the tip is {tip}")))?;
     Ok(BlockRef { height, hash })

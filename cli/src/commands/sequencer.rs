@@ -4,7 +4,6 @@ use crate::commands::{ledger::read_key, wallet};
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Place;
-use crate::http::SequencerUrl;
 use crate::input::{hex_argument, xonly};
 use crate::output::{Output, count};
 use crate::passphrase;
@@ -153,7 +152,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         caps: settings.caps(&command.fees),
     };
     let (node, source, _lock) = writer.into_parts();
-    let sequencer = sortie::sequencer::Sequencer::new(policy, node, source, wallet, store)?;
+    let sequencer = sortie::sequencer::Sequencer::new(policy, node, source.into_node()?, wallet, store)?;
 
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     let out = *out;
@@ -256,8 +255,8 @@ impl fmt::Display for Sent {
 }
 
 /// Sends a transaction, and waits until it is in a block.
-pub fn send(command: &Send, out: &Output) -> Result<(), Failure> {
-    let url = SequencerUrl::new(&command.sequencer)?;
+pub fn send(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let url = settings.sequencer(&command.sequencer)?;
     let tx = hex_argument(&command.tx)?;
     let mut answer = url.submit(&tx.to_lower_hex_string())?;
     let hash = Hash32::to_string(&sortie::primitives::sha256(&tx));

@@ -1,5 +1,6 @@
 //! `sortie wallet`: the coins that pay Bitcoin for what is forced.
 
+use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::input::{address, address_on};
@@ -9,7 +10,7 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, Network, Txid};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use sortie::chain::{BlockSource, RpcNode};
+use sortie::chain::BlockSource;
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::publish::{ChosenRate, fee_rate};
 use sortie::wallet::{Mnemonic, Passphrase, Wallet};
@@ -67,7 +68,8 @@ impl Protection {
 
 /// Make a wallet from its words
 ///
-/// Reads them from stdin and searches the Bitcoin node's coins for its own: minutes on mainnet.
+/// Reads them from stdin and searches for its coins: among all coins of the Bitcoin node, which takes minutes on mainnet,
+/// or address after address on an Esplora server, until twenty in a row were never used.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet restore --wallet alice < words.txt")]
 pub struct Restore {
@@ -260,16 +262,16 @@ pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
 }
 
 /// Opens a wallet that is to sign, and brings it up to date.
-pub fn open_to_sign(settings: &Settings, name: &WalletName) -> Result<(Wallet, RpcNode), Failure> {
+pub fn open_to_sign(settings: &Settings, name: &WalletName) -> Result<(Wallet, Bitcoin), Failure> {
     synced(passphrase::unlock(open(settings, name)?, settings)?, settings)
 }
 
 /// Opens a wallet and brings it up to date.
-pub fn open_synced(settings: &Settings, name: &WalletName) -> Result<(Wallet, RpcNode), Failure> {
+pub fn open_synced(settings: &Settings, name: &WalletName) -> Result<(Wallet, Bitcoin), Failure> {
     synced(open(settings, name)?, settings)
 }
 
-fn synced(mut wallet: Wallet, settings: &Settings) -> Result<(Wallet, RpcNode), Failure> {
+fn synced(mut wallet: Wallet, settings: &Settings) -> Result<(Wallet, Bitcoin), Failure> {
     let node = settings.connect(wallet.network())?;
     wallet.sync(&node)?;
     Ok((wallet, node))
@@ -277,7 +279,7 @@ fn synced(mut wallet: Wallet, settings: &Settings) -> Result<(Wallet, RpcNode), 
 
 /// The rate to pay for confirmation within `target_blocks`, with its warning told.
 pub fn rate(
-    node: &RpcNode,
+    node: &Bitcoin,
     fees: &Fees,
     target_blocks: u16,
     settings: &Settings,
@@ -329,7 +331,7 @@ impl Restore {
         read.map_err(|error| Failure::usage(format_args!("stdin: {error}")))?;
         let mnemonic: Mnemonic = words.parse()?;
         let passphrase = self.protection.passphrase(settings, network)?;
-        out.note("searching the Bitcoin node's coins");
+        out.note("searching Bitcoin for its coins");
         let wallet = Wallet::restore(&dir, network, mnemonic, passphrase.as_ref(), &node)?;
         Ok(Made::new(&wallet, None))
     }

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::input::{text_file, toml_error};
 use bitcoin::Network;
 use serde::{Deserialize, Deserializer, de::Error};
+use sortie::chain::Proxy;
 use sortie::wallet::SatPerVb;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,12 @@ pub struct ConfigFile {
     pub bitcoin_user: Option<String>,
     pub bitcoin_password: Option<String>,
     pub passphrase_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "urls")]
+    pub esplora_url: Vec<String>,
+    #[serde(default, deserialize_with = "urls")]
+    pub broadcast_url: Vec<String>,
+    #[serde(default, deserialize_with = "proxy")]
+    pub proxy: Option<Proxy>,
     pub confirmations: Option<u32>,
     pub finality_depth: Option<u32>,
     pub wallet: Option<String>,
@@ -71,6 +78,18 @@ impl ConfigFile {
 fn network_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Network>, D::Error> {
     let name = String::deserialize(deserializer)?;
     network(&name).map(Some).map_err(|expected| D::Error::custom(format_args!("network `{name}`: {expected}")))
+}
+
+/// One URL or a list of them.
+fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(url) => Ok(vec![url]),
+        list => list.try_into().map_err(D::Error::custom),
+    }
+}
+
+fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Proxy>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 /// A number or a text.

@@ -79,6 +79,10 @@ impl Mempool for Esplora {
         let rate = within(&estimates.unwrap_or_default(), target_blocks);
         rate.map(|rate| parse_rate(rate).ok_or_else(|| self.malformed(ROUTE, "a rate that is none"))).transpose()
     }
+
+    fn name(&self) -> &str {
+        self.server()
+    }
 }
 
 impl Esplora {

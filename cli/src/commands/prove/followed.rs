@@ -1,5 +1,6 @@
 //! What proofs are made from: the follower's store at the tip, and the Bitcoin node for whole blocks.
 
+use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::{Lock, Reader};
@@ -7,7 +8,7 @@ use crate::output::Output;
 use bitcoin::Block;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
-use sortie::chain::{BlockSource, ChainError, RpcNode};
+use sortie::chain::{BlockSource, ChainError};
 use sortie::merkle::{Tree, TreeHead};
 use sortie::node::{DerivedBlock, Node, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight};
@@ -21,7 +22,7 @@ const PAGE: u64 = 4_096;
 /// A follower at the tip and a Bitcoin node.
 pub struct Followed {
     pub node: Node,
-    source: RpcNode,
+    source: Bitcoin,
     _lock: Option<Lock>,
 }
 
@@ -142,7 +143,7 @@ impl Followed {
 }
 
 /// A Bitcoin header on any branch; `None` if the node does not know it.
-pub fn header(source: &RpcNode, block: &BlockRef) -> Result<Option<Header>, Failure> {
+pub fn header(source: &Bitcoin, block: &BlockRef) -> Result<Option<Header>, Failure> {
     match source.header(&block.hash) {
         Ok(header) => Ok(Some(header)),
         Err(ChainError::NotFound(_)) => Ok(None),

@@ -57,9 +57,9 @@ impl From<SequencerUrl> for Blocks {
 }
 
 impl Blocks {
-    pub fn new(by: &SignedBy) -> Result<Self, Failure> {
+    pub fn new(by: &SignedBy, settings: &Settings) -> Result<Self, Failure> {
         if let (Some(url), []) = (&by.sequencer, &by.blocks[..]) {
-            return Ok(Self::Url(SequencerUrl::new(url)?));
+            return Ok(Self::Url(settings.sequencer(url)?));
         }
         let mut saved = BTreeMap::new();
         for path in &by.blocks {

@@ -1,0 +1,348 @@
+//! Without a node: a wallet, its payloads and a follower over an Esplora server alone.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::hex::DisplayHex;
+use bitcoin::{Amount, FeeRate, Network};
+use regtest::esplora::Fault;
+use regtest::{EsploraServer, SocksProxy, Wanted};
+use serde_json::Value;
+use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Proxy};
+use sortie::envelope::{Body, Carrier};
+use sortie::node::Node;
+use sortie::publish::{CarrierChoice, JobState, Outcome, PublishError, Request, jobs, publish, reclaim, resume};
+use sortie::wallet::{Caps, Wallet};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+use support::{Window, World};
+
+const WINDOW: Window = Window { window: 6, max_lag: 3 };
+const COIN: u64 = 1_000_000;
+
+fn connect(server: &EsploraServer) -> Result<Esplora> {
+    Ok(Esplora::connect(&server.url(), Network::Regtest, None)?)
+}
+
+/// A wallet that was made and funded over the server, with this many coins.
+fn funded(world: &World, server: &Esplora, coins: u32) -> Result<Wallet> {
+    let (mut wallet, _) = Wallet::create(&world.path("wallet"), Network::Regtest, server.tip()?.height)?;
+    for _ in 0..coins {
+        world.bitcoind.fund_and_mine(&wallet.address()?, Amount::from_sat(COIN))?;
+        wallet.sync(server)?;
+    }
+    Ok(wallet)
+}
+
+fn request(carrier: Carrier) -> Request {
+    Request { carrier: CarrierChoice::Only(carrier), ..Request::at(FeeRate::from_sat_per_kwu(500)) }
+}
+
+fn states(wallet: &Wallet) -> Result<Vec<JobState>> {
+    Ok(jobs(wallet)?.into_iter().map(|job| job.state).collect())
+}
+
+#[test]
+fn both_carriers_are_forced_confirmed_reorganised_and_restored() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = connect(&server)?;
+    let mut wallet = funded(&world, &esplora, 2)?;
+    assert_eq!(wallet.balance().confirmed, Amount::from_sat(2 * COIN));
+
+    let txs = [vec![7; 32], world.transfer(&world.alice, &world.bob, 500, 0)];
+    for (tx, carrier) in txs.iter().zip([Carrier::OpReturn, Carrier::Taproot]) {
+        let payload = world.payload(Body::Tx(tx.clone()))?;
+        let publication = publish(&mut wallet, &esplora, &payload, &request(carrier))?;
+        assert_eq!(publication.carrier, carrier);
+        let waiting = world.bitcoind.mempool()?;
+        assert!(publication.txids.iter().all(|txid| waiting.contains(txid)));
+        let entry = esplora.entry(&publication.txids[0])?.context("it waits")?;
+        assert_eq!(Some(entry), world.rpc()?.entry(&publication.txids[0])?, "as the node has it");
+        assert!(publish(&mut wallet, &esplora, &payload, &request(carrier))?.resumed, "and is not paid twice");
+    }
+    assert_eq!(states(&wallet)?, [JobState::Sent, JobState::Sent]);
+
+    world.bitcoind.mine(1)?;
+    wallet.sync(&esplora)?;
+    let height = world.bitcoind.height()?;
+    assert_eq!(states(&wallet)?, [JobState::Confirmed(height), JobState::Confirmed(height)]);
+
+    // Two empty blocks in place of one: everything waits again, then is mined higher up.
+    world.bitcoind.reorg(1)?;
+    wallet.sync(&esplora)?;
+    assert_eq!(states(&wallet)?, [JobState::Sent, JobState::Sent]);
+    assert!(resume(&mut wallet, &esplora)?.iter().all(|resumed| resumed.outcome == Outcome::InPlace));
+    world.bitcoind.mine(1)?;
+    wallet.sync(&esplora)?;
+    assert_eq!(states(&wallet)?, [JobState::Confirmed(height + 2), JobState::Confirmed(height + 2)]);
+
+    // The words alone bring back the same coins; and a node, afterwards, sees what the server saw.
+    let words = wallet.mnemonic().clone();
+    let mut restored = Wallet::restore(&world.path("restored"), Network::Regtest, words, &esplora)?;
+    assert_eq!(restored.balance(), wallet.balance());
+    assert_eq!(restored.coins()?, wallet.coins()?);
+    restored.sync(&world.rpc()?)?;
+    assert_eq!(restored.balance(), wallet.balance());
+    assert_eq!(restored.synced_to(), wallet.synced_to());
+
+    // And a follower derives the same from here as from the node.
+    let mut node = Node::open(&world.path("esplora.sqlite"), world.manifest.clone(), &esplora)?;
+    node.sync(&esplora, |_| ())?;
+    let follower = world.follower("rpc")?;
+    assert_eq!(node.derivation().tip(), follower.node.derivation().tip());
+    assert_eq!(node.derivation().tip().queue_size, 2);
+    Ok(())
+}
+
+#[test]
+fn a_coin_that_another_transaction_takes_in_a_reorganisation_gives_the_job_up() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = connect(&server)?;
+    let mut wallet = funded(&world, &esplora, 1)?;
+    let words = wallet.mnemonic().clone();
+    let mut twin = Wallet::restore(&world.path("twin"), Network::Regtest, words, &esplora)?;
+    let payload = world.payload(Body::Tx(vec![7; 32]))?;
+    publish(&mut wallet, &esplora, &payload, &request(Carrier::OpReturn))?;
+    // The same words elsewhere spend the same coin, at a higher rate.
+    let to = regtest::Bitcoind::anyone_address();
+    let rate = FeeRate::from_sat_per_kwu(5_000);
+    twin.send(&esplora, &to, Amount::from_sat(10_000), rate, &Caps::default())?;
+    world.bitcoind.mine(1)?;
+    wallet.sync(&esplora)?;
+    let resumed = resume(&mut wallet, &esplora)?;
+    assert_eq!(resumed[0].outcome, Outcome::Abandoned);
+    twin.sync(&esplora)?;
+    assert_eq!(wallet.balance().total(), twin.balance().total());
+    Ok(())
+}
+
+#[test]
+fn an_unconfirmed_envelope_is_reclaimed() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = connect(&server)?;
+    let mut wallet = funded(&world, &esplora, 1)?;
+    let payload = world.payload(Body::Tx(vec![7; 300]))?;
+    let publication = publish(&mut wallet, &esplora, &payload, &request(Carrier::Taproot))?;
+    let rate = FeeRate::from_sat_per_kwu(2_500);
+    let txid = reclaim(&mut wallet, &esplora, publication.job, rate, &Caps::default())?;
+    assert!(world.bitcoind.mempool()?.contains(&txid));
+    world.bitcoind.mine(1)?;
+    wallet.sync(&esplora)?;
+    assert_eq!(states(&wallet)?, [JobState::Reclaimed(world.bitcoind.height()?)]);
+    Ok(())
+}
+
+#[test]
+fn an_answer_that_is_lost_is_paid_for_once() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = connect(&server)?;
+    let mut wallet = funded(&world, &esplora, 1)?;
+    let payload = world.payload(Body::Tx(vec![7; 32]))?;
+    server.fail("/tx", Fault::Lost);
+    server.fail("/tx/", Fault::Status(404));
+    let lost = publish(&mut wallet, &esplora, &payload, &request(Carrier::OpReturn));
+    assert!(matches!(lost, Err(PublishError::Unsent { .. })), "{lost:?}");
+    assert_eq!(world.bitcoind.mempool()?.len(), 1, "it has left");
+    server.heal();
+    let again = publish(&mut wallet, &esplora, &payload, &request(Carrier::OpReturn))?;
+    assert!(again.resumed);
+    assert_eq!(world.bitcoind.mempool()?, again.txids);
+    // The server has it, and says so as an error: that is success.
+    let tx = esplora.transaction(&again.txids[0])?.context("it waits")?;
+    assert!(esplora.submit(&[tx.clone()], FeeRate::MAX)?[0].answer.is_ok());
+    world.bitcoind.mine(1)?;
+    assert!(esplora.submit(&[tx], FeeRate::MAX)?[0].answer.is_ok());
+    Ok(())
+}
+
+#[test]
+fn outputs_and_estimates_are_what_the_server_says() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let (esplora, rpc) = (connect(&server)?, world.rpc()?);
+    let wallet = funded(&world, &esplora, 1)?;
+    let coin = wallet.coins()?[0].outpoint;
+    world.bitcoind.mine(2)?;
+    assert_eq!(esplora.unspent(&coin)?, rpc.unspent(&coin)?);
+    assert_eq!(esplora.unspent(&coin)?.context("unspent")?.1, 3);
+    let tip = world.bitcoind.tip()?;
+    assert_eq!(esplora.tip()?, rpc.tip()?);
+    assert_eq!(esplora.header(&tip)?, rpc.header(&tip)?);
+    assert_eq!(esplora.block(&tip)?, rpc.block(&tip)?);
+    assert_eq!(esplora.block_hash(world.bitcoind.height()? + 1)?, None);
+    assert!(matches!(esplora.block(&bitcoin::hashes::Hash::all_zeros()), Err(ChainError::NotFound(_))));
+    assert_eq!(esplora.wait_for_tip(&tip, Duration::ZERO)?.hash, tip);
+
+    assert_eq!(esplora.estimate(6)?, None, "no data is no estimate");
+    server.set_fee_estimates(&[(2, 9.5), (6, 3.25), (144, 1.0)]);
+    assert_eq!(esplora.estimate(6)?, Some(FeeRate::from_sat_per_kwu(813)));
+    Ok(())
+}
+
+#[test]
+fn a_server_that_fails_is_told_from_one_that_is_wrong() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let other = Esplora::connect(&server.url(), Network::Signet, None).expect_err("another chain");
+    assert!(matches!(&other, ChainError::Esplora(EsploraError::WrongNetwork { .. })), "{other}");
+    assert!(!other.is_temporary());
+
+    let esplora = connect(&server)?;
+    let mut wallet = funded(&world, &esplora, 1)?;
+    for (path, fault, temporary) in [
+        ("/blocks", Fault::Status(429), true),
+        ("/scripthash", Fault::Status(502), true),
+        ("/scripthash", Fault::Garbage, false),
+        ("/blocks", Fault::Garbage, false),
+        ("/scripthash", Fault::Status(403), false),
+    ] {
+        server.fail(path, fault);
+        let error = wallet.sync(&esplora).expect_err("a fault");
+        let sortie::wallet::WalletError::Chain(error) = error else { anyhow::bail!("{error}") };
+        assert_eq!(error.is_temporary(), temporary, "{fault:?} at {path}: {error}");
+        assert!(error.to_string().contains(&server.url()) && !error.to_string().contains("bitcoind"), "{error}");
+        server.heal();
+    }
+    for (path, fault) in [("/block-height", Fault::Garbage), ("/block-height", Fault::Flood(10_000))] {
+        server.fail(path, fault);
+        let error = esplora.block_hash(1).expect_err("a fault");
+        assert!(matches!(&error, ChainError::Esplora(EsploraError::Malformed { .. })), "{error}");
+        server.heal();
+    }
+    wallet.sync(&esplora)?;
+    assert_eq!(wallet.balance().confirmed, Amount::from_sat(COIN));
+    Ok(())
+}
+
+/// The command, without any variable or folder that could lead it to a node.
+fn sortie(dir: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("SORTIE_") || name.to_lowercase().ends_with("_proxy") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("--data-dir").arg(dir.join("data")).arg("--json").args(arguments);
+    Ok(command.env("HOME", dir).current_dir(dir).output()?)
+}
+
+fn answer(output: Output) -> Result<Value> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    Ok(serde_json::from_str(text.lines().last().context("an answer")?)?)
+}
+
+#[test]
+fn every_command_works_without_a_node_and_one_of_several_servers_is_enough() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let (reading, sending) = (EsploraServer::start(&world.bitcoind)?, EsploraServer::start(&world.bitcoind)?);
+    std::fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
+    let (first, second) = (reading.url(), sending.url());
+    let config = format!(
+        "manifest = 'rollup.toml'\nesplora_url = ['{first}', '{second}']\nbroadcast_url = 'http://127.0.0.1:1'\n"
+    );
+    std::fs::write(world.path("sortie.toml"), config)?;
+    let run = |arguments: &[&str]| sortie(world.dir.path(), arguments);
+
+    let created = answer(run(&["wallet", "create"])?)?;
+    let address = answer(run(&["wallet", "address"])?)?;
+    let address = address["address"].as_str().context("an address")?.parse::<bitcoin::Address<_>>()?.assume_checked();
+    world.bitcoind.fund_and_mine(&address, Amount::from_sat(COIN))?;
+    assert_eq!(answer(run(&["wallet", "balance"])?)?["spendable_sat"], COIN);
+    let tx = world.transfer(&world.alice, &world.bob, 500, 0).to_lower_hex_string();
+    assert_eq!(answer(run(&["quote", &tx])?)?["cheapest"], "taproot");
+
+    // The one that is read takes no transactions now, and the third is dead.
+    reading.fail("/txs/package", Fault::Status(503));
+    let forced = answer(run(&["force", &tx])?)?;
+    reading.heal();
+    assert!(sending.requests().iter().any(|request| request.starts_with("POST /txs/package")));
+    let place = forced["place"].as_str().context("a place")?;
+    assert_eq!(answer(run(&["status", place])?)?["state"], "mempool");
+    assert!(run(&["resume"])?.status.success());
+    world.bitcoind.mine(7)?;
+    assert_eq!(answer(run(&["status", place])?)?["outcome"], "ok");
+    assert_eq!(answer(run(&["queue", "root"])?)?["size"], 1);
+    assert!(run(&["follow", "--once"])?.status.success());
+    assert_eq!(answer(run(&["scan"])?)?["place"], place);
+    answer(run(&["wallet", "send", "--to", &address.to_string(), "--amount", "1000"])?)?;
+    world.bitcoind.mine(1)?;
+    let left = answer(run(&["wallet", "balance"])?)?["total_sat"].clone();
+
+    let words = created["words"].as_str().context("the words")?;
+    std::fs::write(world.path("words.txt"), words)?;
+    let restored = Command::new(env!("CARGO_BIN_EXE_sortie"))
+        .args(["--esplora-url", &first, "--network", "regtest", "wallet", "restore", "--wallet", "again"])
+        .arg("--data-dir")
+        .arg(world.path("data"))
+        .stdin(std::fs::File::open(world.path("words.txt"))?)
+        .output()?;
+    ensure!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert_eq!(answer(run(&["wallet", "balance", "--wallet", "again"])?)?["total_sat"], left);
+
+    // What is said when none answers, or one of another chain does.
+    let dead = run(&["wallet", "balance", "--esplora-url", "http://127.0.0.1:1/secret"])?;
+    assert_eq!(dead.status.code(), Some(3));
+    let said = String::from_utf8(dead.stderr)?;
+    assert!(said.contains("the Esplora server http://127.0.0.1:1: connection refused"), "{said}");
+    assert!(!said.contains("bitcoind") && !said.contains("secret"), "{said}");
+    std::fs::write(world.path("empty.toml"), "")?;
+    let other = ["--config", "empty.toml", "--network", "signet", "--esplora-url", &first, "wallet", "create"];
+    assert_eq!(run(&other)?.status.code(), Some(4));
+    Ok(())
+}
+
+#[test]
+fn with_a_proxy_no_name_is_resolved_and_nothing_contacted_on_this_side() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let names = BTreeMap::from([("nowhere.invalid".to_owned(), server.address())]);
+    let proxy = SocksProxy::start(names)?;
+    let url = "http://nowhere.invalid:3000/";
+    let wanted = || Wanted::Name("nowhere.invalid".into(), 3_000);
+
+    // The library: headers, and the wallet's histories, which another client fetches.
+    let through: Proxy = proxy.url().parse()?;
+    let esplora = Esplora::connect(url, Network::Regtest, Some(&through))?;
+    let wallet = funded(&world, &esplora, 1)?;
+    assert_eq!(wallet.balance().confirmed, Amount::from_sat(COIN));
+    drop(esplora);
+
+    // The command.
+    let common = ["--network", "regtest", "--proxy", &proxy.url()];
+    let run = |arguments: &[&str]| sortie(world.dir.path(), &[&common[..], arguments].concat());
+    answer(run(&["--esplora-url", url, "wallet", "create"])?)?;
+    answer(run(&["--esplora-url", url, "wallet", "balance"])?)?;
+    assert!(!proxy.wanted().is_empty());
+    assert!(proxy.wanted().iter().all(|name| *name == wanted()), "{:?}", proxy.wanted());
+    let (opened, peers) = (proxy.opened(), server.peers());
+    assert!(!peers.is_empty());
+    assert!(peers.iter().all(|peer| opened.contains(peer)), "somebody came by another way");
+
+    // A sequencer's name goes the same way, and a node that would not is refused before it is asked.
+    let sent = run(&["send", "00", "--sequencer", "http://sequencer.invalid:8645"])?;
+    assert_eq!(sent.status.code(), Some(1));
+    assert_eq!(proxy.wanted().last(), Some(&Wanted::Name("sequencer.invalid".into(), 8_645)));
+    let asked = proxy.wanted().len();
+    let remote = ["--bitcoin-url", "http://node.invalid:8332", "--bitcoin-cookie", "none", "wallet", "balance"];
+    let refused = run(&remote)?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("--proxy"), "{said}");
+    assert_eq!(proxy.wanted().len(), asked);
+
+    // Another scheme would resolve names here, and a dead proxy is not gone around.
+    let local = ["--network", "regtest", "--proxy", "socks5://127.0.0.1:9050", "wallet", "balance"];
+    assert_eq!(sortie(world.dir.path(), &local)?.status.code(), Some(2));
+    let dead = ["--network", "regtest", "--proxy", "socks5h://127.0.0.1:1", "--esplora-url", url, "wallet", "balance"];
+    let dead = sortie(world.dir.path(), &dead)?;
+    assert_eq!(dead.status.code(), Some(3), "{}", String::from_utf8_lossy(&dead.stderr));
+    Ok(())
+}
