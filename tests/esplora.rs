@@ -3,8 +3,9 @@
 mod support;
 
 use anyhow::{Context, Result, ensure};
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Amount, FeeRate, Network};
+use bitcoin::{Amount, FeeRate, Network, Txid};
 use regtest::esplora::Fault;
 use regtest::{EsploraServer, SocksProxy, Wanted};
 use serde_json::Value;
@@ -12,7 +13,7 @@ use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Pro
 use sortie::envelope::{Body, Carrier};
 use sortie::node::Node;
 use sortie::publish::{CarrierChoice, JobState, Outcome, PublishError, Request, jobs, publish, reclaim, resume};
-use sortie::wallet::{Caps, Wallet};
+use sortie::wallet::{Caps, Mnemonic, Wallet, WalletError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,13 +28,14 @@ fn connect(server: &EsploraServer) -> Result<Esplora> {
 }
 
 /// A wallet that was made and funded over the server, with this many coins.
-fn funded(world: &World, server: &Esplora, coins: u32) -> Result<Wallet> {
-    let (mut wallet, _) = Wallet::create(&world.path("wallet"), Network::Regtest, server.tip()?.height)?;
+fn funded(world: &World, server: &Esplora, coins: u32) -> Result<(Wallet, Mnemonic)> {
+    let birthday = server.tip()?.height;
+    let (mut wallet, words) = Wallet::create(&world.path("wallet"), Network::Regtest, birthday, None)?;
     for _ in 0..coins {
         world.bitcoind.fund_and_mine(&wallet.address()?, Amount::from_sat(COIN))?;
         wallet.sync(server)?;
     }
-    Ok(wallet)
+    Ok((wallet, words))
 }
 
 fn request(carrier: Carrier) -> Request {
@@ -49,7 +51,7 @@ fn both_carriers_are_forced_confirmed_reorganised_and_restored() -> Result<()> {
     let world = World::new(WINDOW)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = connect(&server)?;
-    let mut wallet = funded(&world, &esplora, 2)?;
+    let (mut wallet, words) = funded(&world, &esplora, 2)?;
     assert_eq!(wallet.balance().confirmed, Amount::from_sat(2 * COIN));
 
     let txs = [vec![7; 32], world.transfer(&world.alice, &world.bob, 500, 0)];
@@ -80,8 +82,7 @@ fn both_carriers_are_forced_confirmed_reorganised_and_restored() -> Result<()> {
     assert_eq!(states(&wallet)?, [JobState::Confirmed(height + 2), JobState::Confirmed(height + 2)]);
 
     // The words alone bring back the same coins; and a node, afterwards, sees what the server saw.
-    let words = wallet.mnemonic().clone();
-    let mut restored = Wallet::restore(&world.path("restored"), Network::Regtest, words, &esplora)?;
+    let mut restored = Wallet::restore(&world.path("restored"), Network::Regtest, words, None, &esplora)?;
     assert_eq!(restored.balance(), wallet.balance());
     assert_eq!(restored.coins()?, wallet.coins()?);
     restored.sync(&world.rpc()?)?;
@@ -102,9 +103,8 @@ fn a_coin_that_another_transaction_takes_in_a_reorganisation_gives_the_job_up() 
     let world = World::new(WINDOW)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = connect(&server)?;
-    let mut wallet = funded(&world, &esplora, 1)?;
-    let words = wallet.mnemonic().clone();
-    let mut twin = Wallet::restore(&world.path("twin"), Network::Regtest, words, &esplora)?;
+    let (mut wallet, words) = funded(&world, &esplora, 1)?;
+    let mut twin = Wallet::restore(&world.path("twin"), Network::Regtest, words, None, &esplora)?;
     let payload = world.payload(Body::Tx(vec![7; 32]))?;
     publish(&mut wallet, &esplora, &payload, &request(Carrier::OpReturn))?;
     // The same words elsewhere spend the same coin, at a higher rate.
@@ -125,7 +125,7 @@ fn an_unconfirmed_envelope_is_reclaimed() -> Result<()> {
     let world = World::new(WINDOW)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = connect(&server)?;
-    let mut wallet = funded(&world, &esplora, 1)?;
+    let (mut wallet, _) = funded(&world, &esplora, 1)?;
     let payload = world.payload(Body::Tx(vec![7; 300]))?;
     let publication = publish(&mut wallet, &esplora, &payload, &request(Carrier::Taproot))?;
     let rate = FeeRate::from_sat_per_kwu(2_500);
@@ -142,7 +142,7 @@ fn an_answer_that_is_lost_is_paid_for_once() -> Result<()> {
     let world = World::new(WINDOW)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = connect(&server)?;
-    let mut wallet = funded(&world, &esplora, 1)?;
+    let (mut wallet, _) = funded(&world, &esplora, 1)?;
     let payload = world.payload(Body::Tx(vec![7; 32]))?;
     server.fail("/tx", Fault::Lost);
     server.fail("/tx/", Fault::Status(404));
@@ -162,11 +162,50 @@ fn an_answer_that_is_lost_is_paid_for_once() -> Result<()> {
 }
 
 #[test]
+fn a_history_of_many_pages_is_read_whole() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = connect(&server)?;
+    let (mut wallet, words) = funded(&world, &esplora, 0)?;
+    let address = wallet.address()?;
+    for payments in [30, 25, 5] {
+        for _ in 0..payments {
+            world.bitcoind.fund(&address, Amount::from_sat(1_000))?;
+        }
+        world.bitcoind.mine(1)?;
+    }
+    wallet.sync(&esplora)?;
+    assert_eq!(wallet.balance().confirmed, Amount::from_sat(60_000));
+    let restored = Wallet::restore(&world.path("restored"), Network::Regtest, words, None, &esplora)?;
+    assert_eq!(restored.coins()?, wallet.coins()?);
+
+    // What others than us may ask such a server for.
+    let get = |route: &str| -> Result<Value> {
+        Ok(ureq::get(format!("{}{route}", server.url())).call()?.body_mut().read_json()?)
+    };
+    let coins = get(&format!("/address/{address}/utxo"))?;
+    assert_eq!(coins.as_array().map(Vec::len), Some(60));
+    let txid = coins[0]["txid"].as_str().context("a transaction")?;
+    let proof = get(&format!("/tx/{txid}/merkle-proof"))?;
+    let (mut at, mut hash) = (proof["pos"].as_u64().context("a position")?, txid.parse::<Txid>()?.to_byte_array());
+    for next in proof["merkle"].as_array().context("a path")? {
+        let next = next.as_str().context("a hash")?.parse::<Txid>()?.to_byte_array();
+        let pair = if at % 2 == 0 { [hash, next] } else { [next, hash] };
+        hash = sha256d::Hash::hash(&pair.concat()).to_byte_array();
+        at /= 2;
+    }
+    let block = esplora.block_hash(proof["block_height"].as_u64().context("a height")?.try_into()?)?;
+    let header = esplora.header(&block.context("a block")?)?;
+    assert_eq!(header.merkle_root.to_byte_array(), hash);
+    Ok(())
+}
+
+#[test]
 fn outputs_and_estimates_are_what_the_server_says() -> Result<()> {
     let world = World::new(WINDOW)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let (esplora, rpc) = (connect(&server)?, world.rpc()?);
-    let wallet = funded(&world, &esplora, 1)?;
+    let (wallet, _) = funded(&world, &esplora, 1)?;
     let coin = wallet.coins()?[0].outpoint;
     world.bitcoind.mine(2)?;
     assert_eq!(esplora.unspent(&coin)?, rpc.unspent(&coin)?);
@@ -176,7 +215,7 @@ fn outputs_and_estimates_are_what_the_server_says() -> Result<()> {
     assert_eq!(esplora.header(&tip)?, rpc.header(&tip)?);
     assert_eq!(esplora.block(&tip)?, rpc.block(&tip)?);
     assert_eq!(esplora.block_hash(world.bitcoind.height()? + 1)?, None);
-    assert!(matches!(esplora.block(&bitcoin::hashes::Hash::all_zeros()), Err(ChainError::NotFound(_))));
+    assert!(matches!(esplora.block(&bitcoin::BlockHash::all_zeros()), Err(ChainError::NotFound(_))));
     assert_eq!(esplora.wait_for_tip(&tip, Duration::ZERO)?.hash, tip);
 
     assert_eq!(esplora.estimate(6)?, None, "no data is no estimate");
@@ -194,7 +233,7 @@ fn a_server_that_fails_is_told_from_one_that_is_wrong() -> Result<()> {
     assert!(!other.is_temporary());
 
     let esplora = connect(&server)?;
-    let mut wallet = funded(&world, &esplora, 1)?;
+    let (mut wallet, _) = funded(&world, &esplora, 1)?;
     for (path, fault, temporary) in [
         ("/blocks", Fault::Status(429), true),
         ("/scripthash", Fault::Status(502), true),
@@ -204,7 +243,7 @@ fn a_server_that_fails_is_told_from_one_that_is_wrong() -> Result<()> {
     ] {
         server.fail(path, fault);
         let error = wallet.sync(&esplora).expect_err("a fault");
-        let sortie::wallet::WalletError::Chain(error) = error else { anyhow::bail!("{error}") };
+        let WalletError::Chain(error) = error else { anyhow::bail!("{error}") };
         assert_eq!(error.is_temporary(), temporary, "{fault:?} at {path}: {error}");
         assert!(error.to_string().contains(&server.url()) && !error.to_string().contains("bitcoind"), "{error}");
         server.heal();
@@ -311,7 +350,7 @@ fn with_a_proxy_no_name_is_resolved_and_nothing_contacted_on_this_side() -> Resu
     // The library: headers, and the wallet's histories, which another client fetches.
     let through: Proxy = proxy.url().parse()?;
     let esplora = Esplora::connect(url, Network::Regtest, Some(&through))?;
-    let wallet = funded(&world, &esplora, 1)?;
+    let (wallet, _) = funded(&world, &esplora, 1)?;
     assert_eq!(wallet.balance().confirmed, Amount::from_sat(COIN));
     drop(esplora);
 

@@ -230,14 +230,7 @@ impl Settings {
 
     /// Connects to an Esplora server where one is named, else to the Bitcoin node.
     pub fn connect(&self, network: Network) -> Result<Bitcoin, Failure> {
-        let flags_name_a_node = self.flags.bitcoin_url.is_some()
-            || self.flags.bitcoin_cookie.is_some()
-            || self.flags.bitcoin_user.is_some();
-        let servers = match &self.flags.esplora_url {
-            urls if !urls.is_empty() => urls.as_slice(),
-            _ if flags_name_a_node => &[],
-            _ => &self.file.esplora_url,
-        };
+        let servers = self.servers();
         let others = match &self.flags.broadcast_url {
             urls if !urls.is_empty() => urls,
             _ => &self.file.broadcast_url,
@@ -249,6 +242,13 @@ impl Settings {
         };
         let also = servers.iter().skip(1).chain(others).map(|url| Esplora::new(url, network, proxy));
         Ok(Bitcoin::new(source, also.collect::<Result<_, _>>()?))
+    }
+
+    /// The Esplora servers to use: the file's give way to a node that flags or environment name.
+    fn servers(&self) -> &[String] {
+        let Globals { esplora_url, bitcoin_url, bitcoin_cookie, bitcoin_user, .. } = &self.flags;
+        let names_a_node = bitcoin_url.is_some() || bitcoin_cookie.is_some() || bitcoin_user.is_some();
+        if esplora_url.is_empty() && !names_a_node { &self.file.esplora_url } else { esplora_url }
     }
 
     /// A sequencer, by its URL.

@@ -231,9 +231,9 @@ impl Reader {
 /// How fresh another process's state is.
 fn freshness(block: BlockRef, tip: Option<BlockRef>) -> String {
     let lag = match tip.map(|tip| tip.height.saturating_sub(block.height)) {
-        Some(0) => "at the Bitcoin node's tip".to_owned(),
-        Some(n) => format!("{} behind the Bitcoin node's tip", count(n.into(), "block")),
-        None => "and the Bitcoin node cannot be asked how far behind that is".to_owned(),
+        Some(0) => "at Bitcoin's tip".to_owned(),
+        Some(n) => format!("{} behind Bitcoin's tip", count(n.into(), "block")),
+        None => "and Bitcoin cannot be asked how far behind that is".to_owned(),
     };
     format!("another process follows this rollup; its state is as of Bitcoin block {block}, {lag}")
 }

@@ -113,13 +113,13 @@ impl Wallet {
     /// Brings the wallet to the source's tip, and every job to the state that the chain shows.
     pub fn sync<'a>(&mut self, source: impl Into<WalletSource<'a>>) -> Result<Synced, WalletError> {
         let source = source.into();
-        let got = match source {
+        let expected = match source {
             WalletSource::Node(node) => node.network(),
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => server.network(),
         };
-        if got != self.network() {
-            return Err(ChainError::WrongNetwork { expected: self.network(), got: got.to_string() }.into());
+        if expected != self.network() {
+            return Err(WalletError::WrongNetwork { expected, got: self.network() });
         }
         // The journal remembers what is to be sent again; only others' absence frees their coins.
         let watched = journal::watched(self.db(), self.synced_to().height)?;

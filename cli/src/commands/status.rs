@@ -72,7 +72,7 @@ pub fn run(status: &Status, settings: &Settings, out: &Output) -> Result<(), Fai
     let lives = known(&reader, settings, status.what)?;
     if lives.is_empty() {
         return Err(Failure::failed(
-            "not known: neither in this rollup's queue nor executed nor in the Bitcoin node's mempool; it may have been replaced, or be of another rollup",
+            "not known: neither in this rollup's queue nor executed nor in Bitcoin's mempool; it may have been replaced, or be of another rollup",
         ));
     }
     lives.iter().try_for_each(|life| out.print(life))

@@ -35,6 +35,26 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
+fn a_node_on_the_command_line_wins_over_servers_in_the_file() {
+    let file = "esplora_url = 'https://one/api'\nproxy = 'socks5h://127.0.0.1:9050'\n";
+    assert_eq!(settings(&[], file).servers(), ["https://one/api"]);
+    assert!(settings(&["--bitcoin-url", "127.0.0.1:8332"], file).servers().is_empty());
+    let flags = ["--esplora-url", "http://two", "--esplora-url", "http://three", "--bitcoin-url", "127.0.0.1:8332"];
+    assert_eq!(settings(&flags, file).servers(), ["http://two", "http://three"]);
+    assert_eq!(settings(&[], "esplora_url = ['http://a', 'http://b']").servers(), ["http://a", "http://b"]);
+}
+
+#[test]
+fn with_a_proxy_a_node_elsewhere_is_refused() {
+    let file = "proxy = 'socks5h://127.0.0.1:1'\n";
+    let login = ["--bitcoin-cookie", "/c", "--bitcoin-url"];
+    let refused = |url| settings(&[&login[..], &[url]].concat(), file).connect(Network::Bitcoin).expect_err(url);
+    assert!(refused("http://node.invalid:8332").to_string().contains("--proxy"));
+    // This one is on this machine; only its cookie is not there.
+    assert!(refused("http://127.0.0.1:1").to_string().contains("cookie"));
+}
+
+#[test]
 fn credentials_come_whole_from_one_layer() {
     let file = "bitcoin_user = 'u'\nbitcoin_password = 'p'\n";
     let from_file = settings(&[], file).credentials().expect("complete");
@@ -48,6 +68,7 @@ fn credentials_come_whole_from_one_layer() {
 #[test]
 fn a_bad_settings_file_is_refused_with_the_line() {
     for (text, expected) in [
+        ("proxy = 'socks5://127.0.0.1:9050'", "sortie.toml:1: the proxy is not usable"),
         ("network = 'regtest'\n\nnetwrok = 1\n", "sortie.toml:3: unknown field `netwrok`"),
         ("network = 'main'\n", "sortie.toml:1: network `main`: expected bitcoin, signet"),
         ("confirmations = 'x'\n", "sortie.toml:1:"),
