@@ -296,7 +296,7 @@ fn every_command_works_without_a_node_and_one_of_several_servers_is_enough() -> 
     world.bitcoind.fund_and_mine(&address, Amount::from_sat(COIN))?;
     assert_eq!(answer(run(&["wallet", "balance"])?)?["spendable_sat"], COIN);
     let tx = world.transfer(&world.alice, &world.bob, 500, 0).to_lower_hex_string();
-    assert_eq!(answer(run(&["quote", &tx])?)?["cheapest"], "taproot");
+    assert_eq!(answer(run(&["quote", &tx])?)?["quotes"][0]["cheapest"], "taproot");
 
     // The one that is read takes no transactions now, and the third is dead.
     reading.fail("/txs/package", Fault::Status(503));
