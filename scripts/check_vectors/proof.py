@@ -25,9 +25,10 @@ class Anchors:
         self.headers[height] = bitcoin_headers.read_header(raw)
         self.add_bitcoin_block(height, self.headers[height].hash)
 
-    def header_of(self, block_hash):
-        """The bitcoin_headers.Header of this hash, or None."""
-        return self.headers.get(self.height_of.get(block_hash))
+    def header_of(self, origin):
+        """The bitcoin_headers.Header of a block, or None where no anchor is that block, by height and hash."""
+        header = self.headers.get(origin.height)
+        return header if header and header.hash == origin.hash else None
 
 
 # --- messages ---------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class _Judge:
     def _header_of(self, origin, raw):
         """The origin's Bitcoin header: the file's, else an anchor's, else None."""
         if raw is None:
-            return self.anchors.header_of(origin.hash)
+            return self.anchors.header_of(origin)
         header = bitcoin_headers.read_header(raw)
         demand(header.hash == origin.hash, "other_bitcoin_header")
         return header
