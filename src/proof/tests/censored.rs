@@ -368,3 +368,18 @@ fn the_verdict_says_what_is_wrong_and_who_signed_it() {
         assert!(matches!(fact, Fact::Censored { case, item: None, .. } if case == expected), "{fact:?}");
     }
 }
+
+#[test]
+fn the_header_of_a_false_origin_is_named_where_it_is_an_anchor_only() {
+    let scene = Scene::new();
+    let origin = BlockRef { height: 103, hash: scene.world.origin(104).block.hash };
+    let lie = scene.lie(|header| header.origin = origin);
+    let header = Raw(scene.world.block(104).header);
+    let known = AnchorList { bitcoin_headers: vec![(103, header.clone())], ..scene.world.anchors() };
+    for (shown, named) in [(Some(header), false), (None, true)] {
+        let file = scene.file(&lie, CensoredCase::FalseHeader { origin: shown });
+        let (fact, used) = proven(&scene.world, Proof::Censored(file), &known);
+        assert!(matches!(fact, Fact::Censored { case: CaseName::FalseOrigin, .. }), "{fact:?}");
+        assert_eq!(used.contains(&AnchorName::Bitcoin(origin)), named);
+    }
+}

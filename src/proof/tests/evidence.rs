@@ -210,3 +210,30 @@ fn the_verdict_names_who_told_both_stories() {
     let rollup_id = world.manifest.rollup_id();
     assert_eq!(used, [AnchorName::Manifest { rollup_id }, AnchorName::Sequencers { handovers: 0 }]);
 }
+
+#[test]
+fn a_bitcoin_anchor_is_named_where_the_file_leans_on_it() {
+    let (world, _) = reorganised();
+    let parent = world.chain()[1].head();
+    let [first, second] = [(102, &b"a"[..]), (103, b"b")].map(|(height, own)| world.child(&parent, height, &[own]));
+    let proof = |child_origin: Option<u32>| {
+        Proof::Equivocation(Equivocation {
+            first: world.sign(&first.header, [0]),
+            second: world.sign(&second.header, [0]),
+            child_origin: child_origin.map(|height| Raw(world.block(height).header)),
+        })
+    };
+    let header = AnchorList { bitcoin_headers: vec![(103, Raw(world.block(103).header))], ..world.anchors() };
+    let table = [
+        ("the header in the file", Some(103), &header, &[][..]),
+        ("the header an anchor", None, &header, &[103]),
+        ("both hashes anchors", None, &world.bitcoin_anchors([102, 103]), &[102, 103]),
+    ];
+    for (name, child_origin, anchors, leaned_on) in table {
+        let (_, used) = proven(&world, proof(child_origin), anchors);
+        let bitcoin: Vec<_> = used.into_iter().filter(|name| matches!(name, AnchorName::Bitcoin(_))).collect();
+        let expected: Vec<_> =
+            leaned_on.iter().map(|height| AnchorName::Bitcoin(world.origin(*height).block)).collect();
+        assert_eq!(bitcoin, expected, "{name}");
+    }
+}

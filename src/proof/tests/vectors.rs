@@ -241,3 +241,26 @@ fn every_answer_has_a_vector() {
     ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), rest);
 }
+
+#[test]
+fn every_verdict_is_told_in_words() {
+    let mut facts = BTreeSet::new();
+    for case in generate().cases {
+        let Ok(file) = File::from_json(case.file.to_string().as_bytes()) else { continue };
+        let verdict = judge(&file, &case.anchors.anchors());
+        let said = verdict.to_string();
+        let (kind, words) = said.split_once(": ").unwrap();
+        let expected = match verdict {
+            Verdict::Proven(_) => "proven",
+            Verdict::Refuted(_) => "refuted",
+            Verdict::NeedsAnchor(_) => "an anchor is missing",
+            Verdict::NeedsNode(_) => "needs a node",
+        };
+        assert_eq!(kind, expected, "{said}");
+        assert!(words.contains(' '), "{said}");
+        if kind == "proven" {
+            facts.insert(String::from(words));
+        }
+    }
+    assert_eq!(facts.len(), 8, "an included item is claimed or derived, the other facts are one each: {facts:?}");
+}
