@@ -32,6 +32,16 @@ else
 fi
 cargo test --workspace --doc --locked
 
+say "a sample of the crash matrix"
+scripts/crash_matrix.sh --sample
+
+say "a PSBT, signed by embit"
+if command -v python3 >/dev/null; then
+    scripts/test_psbt.sh
+else
+    echo "skipped: no python3" >&2
+fi
+
 say "the vectors, by the independent implementation in Python"
 if command -v python3 >/dev/null; then
     python3 scripts/check_vectors.py --self-test

@@ -23,6 +23,8 @@ pub mod queue;
 #[cfg(feature = "node")]
 pub mod chain;
 #[cfg(feature = "node")]
+mod crash;
+#[cfg(feature = "node")]
 mod database;
 #[cfg(feature = "node")]
 pub mod node;

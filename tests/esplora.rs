@@ -12,7 +12,9 @@ use serde_json::Value;
 use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Proxy};
 use sortie::envelope::{Body, Carrier};
 use sortie::node::Node;
-use sortie::publish::{CarrierChoice, JobState, Outcome, PublishError, Request, jobs, publish, reclaim, resume};
+use sortie::publish::{
+    CarrierChoice, JobState, Outcome, PublishError, Reclaimed, Request, jobs, publish, reclaim, resume,
+};
 use sortie::wallet::{Caps, Mnemonic, Wallet, WalletError};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,24 +64,26 @@ fn both_carriers_are_forced_confirmed_reorganised_and_restored() -> Result<()> {
         let waiting = world.bitcoind.mempool()?;
         assert!(publication.txids.iter().all(|txid| waiting.contains(txid)));
         let entry = esplora.entry(&publication.txids[0])?.context("it waits")?;
-        assert_eq!(Some(entry), world.rpc()?.entry(&publication.txids[0])?, "as the node has it");
+        let on_node = world.rpc()?.entry(&publication.txids[0])?.context("it waits there, too")?;
+        assert_eq!((entry.vsize, entry.fee), (on_node.vsize, on_node.fee), "as the node has it");
         assert!(publish(&mut wallet, &esplora, &payload, &request(carrier))?.resumed, "and is not paid twice");
     }
-    assert_eq!(states(&wallet)?, [JobState::Sent, JobState::Sent]);
+    assert_eq!(states(&wallet)?, [JobState::RevealSent, JobState::RevealSent]);
 
     world.bitcoind.mine(1)?;
     wallet.sync(&esplora)?;
-    let height = world.bitcoind.height()?;
-    assert_eq!(states(&wallet)?, [JobState::Confirmed(height), JobState::Confirmed(height)]);
+    let block = world.rpc()?.tip()?;
+    assert_eq!(states(&wallet)?, [JobState::Confirmed(block), JobState::Confirmed(block)]);
 
     // Two empty blocks in place of one: everything waits again, then is mined higher up.
     world.bitcoind.reorg(1)?;
     wallet.sync(&esplora)?;
-    assert_eq!(states(&wallet)?, [JobState::Sent, JobState::Sent]);
+    assert_eq!(states(&wallet)?, [JobState::RevealSent, JobState::RevealSent]);
     assert!(resume(&mut wallet, &esplora)?.iter().all(|resumed| resumed.outcome == Outcome::InPlace));
     world.bitcoind.mine(1)?;
     wallet.sync(&esplora)?;
-    assert_eq!(states(&wallet)?, [JobState::Confirmed(height + 2), JobState::Confirmed(height + 2)]);
+    let block = world.rpc()?.tip()?;
+    assert_eq!(states(&wallet)?, [JobState::Confirmed(block), JobState::Confirmed(block)]);
 
     // The words alone bring back the same coins; and a node, afterwards, sees what the server saw.
     let mut restored = Wallet::restore(&world.path("restored"), Network::Regtest, words, None, &esplora)?;
@@ -129,11 +133,12 @@ fn an_unconfirmed_envelope_is_reclaimed() -> Result<()> {
     let payload = world.payload(Body::Tx(vec![7; 300]))?;
     let publication = publish(&mut wallet, &esplora, &payload, &request(Carrier::Taproot))?;
     let rate = FeeRate::from_sat_per_kwu(2_500);
-    let txid = reclaim(&mut wallet, &esplora, publication.job, rate, &Caps::default())?;
+    let reclaimed = reclaim(&mut wallet, &esplora, publication.job, rate, &Caps::default())?;
+    let Reclaimed::Sweeping { txid, .. } = reclaimed else { panic!("{reclaimed:?}") };
     assert!(world.bitcoind.mempool()?.contains(&txid));
     world.bitcoind.mine(1)?;
     wallet.sync(&esplora)?;
-    assert_eq!(states(&wallet)?, [JobState::Reclaimed(world.bitcoind.height()?)]);
+    assert_eq!(states(&wallet)?, [JobState::Reclaimed(world.rpc()?.tip()?)]);
     Ok(())
 }
 

@@ -64,8 +64,12 @@ pub enum Command {
     Envelope(envelope::Envelope),
     Quote(money::Quote),
     Force(money::Force),
+    Finish(money::Finish),
+    Jobs(money::Jobs),
     Resume(money::Resume),
+    Bump(money::Bump),
     Reclaim(money::Reclaim),
+    Recover(money::Recover),
     Status(status::Status),
     Scan(scan::Scan),
     #[command(subcommand)]

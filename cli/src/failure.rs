@@ -124,7 +124,10 @@ fn wallet_code(error: &WalletError) -> Code {
         | WalletError::EmptyPassphrase
         | WalletError::UnknownCoin(_)
         | WalletError::Dust { .. } => Code::Usage,
-        WalletError::Exists { .. } | WalletError::WrongNetwork { .. } | WalletError::FeeCap(_) => Code::Refused,
+        WalletError::Exists { .. }
+        | WalletError::WrongNetwork { .. }
+        | WalletError::JournalVersion { .. }
+        | WalletError::FeeCap(_) => Code::Refused,
         _ => Code::Failed,
     }
 }
@@ -164,6 +167,8 @@ impl From<PublishError> for Failure {
             PublishError::BelowFloor { .. }
             | PublishError::PayloadLength { .. }
             | PublishError::NotRelayed { .. }
+            | PublishError::NothingToRecover(_)
+            | PublishError::ForeignPsbt(_)
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,
         };

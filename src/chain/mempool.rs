@@ -21,7 +21,8 @@ impl Mempool for RpcNode {
         const METHOD: &str = "getmempoolinfo";
         let info: Value = self.call(METHOD, &[])?;
         let floor = rate(&info, "mempoolminfee", METHOD)?.max(rate(&info, "minrelaytxfee", METHOD)?);
-        Ok(RelayFacts { version: self.version(), floor, packages: self.version() >= 280_000 })
+        let incremental = rate(&info, "incrementalrelayfee", METHOD)?;
+        Ok(RelayFacts { version: self.version(), floor, incremental, packages: self.version() >= 280_000 })
     }
 
     fn test_accept(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError> {
@@ -63,7 +64,13 @@ impl Mempool for RpcNode {
             Err(error) => return Err(error),
         };
         let fees = entry.get("fees").ok_or_else(|| malformed(METHOD, "no fees"))?;
-        Ok(Some(MempoolEntry { vsize: number(&entry, "vsize", METHOD)?.into(), fee: amount(fees, "base", METHOD)? }))
+        Ok(Some(MempoolEntry {
+            vsize: number(&entry, "vsize", METHOD)?.into(),
+            fee: amount(fees, "base", METHOD)?,
+            ancestors_vsize: number(&entry, "ancestorsize", METHOD)?.into(),
+            ancestors_fee: amount(fees, "ancestor", METHOD)?,
+            descendants_fee: amount(fees, "descendant", METHOD)?,
+        }))
     }
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
@@ -177,7 +184,7 @@ pub(super) fn read_package(package: &[Transaction], answer: &Value) -> Result<Ve
 }
 
 /// An amount that JSON carries as a number of bitcoins.
-fn amount(value: &Value, key: &str, method: &str) -> Result<Amount, ChainError> {
+pub(super) fn amount(value: &Value, key: &str, method: &str) -> Result<Amount, ChainError> {
     let found = value.get(key).and_then(Value::as_f64);
     let found = found.ok_or_else(|| malformed(method, format_args!("no amount under {key}")))?;
     Amount::from_btc(found).map_err(|error| malformed(method, error))

@@ -86,6 +86,8 @@ pub struct RelayFacts {
     pub version: u32,
     /// The lowest rate that enters the mempool now, rounded up.
     pub floor: FeeRate,
+    /// What a replacement pays more than what it replaces, for its own size.
+    pub incremental: FeeRate,
     /// Whether a parent below its peers' floor travels with its child (Core 28 and later).
     pub packages: bool,
 }
@@ -97,6 +99,12 @@ pub struct MempoolEntry {
     pub vsize: u64,
     /// The transaction's own fee.
     pub fee: Amount,
+    /// Virtual size of it and everything unconfirmed that it hangs on.
+    pub ancestors_vsize: u64,
+    /// Fee of the same.
+    pub ancestors_fee: Amount,
+    /// Fee of it and everything unconfirmed that hangs on it: what its replacement has to exceed.
+    pub descendants_fee: Amount,
 }
 
 /// The node's answer about one transaction of a package.

@@ -4,11 +4,12 @@
 //! call. A refused cookie is read again once, because bitcoind makes a new one each time it starts.
 
 use super::{BlockSource, ChainError};
+use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
 use bitcoin::hex::FromHex;
-use bitcoin::{BlockHash, Network, ScriptBuf};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut};
 use bitcoincore_rpc::RpcApi;
 use bitcoincore_rpc::jsonrpc::{self, minreq, minreq_http};
 use serde::de::DeserializeOwned;
@@ -212,6 +213,28 @@ impl RpcNode {
             .collect()
     }
 
+    /// All unspent outputs in the chain that pay one of `scripts`.
+    ///
+    /// Reads the whole UTXO set: minutes on mainnet.
+    pub fn unspent_of(&self, scripts: &[ScriptBuf]) -> Result<Vec<(OutPoint, TxOut)>, ChainError> {
+        const METHOD: &str = "scantxoutset";
+        let objects: Vec<String> = scripts.iter().map(|script| format!("raw({script:x})")).collect();
+        let found: Value = self.call_within(UTXO_SCAN_LIMIT, METHOD, &[json!("start"), json!(objects)])?;
+        let unspents = found.get("unspents").and_then(Value::as_array);
+        unspents
+            .ok_or_else(|| malformed(METHOD, "no unspents"))?
+            .iter()
+            .map(|coin| {
+                let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", METHOD)?)
+                    .map_err(|error| malformed(METHOD, error))?;
+                let outpoint =
+                    OutPoint::new(parse(text(coin, "txid", METHOD)?, METHOD)?, number(coin, "vout", METHOD)?);
+                let value = super::mempool::amount(coin, "amount", METHOD)?;
+                Ok((outpoint, TxOut { value, script_pubkey: ScriptBuf::from_bytes(script) }))
+            })
+            .collect()
+    }
+
     /// How many transactions the mempool holds.
     pub fn mempool_size(&self) -> Result<u32, ChainError> {
         let info: Value = self.call("getmempoolinfo", &[])?;
@@ -254,7 +277,10 @@ impl RpcNode {
         let transport =
             minreq_http::MinreqHttpTransport::builder().url(&self.url)?.timeout(limit).cookie_auth(secret).build();
         let params = serde_json::value::to_raw_value(params)?;
-        jsonrpc::Client::with_transport(transport).call(method, Some(&params))
+        crash::point();
+        let answer = jsonrpc::Client::with_transport(transport).call(method, Some(&params));
+        crash::point();
+        answer
     }
 
     /// Turns the client's errors into ours.

@@ -2,29 +2,37 @@
 //!
 //! Guarantees: caps are checked before anything is signed; both transactions are tested as a package
 //! before anything leaves; what leaves is in the journal first, so that a crash or a lost answer ends
-//! in sending the same bytes again, never in paying twice. A commit whose reveal is signed is never
-//! replaced. Trusts the node to say what it has. Does not bump fees yet.
+//! in sending the same bytes again, never in paying twice. A commit is never replaced: only what spends
+//! it is, and the chain decides which of that counts. Trusts the node to say what it has.
 
+pub mod anywhere;
+mod bump;
 mod fees;
 mod plan;
+pub mod psbt;
+mod reclaim;
+mod recover;
 mod send;
+mod spend;
 
-pub use crate::wallet::{Caps, FeeCap, Job, JobId, JobState, Shortfall};
+pub use crate::wallet::{
+    Caps, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
+};
+pub use bump::{Bump, Bumped, bump};
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, MAX_STANDARD_WEIGHT, NotRelayed, Policy, Profile};
-pub use send::{Outcome, Resumed, broadcast, reclaim, resume};
+pub use reclaim::{Reclaimed, reclaim};
+pub use recover::{Backup, Lead, Suspect, recover, suspects};
+pub use send::{Outcome, Resumed, broadcast, resume};
 
 use crate::chain::{ChainError, Mempool};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::sha256;
 use crate::queue::Place;
 use crate::wallet::journal::{self, NewJob};
-use crate::wallet::{SatPerVb, Wallet, WalletError, unix_now};
-use bitcoin::secp256k1::Message;
-use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
-use bitcoin::taproot::TapLeafHash;
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
-use plan::{Envelope, Plan, Terms};
+use crate::wallet::{SatPerVb, Wallet, WalletError, outputs_of, unix_now};
+use bitcoin::{Amount, FeeRate, OutPoint, Txid};
+use plan::{Plan, Terms};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -112,6 +120,32 @@ pub enum PublishError {
     /// The journal has no such job.
     #[error("there is no job {0} in this wallet's journal")]
     NoJob(JobId),
+    /// Too little was paid to the envelope's address so far.
+    #[error(
+        "job {job}: {} sat arrived, and {} sat more are needed; pay them to the same address, then run `sortie resume`", received.to_sat(), missing.to_sat()
+    )]
+    Unpaid {
+        /// The job.
+        job: JobId,
+        /// What has arrived.
+        received: Amount,
+        /// What is missing, in one more payment.
+        missing: Amount,
+    },
+    /// A PSBT is not what this wallet gave away to be signed.
+    #[error("this PSBT cannot be used: {0}")]
+    ForeignPsbt(String),
+    /// There is nothing to bring back.
+    #[error("nothing to recover: {0}")]
+    NothingToRecover(String),
+    /// The job's transactions cannot be made to pay more.
+    #[error("job {job} cannot be bumped: {why}")]
+    NotBumpable {
+        /// The job.
+        job: JobId,
+        /// Why not.
+        why: String,
+    },
     /// The job has nothing to sweep back.
     #[error("job {job} cannot be reclaimed: {why}")]
     NotReclaimable {
@@ -219,21 +253,29 @@ pub struct Publication {
     pub fee: Amount,
     /// Virtual size of all its transactions.
     pub vsize: u64,
+    /// What brings an unrevealed commit back on a machine without this journal, with the wallet's words.
+    pub backup: Option<Backup>,
     /// Whether the job existed before: then nothing new was paid.
     pub resumed: bool,
 }
 
 impl Publication {
-    fn new(job: &Job, resumed: bool) -> Result<Self, PublishError> {
+    /// A job's, once it is signed.
+    ///
+    /// # Errors
+    /// The job is only planned.
+    pub fn new(job: &Job, resumed: bool) -> Result<Self, PublishError> {
+        let current = job.current().ok_or(PublishError::Broken("a job without transactions"))?;
         Ok(Self {
             job: job.id,
             state: job.state.clone(),
             carrier: job.carrier,
-            txids: job.txids(),
+            txids: current.txids(),
             place: job.place().ok_or(PublishError::Broken("a job without transactions"))?,
-            change: job.change,
-            fee: job.fee,
-            vsize: job.vsize,
+            change: current.change,
+            fee: current.fee,
+            vsize: current.vsize,
+            backup: Backup::of(job),
             resumed,
         })
     }
@@ -247,7 +289,7 @@ pub fn quote(
     policy: &Policy,
 ) -> Result<Vec<CarrierCost>, PublishError> {
     check_length(payload)?;
-    let (_, change) = wallet.next_change();
+    let change = wallet.next_change();
     let terms = Terms { payload, rate: fee_rate, policy, change: &change, must_spend: None };
     let both = plan::both(wallet, wallet.next_key_index()?, &terms)?;
     Ok(both.into_iter().map(|(cost, _)| cost).collect())
@@ -269,7 +311,17 @@ pub fn publish(
     if !request.again
         && let Some(job) = journal::of_payload(wallet.db(), sha256(payload))?
     {
-        let job = if job.state.is_unfinished() { broadcast(wallet, node, job.id)? } else { job };
+        let job = match (&job.state, job.payer) {
+            (JobState::Planned, Payer::Anywhere) => anywhere::reveal(wallet, node, job.id)?,
+            (JobState::Planned, _) => {
+                return Err(PublishError::ForeignPsbt(format!(
+                    "job {} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first",
+                    job.id
+                )));
+            }
+            (state, _) if state.is_unfinished() => broadcast(wallet, node, job.id)?,
+            _ => job,
+        };
         return Publication::new(&job, true);
     }
     let job = prepare(wallet, node, payload, request)?;
@@ -288,28 +340,30 @@ pub fn prepare(
     let policy = Policy::new(node.relay()?, request.profile);
     fees::check_floor(request.fee_rate, policy.floor)?;
     let must_spend = request.fund_from.map(|outpoint| wallet.coin(outpoint)).transpose()?;
-    let (change_index, change) = wallet.next_change();
+    let change = wallet.next_change();
     let key_index = wallet.next_key_index()?;
     let terms =
         Terms { payload, rate: request.fee_rate, policy: &policy, change: &change, must_spend: must_spend.as_ref() };
     let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
     request.caps.check(plan.fee, plan.vsize)?;
 
-    let transactions = sign(wallet, &plan, payload, key_index)?;
-    let change_index = plan.change.map(|_| change_index);
+    let merkle_root = plan.merkle_root;
+    let generation = sign(wallet, &plan, payload, key_index)?;
     let job = NewJob {
+        payer: Payer::Wallet,
         carrier: plan.carrier,
         payload: payload.to_vec(),
         payload_hash: sha256(payload),
         key_index: (plan.carrier == Carrier::Taproot).then_some(key_index),
+        merkle_root,
+        refund: None,
+        asked: None,
         fee_rate: request.fee_rate,
-        fee: plan.fee,
-        vsize: plan.vsize,
-        transactions,
-        change: plan.change,
+        caps: request.caps,
     };
-    wallet.note(&job.transactions, change_index);
-    let id = wallet.save_with(|db| journal::append(db, &job, unix_now()))?;
+    wallet.note(&generation.transactions);
+    let events = [Event::Planned { draft: None }, Event::Signed { generation }];
+    let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
     load(wallet, id)
 }
 
@@ -321,6 +375,12 @@ pub fn jobs(wallet: &Wallet) -> Result<Vec<Job>, PublishError> {
 /// One job.
 pub fn job(wallet: &Wallet, id: JobId) -> Result<Job, PublishError> {
     load(wallet, id)
+}
+
+/// A job's log, oldest first.
+pub fn events(wallet: &Wallet, id: JobId) -> Result<Vec<Recorded>, PublishError> {
+    load(wallet, id)?;
+    Ok(journal::events(wallet.db(), id)?)
 }
 
 fn load(wallet: &Wallet, id: JobId) -> Result<Job, PublishError> {
@@ -359,49 +419,29 @@ fn choose(both: [(CarrierCost, Option<Plan>); 2], asked: CarrierChoice) -> Resul
 }
 
 /// Signs a plan's transactions, which keeps their ids, sizes and fees.
-fn sign(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<Vec<Transaction>, PublishError> {
+fn sign(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<Generation, PublishError> {
     let mut transactions = plan.transactions.clone();
-    match (plan.carrier, transactions.as_mut_slice()) {
-        (Carrier::OpReturn, [tx]) => wallet.sign(tx, &plan.coins)?,
+    let coins = outputs_of(&plan.coins);
+    let spent = match (plan.carrier, transactions.as_mut_slice()) {
+        (Carrier::OpReturn, [tx]) => {
+            wallet.sign(tx, &coins)?;
+            coins
+        }
         (Carrier::Taproot, [commit, reveal]) => {
-            wallet.sign(commit, &plan.coins)?;
-            sign_reveal(wallet, commit, reveal, payload, key_index)?;
+            wallet.sign(commit, &coins)?;
+            spend::sign_reveal(wallet, reveal, &commit.output, payload, key_index)?;
+            commit.output.clone()
         }
         _ => return Err(PublishError::Broken("a plan with another number of transactions")),
-    }
+    };
     for (signed, planned) in transactions.iter().zip(&plan.transactions) {
         let same = signed.weight() == planned.weight() && signed.compute_txid() == planned.compute_txid();
         if !same {
             return Err(PublishError::Broken("a signed transaction is not the planned one"));
         }
     }
-    Ok(transactions)
-}
-
-fn sign_reveal(
-    wallet: &Wallet,
-    commit: &Transaction,
-    reveal: &mut Transaction,
-    payload: &[u8],
-    key_index: u32,
-) -> Result<(), PublishError> {
-    let keys = wallet.keys()?;
-    let key = keys.reveal(key_index)?;
-    let envelope = Envelope::new(keys.secp(), payload, key.x_only_public_key().0)?;
-    let hash = SighashCache::new(&*reveal)
-        .taproot_script_spend_signature_hash(
-            0,
-            &Prevouts::All(&commit.output),
-            TapLeafHash::from_script(&envelope.leaf, bitcoin::taproot::LeafVersion::TapScript),
-            TapSighashType::Default,
-        )
-        .map_err(|_| PublishError::Broken("the reveal cannot be hashed"))?;
-    let signature = keys.secp().sign_schnorr(&Message::from(hash), &key);
-    let witness = envelope.witness(signature.as_ref())?;
-    if let [input] = reveal.input.as_mut_slice() {
-        input.witness = witness;
-    }
-    Ok(())
+    let carrying = transactions.len() - 1;
+    Ok(Generation { transactions, carrying, spent, fee: plan.fee, vsize: plan.vsize, change: plan.change })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::wallet::{
 use bitcoin::key::UntweakedPublicKey;
 use bitcoin::secp256k1::{Secp256k1, Verification};
 use bitcoin::taproot::{LeafVersion, TaprootBuilder, TaprootSpendInfo};
-use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Weight, Witness};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Weight, Witness};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -150,6 +150,8 @@ pub(crate) struct Plan {
     pub change: Option<OutPoint>,
     pub locked: Amount,
     pub relayed: Result<(), NotRelayed>,
+    /// Root of the envelope's script tree.
+    pub merkle_root: Option<TapNodeHash>,
 }
 
 /// What a plan is made from, beside the coins.
@@ -187,6 +189,11 @@ impl Envelope {
         ScriptBuf::new_p2tr_tweaked(self.tree.output_key())
     }
 
+    /// The envelope of a journaled payload.
+    pub fn of(wallet: &Wallet, payload: &[u8], key_index: u32) -> Result<Self, PublishError> {
+        Self::new(wallet.secp(), payload, wallet.reveal_key(key_index)?)
+    }
+
     /// The reveal's witness around `signature`.
     pub fn witness(&self, signature: &[u8]) -> Result<Witness, PublishError> {
         let control = self
@@ -218,6 +225,7 @@ pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Short
         change: change.map(|vout| OutPoint::new(tx.compute_txid(), vout)),
         locked: Amount::ZERO,
         relayed,
+        merkle_root: None,
         transactions: vec![tx],
     })
 }
@@ -270,11 +278,12 @@ pub(crate) fn taproot(
         change: Some(OutPoint::new(reveal.compute_txid(), 0)),
         locked,
         relayed: check_weight(&commit).and(check_weight(&reveal)),
+        merkle_root: envelope.tree.merkle_root(),
         transactions: vec![commit, reveal],
     }))
 }
 
-fn check_weight(tx: &Transaction) -> Result<(), NotRelayed> {
+pub(super) fn check_weight(tx: &Transaction) -> Result<(), NotRelayed> {
     let (weight, limit) = (tx.weight().to_wu(), MAX_STANDARD_WEIGHT.to_wu());
     if weight > limit { Err(NotRelayed::TooHeavy { weight, limit }) } else { Ok(()) }
 }
@@ -285,7 +294,7 @@ pub(crate) fn both(
     key_index: u32,
     terms: &Terms<'_>,
 ) -> Result<[(CarrierCost, Option<Plan>); 2], PublishError> {
-    let envelope = Envelope::new(wallet.secp(), terms.payload, wallet.reveal_key(key_index)?)?;
+    let envelope = Envelope::of(wallet, terms.payload, key_index)?;
     let coins = wallet.coins()?;
     let ample = Coin::ample();
     let alone = Terms { must_spend: Some(&ample), ..*terms };

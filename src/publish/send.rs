@@ -1,17 +1,11 @@
-//! What was written down leaves, as often as it must; and commits are swept back.
+//! What was written down leaves, as often as it must.
 
-use super::plan::Envelope;
-use super::{PublishError, fees, load};
-use crate::chain::{Answer, Mempool, Verdict};
-use crate::envelope::Carrier;
-use crate::primitives::BtcHeight;
-use crate::wallet::{
-    Caps, Job, JobId, JobState, Shortfall, Wallet, fee_for, journal, key_spend, rate_of, transaction, vsize,
-};
-use bitcoin::key::TapTweak;
-use bitcoin::secp256k1::Message;
-use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid, Witness, taproot};
+use super::anywhere::{Payment, reveal};
+use super::{PublishError, load};
+use crate::chain::{Answer, ChainError, Mempool, Verdict};
+use crate::primitives::BlockRef;
+use crate::wallet::{Event, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
+use bitcoin::{Amount, FeeRate, Transaction, Txid};
 use std::collections::BTreeMap;
 
 /// What resuming did about one job.
@@ -39,17 +33,29 @@ pub enum Outcome {
     },
     /// Its coins were spent by another confirmed transaction: it can never confirm.
     Abandoned,
+    /// Its address has not been paid enough yet.
+    Unpaid(Payment),
 }
 
 /// Sends every unfinished job's transactions that are neither in the mempool nor in the chain.
 ///
 /// Sync the wallet first: it is what tells which of them are in the chain.
 pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, PublishError> {
-    let unfinished =
-        journal::watched(wallet.db(), wallet.synced_to().height)?.into_iter().filter(|job| job.state.is_unfinished());
     let mut done = Vec::new();
-    for job in unfinished {
-        done.push(Resumed { job: job.id, outcome: push(wallet, node, &job)? });
+    for job in journal::watched(wallet.db())?.into_iter().filter(|job| job.state.is_unfinished()) {
+        let outcome = match (&job.state, job.payer) {
+            // Recovered from its backup line alone: it can only be reclaimed.
+            (JobState::Planned, Payer::Anywhere) if job.payload.is_empty() => continue,
+            (JobState::Planned, Payer::Anywhere) => match reveal(wallet, node, job.id) {
+                Ok(job) => Outcome::Sent(job.txids()),
+                Err(PublishError::Unpaid { received, missing, .. }) => Outcome::Unpaid(Payment { received, missing }),
+                Err(PublishError::Stuck { txid, reason, .. }) => Outcome::Refused { txid, reason },
+                Err(error) => return Err(error),
+            },
+            (JobState::Planned, _) => continue,
+            _ => push(wallet, node, &job)?,
+        };
+        done.push(Resumed { job: job.id, outcome });
     }
     Ok(done)
 }
@@ -57,11 +63,11 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
 /// Sends one job's missing transactions, and returns it in its new state.
 pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
     let job = load(wallet, id)?;
-    if !job.state.is_unfinished() {
+    if !job.state.is_unfinished() || job.state == JobState::Planned {
         return Ok(job);
     }
     match push(wallet, node, &job)? {
-        Outcome::InPlace | Outcome::Sent(_) => load(wallet, id),
+        Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) => load(wallet, id),
         Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
         Outcome::Abandoned => {
             let reason = "its coins were spent by another transaction".to_owned();
@@ -76,15 +82,16 @@ pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<
 pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<(), PublishError> {
     let Outcome::Refused { txid, reason } = push(wallet, node, job)? else { return Ok(()) };
     let id = job.id;
-    if load(wallet, id)?.state == JobState::Signed {
+    let unsent = |source| PublishError::Unsent { job: id, source };
+    if absent(node, &job.active(), &wallet.confirmed()).map_err(unsent)?.len() == job.active().len() {
         give_up(wallet, job, &reason)?;
         return Err(PublishError::Refused { job: id, txid, reason });
     }
     Err(PublishError::Stuck { job: id, txid, reason })
 }
 
-/// Tests, sends, and asks what the node has; the answers decide the state.
-fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
+/// Tests, writes down what is about to leave, sends, and asks what the node has.
+pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
     let unsent = |source| PublishError::Unsent { job: job.id, source };
     let confirmed = wallet.confirmed();
     let active = job.active();
@@ -95,195 +102,122 @@ fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, 
     }
     let missing = absent(node, &active, &confirmed).map_err(unsent)?;
     if missing.is_empty() {
-        mark_sent(wallet, job)?;
+        leaving(wallet, job, true)?;
         return Ok(Outcome::InPlace);
     }
-    let limit = highest_rate(job);
-    let nothing_left = job.state == JobState::Signed && missing.len() == active.len();
-    if nothing_left {
-        let verdicts = node.test_accept(&missing, limit).map_err(unsent)?;
-        if let Some((txid, reason)) = refusal(verdicts) {
+    let limit = highest_rate(wallet, &active);
+    let packages = node.relay().map_err(unsent)?.packages;
+    if missing.len() == active.len() {
+        let refused = refusal(node.test_accept(&missing, limit).map_err(unsent)?);
+        // Testing judges each transaction by its own rate; sent as a package, the package's counts.
+        let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
+        if let Some((txid, reason)) = refused.filter(|(_, reason)| !(packages && missing.len() > 1 && by_rate(reason)))
+        {
             return Ok(Outcome::Refused { txid, reason });
         }
     }
-    let verdicts = node.submit(&missing, limit).map_err(unsent)?;
-    // Whatever the answer: what counts is what the node has now.
-    let still_missing = match refusal(verdicts) {
-        None => None,
-        Some((txid, reason)) => {
-            let absent = absent(node, &missing, &confirmed).map_err(unsent)?;
-            if absent.len() < active.len() {
-                mark_sent(wallet, job)?;
-            }
-            (!absent.is_empty()).then_some((txid, reason))
-        }
+    let mut refused = None;
+    for part in parts(&missing) {
+        leaving(wallet, job, part.iter().any(|tx| Some(tx) != job.commit()))?;
+        let verdicts = node.submit(part, limit).map_err(unsent)?;
+        refused = refused.or(refusal(verdicts));
+    }
+    // Whatever the answers: what counts is what the node has now.
+    let still_absent = match &refused {
+        None => Vec::new(),
+        Some(_) => absent(node, &missing, &confirmed).map_err(unsent)?,
     };
-    match still_missing {
+    match refused.filter(|_| !still_absent.is_empty()) {
         Some((txid, reason)) => Ok(Outcome::Refused { txid, reason }),
-        None => {
-            mark_sent(wallet, job)?;
-            Ok(Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect()))
-        }
+        None => Ok(Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect())),
     }
 }
 
-/// Those of `transactions` that are neither in the chain nor in the mempool.
-fn absent(
+/// What leaves in one act: a parent with its one child. Where packages are not relayed, they go one by one.
+fn parts(missing: &[Transaction]) -> Vec<&[Transaction]> {
+    match missing.len() {
+        // A package has two generations at most; what the node has already does no harm in it.
+        n if n > 2 => missing.windows(2).collect(),
+        _ => vec![missing],
+    }
+}
+
+/// Writes down that the commit is about to leave, and with `carrier` that the payload is.
+fn leaving(wallet: &mut Wallet, job: &Job, carrier: bool) -> Result<(), PublishError> {
+    let job = load(wallet, job.id)?;
+    let mut events = Vec::new();
+    if job.state == JobState::Signed && job.commit().is_some() {
+        events.push(Event::CommitSent);
+    }
+    if carrier && !job.has_left && matches!(job.state, JobState::Signed | JobState::CommitSent | JobState::RevealSent) {
+        events.push(Event::RevealSent);
+    }
+    if !events.is_empty() {
+        wallet.record(job.id, &events)?;
+    }
+    Ok(())
+}
+
+/// Those of `transactions`, parents first, that are neither in the chain nor in the mempool.
+pub(super) fn absent(
     node: &impl Mempool,
     transactions: &[Transaction],
-    confirmed: &BTreeMap<Txid, BtcHeight>,
-) -> Result<Vec<Transaction>, crate::chain::ChainError> {
+    confirmed: &BTreeMap<Txid, BlockRef>,
+) -> Result<Vec<Transaction>, ChainError> {
     let mut absent = Vec::new();
-    for tx in transactions {
+    for tx in transactions.iter().rev() {
         let txid = tx.compute_txid();
-        if !confirmed.contains_key(&txid) && node.entry(&txid)?.is_none() {
-            absent.push(tx.clone());
+        if confirmed.contains_key(&txid) || node.entry(&txid)?.is_some() {
+            continue;
         }
+        // A block that the wallet has not seen yet; it holds the parents, too.
+        if is_unspent(node, tx)? {
+            break;
+        }
+        absent.push(tx.clone());
     }
+    absent.reverse();
     Ok(absent)
 }
 
-fn refusal(verdicts: Vec<Verdict>) -> Option<(Txid, String)> {
+fn is_unspent(node: &impl Mempool, tx: &Transaction) -> Result<bool, ChainError> {
+    let txid = tx.compute_txid();
+    for (vout, _) in (0..).zip(&tx.output).filter(|(_, output)| !output.script_pubkey.is_op_return()) {
+        if node.unspent(&bitcoin::OutPoint::new(txid, vout))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(super) fn refusal(verdicts: Vec<Verdict>) -> Option<(Txid, String)> {
     verdicts.into_iter().find_map(|verdict| match verdict.answer {
         Answer::Refused(reason) => Some((verdict.txid, reason)),
         _ => None,
     })
 }
 
-fn mark_sent(wallet: &mut Wallet, job: &Job) -> Result<(), PublishError> {
-    if job.state == JobState::Signed {
-        wallet.save_with(|db| journal::set_state(db, job.id, &JobState::Sent))?;
-    }
-    Ok(())
-}
-
 /// Abandons a job and frees its coins.
-fn give_up(wallet: &mut Wallet, job: &Job, reason: &str) -> Result<(), PublishError> {
-    wallet.forget(&job.txids());
-    let state = JobState::Abandoned(reason.to_owned());
-    Ok(wallet.save_with(|db| journal::set_state(db, job.id, &state))?)
+pub(super) fn give_up(wallet: &mut Wallet, job: &Job, reason: &str) -> Result<(), PublishError> {
+    wallet.forget(&job.all_txids().collect::<Vec<_>>());
+    Ok(wallet.record(job.id, &[Event::Abandoned { reason: reason.to_owned() }])?)
 }
 
-/// The highest rate that one of the job's transactions pays: the node may accept that, and no more.
-fn highest_rate(job: &Job) -> FeeRate {
-    match job.active().as_slice() {
-        [commit, child] => {
-            let child_fee = first_value(commit).checked_sub(first_value(child));
-            let child_rate = rate_of(child_fee.unwrap_or(Amount::ZERO), vsize(child));
-            child_rate.max(rate_of(commit_fee(job), vsize(commit)))
-        }
-        _ => rate_of(job.fee, job.vsize),
-    }
+/// The highest rate that one of these transactions pays: the node may accept that, and no more.
+pub(super) fn highest_rate(wallet: &Wallet, transactions: &[Transaction]) -> FeeRate {
+    let rate = |tx| rate_of(fee_of(wallet, transactions, tx), vsize(tx));
+    transactions.iter().map(rate).max().unwrap_or(FeeRate::ZERO)
 }
 
-/// What the commit itself pays: the job's fee less the reveal's.
-fn commit_fee(job: &Job) -> Amount {
-    match job.transactions.as_slice() {
-        [commit, reveal] => {
-            let reveal_fee = first_value(commit).checked_sub(first_value(reveal));
-            job.fee.checked_sub(reveal_fee.unwrap_or(Amount::ZERO)).unwrap_or(Amount::ZERO)
-        }
-        _ => job.fee,
-    }
-}
-
-fn first_value(tx: &Transaction) -> Amount {
-    tx.output.first().map_or(Amount::ZERO, |output| output.value)
-}
-
-/// Sweeps the coins of an unconfirmed envelope's commit back by key: the payload is given up.
-///
-/// Replaces a reveal that is in the mempool, by paying more than it did.
-///
-/// # Errors
-/// [`PublishError::NotReclaimable`] if the payload is confirmed, or no commit has left.
-pub fn reclaim(
-    wallet: &mut Wallet,
-    node: &impl Mempool,
-    id: JobId,
-    rate: FeeRate,
-    caps: &Caps,
-) -> Result<Txid, PublishError> {
-    let job = load(wallet, id)?;
-    let refuse = |why: &str| Err(PublishError::NotReclaimable { job: id, why: why.into() });
-    let (Carrier::Taproot, Some(key_index), [commit, reveal]) =
-        (job.carrier, job.key_index, job.transactions.as_slice())
-    else {
-        return refuse("an OP_RETURN publication locks no coins");
+/// What `tx` pays; its inputs are known to the wallet or are outputs of `among`.
+pub(super) fn fee_of(wallet: &Wallet, among: &[Transaction], tx: &Transaction) -> Amount {
+    let value = |input: &bitcoin::TxIn| {
+        let from = input.previous_output;
+        let parent = among.iter().find(|parent| parent.compute_txid() == from.txid);
+        let output = parent.and_then(|parent| parent.output.get(from.vout as usize).cloned());
+        output.or_else(|| wallet.output(&from)).map_or(Amount::ZERO, |output| output.value)
     };
-    if !matches!(job.state, JobState::Signed | JobState::Sent) {
-        return refuse(&format!("it is {}", job.state));
-    }
-    let confirmed = wallet.confirmed();
-    let commit_confirmed = confirmed.contains_key(&commit.compute_txid());
-    if !commit_confirmed && node.entry(&commit.compute_txid())?.is_none() {
-        return match job.state {
-            JobState::Signed => {
-                give_up(wallet, &job, "given up before anything was sent")?;
-                refuse("nothing of it was sent; its coins are free again")
-            }
-            _ => refuse("its commit is neither in the mempool nor in the chain; resume it first"),
-        };
-    }
-    let relay = node.relay()?;
-    fees::check_floor(rate, relay.floor)?;
-    let replaced = node.entry(&reveal.compute_txid())?.map(|entry| entry.fee);
-    let (change_index, script_pubkey) = wallet.next_change();
-    let dust = script_pubkey.minimal_non_dust();
-    let input = key_spend(OutPoint::new(commit.compute_txid(), 0));
-    let mut tx = transaction(vec![input], vec![TxOut { value: dust, script_pubkey }]);
-    let size = vsize(&tx);
-    let mut fee = fee_for(rate, size);
-    if !commit_confirmed {
-        let together = fee_for(rate, size + vsize(commit));
-        fee = fee.max(together.checked_sub(commit_fee(&job)).unwrap_or(Amount::ZERO));
-    }
-    if let Some(replaced) = replaced {
-        fee = fee.max(replaced + fee_for(relay.floor, size));
-    }
-    caps.check(fee, size)?;
-    let available = first_value(commit);
-    match available.checked_sub(fee).filter(|value| *value >= dust) {
-        Some(value) => tx.output.iter_mut().for_each(|output| output.value = value),
-        None => return Err(Shortfall { needed: fee + dust, available }.into()),
-    }
-    sign_reclaim(wallet, &job, commit, &mut tx, key_index)?;
-
-    let limit = rate_of(fee, size);
-    if let Some((txid, reason)) = refusal(node.test_accept(std::slice::from_ref(&tx), limit)?) {
-        return Err(PublishError::Stuck { job: id, txid, reason });
-    }
-    mark_sent(wallet, &job)?;
-    wallet.forget(&[reveal.compute_txid()]);
-    wallet.note(std::slice::from_ref(&tx), Some(change_index));
-    wallet.save_with(|db| journal::set_reclaim(db, id, &tx))?;
-    let reclaiming = load(wallet, id)?;
-    match push(wallet, node, &reclaiming)? {
-        Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
-        _ => Ok(tx.compute_txid()),
-    }
-}
-
-fn sign_reclaim(
-    wallet: &Wallet,
-    job: &Job,
-    commit: &Transaction,
-    tx: &mut Transaction,
-    key_index: u32,
-) -> Result<(), PublishError> {
-    let keys = wallet.keys()?;
-    let key = keys.reveal(key_index)?;
-    let envelope = Envelope::new(keys.secp(), &job.payload, key.x_only_public_key().0)?;
-    let key = key.tap_tweak(keys.secp(), envelope.tree.merkle_root()).to_keypair();
-    let hash = SighashCache::new(&*tx)
-        .taproot_key_spend_signature_hash(0, &Prevouts::All(&commit.output), TapSighashType::Default)
-        .map_err(|_| PublishError::Broken("the reclaim cannot be hashed"))?;
-    let signature = taproot::Signature {
-        signature: keys.secp().sign_schnorr(&Message::from(hash), &key),
-        sighash_type: TapSighashType::Default,
-    };
-    if let [input] = tx.input.as_mut_slice() {
-        input.witness = Witness::p2tr_key_spend(&signature);
-    }
-    Ok(())
+    let paid: Amount = tx.input.iter().map(value).sum();
+    let kept: Amount = tx.output.iter().map(|output| output.value).sum();
+    paid.checked_sub(kept).unwrap_or(Amount::ZERO)
 }

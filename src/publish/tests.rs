@@ -49,10 +49,11 @@ fn what_is_quoted_is_what_is_signed() {
                     continue;
                 }
             };
-            assert_eq!((job.fee, job.vsize), (quoted.fee, quoted.vsize), "{length} {carrier}");
-            let real: u64 = job.transactions.iter().map(crate::wallet::vsize).sum();
-            assert_eq!(real, job.vsize);
-            assert!(job.fee >= crate::wallet::fee_for(rate(per_kwu), real));
+            let signed = job.current().expect("signed");
+            assert_eq!((signed.fee, signed.vsize), (quoted.fee, quoted.vsize), "{length} {carrier}");
+            let real: u64 = signed.transactions.iter().map(crate::wallet::vsize).sum();
+            assert_eq!(real, signed.vsize);
+            assert!(signed.fee >= crate::wallet::fee_for(rate(per_kwu), real));
             broadcast(&mut wallet, &node, job.id).expect("sent");
         }
     }
@@ -104,12 +105,13 @@ fn the_package_reaches_the_rate_and_no_transaction_is_below_the_floor() {
     let node = FakeNode::default();
     let asked = Request { carrier: TAPROOT, ..Request::at(rate(2_500)) };
     let job = prepare(&mut wallet, &node, &payload(500), &asked).expect("prepared");
-    let [commit, reveal] = job.transactions.as_slice() else { panic!("two transactions") };
+    let signed = job.current().expect("signed");
+    let [commit, reveal] = signed.transactions.as_slice() else { panic!("two transactions") };
     let commit_fee = Amount::from_sat(100_000) - commit.output[0].value;
     let reveal_fee = commit.output[0].value - reveal.output[0].value;
     assert_eq!(commit_fee.to_sat(), 111, "1 sat/vB: no node refuses it");
-    assert_eq!(commit_fee + reveal_fee, job.fee);
-    assert_eq!(job.fee.to_sat(), job.vsize * 10);
+    assert_eq!(commit_fee + reveal_fee, signed.fee);
+    assert_eq!(signed.fee.to_sat(), signed.vsize * 10);
 }
 
 #[test]
@@ -163,7 +165,7 @@ fn a_lost_answer_ends_in_the_same_bytes_never_in_a_second_payment() {
         *node.lose_answers.borrow_mut() = false;
         let written = job(&wallet, JobId(1)).expect("job");
         let again = publish(&mut wallet, &node, &payload(60), &request).expect("resumed");
-        assert!(again.resumed && again.state == JobState::Sent);
+        assert!(again.resumed && again.state == JobState::RevealSent);
         assert_eq!(again.txids, written.txids());
         assert_eq!(*node.tested.borrow(), 1, "what has left is not tested again");
         let once_more = Request { again: true, ..request };
@@ -211,7 +213,7 @@ fn a_sequencers_batches_spend_each_others_change() {
     for length in 500..504 {
         let request = Request { fund_from, ..request(CarrierChoice::Auto) };
         let done = publish(&mut wallet, &node, &payload(length), &request).expect("published");
-        let first = &job(&wallet, done.job).expect("job").transactions[0];
+        let first = &job(&wallet, done.job).expect("job").generations[0].transactions[0];
         if let Some(previous) = fund_from {
             assert_eq!(first.input[0].previous_output, previous);
         }
@@ -230,16 +232,19 @@ fn an_unsent_job_is_given_up_by_reclaim_and_a_sent_one_is_swept() {
     let node = FakeNode::default();
     let caps = Caps::default();
     let first = prepare(&mut wallet, &node, &payload(500), &request(TAPROOT)).expect("prepared");
-    let error = reclaim(&mut wallet, &node, first.id, rate(250), &caps).expect_err("unsent");
-    assert!(matches!(error, PublishError::NotReclaimable { .. }));
+    let freed = reclaim(&mut wallet, &node, first.id, rate(250), &caps).expect("given up");
+    assert_eq!(freed, Reclaimed::Freed);
     assert_eq!(wallet.balance().total(), Amount::from_sat(100_000));
 
     let done = publish(&mut wallet, &node, &payload(500), &request(TAPROOT)).expect("published");
     let swept = reclaim(&mut wallet, &node, done.job, rate(1_000), &caps).expect("reclaimed");
+    let Reclaimed::Sweeping { txid, .. } = swept else { panic!("{swept:?}") };
     let reclaiming = job(&wallet, done.job).expect("job");
     assert_eq!(reclaiming.state, JobState::Reclaiming);
-    assert_eq!(reclaiming.reclaim.map(|tx| tx.compute_txid()), Some(swept));
-    assert!(wallet.coins().expect("coins").iter().any(|coin| coin.outpoint.txid == swept));
+    assert_eq!(reclaiming.reclaims.last().map(|tx| tx.compute_txid()), Some(txid));
+    assert!(wallet.coins().expect("coins").iter().any(|coin| coin.outpoint.txid == txid));
+    let again = reclaim(&mut wallet, &node, done.job, rate(1_000), &caps).expect("again");
+    assert_eq!(again, swept, "the same sweep, not another one");
 }
 
 #[test]
@@ -252,6 +257,6 @@ fn the_wallet_and_the_journal_agree_after_a_crash_at_any_point() {
     let job = prepare(&mut wallet, &node, &payload(500), &request(TAPROOT)).expect("prepared");
     drop(wallet);
     let wallet = crate::wallet::Wallet::open(dir.path(), Network::Regtest).expect("opened");
-    assert_eq!(jobs(&wallet).expect("jobs")[0].transactions, job.transactions);
-    assert_eq!(wallet.balance().total(), Amount::from_sat(100_000) - job.fee);
+    assert_eq!(jobs(&wallet).expect("jobs")[0].generations, job.generations);
+    assert_eq!(wallet.balance().total(), Amount::from_sat(100_000) - job.generations[0].fee);
 }

@@ -5,7 +5,7 @@ use crate::batch::{BatchBlock, BatchTerms, MAX_BLOCKS, batch_message, encode_bat
 use crate::derive::{DropReason, Verdict};
 use crate::envelope::{Body, Payload};
 use crate::primitives::Hash32;
-use crate::publish::{JobState, Publication, RateTerms, Request, fee_rate, publish, resume};
+use crate::publish::{Publication, RateTerms, Request, fee_rate, publish, resume};
 use crate::sequencer::store::StoredBatch;
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::{Message, Secp256k1};
@@ -128,9 +128,9 @@ impl Sequencer {
     /// Sends a batch's bytes again if Bitcoin does not have them, or has them where they came too early.
     fn keep_on_its_way(&mut self, payload: &[u8]) -> Result<Publication, SequencerError> {
         let publication = self.send(payload, None, false)?;
-        let JobState::Confirmed(height) = publication.state else { return Ok(publication) };
+        let Some(block) = publication.state.confirmed() else { return Ok(publication) };
         let place = publication.place;
-        let judged = self.node.store().judged(height)?;
+        let judged = self.node.store().judged(block.height)?;
         match judged.iter().find(|judged| judged.place == place).map(|judged| judged.verdict) {
             None | Some(Verdict::Accept) => Ok(publication),
             Some(Verdict::Drop(

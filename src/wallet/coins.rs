@@ -25,7 +25,6 @@ pub struct Coin {
     pub confirmations: u32,
     pub(crate) script_pubkey: ScriptBuf,
     pub(crate) branch: Branch,
-    pub(crate) index: u32,
 }
 
 impl Coin {
@@ -39,7 +38,6 @@ impl Coin {
             confirmations: 1,
             script_pubkey,
             branch: Branch::Receive,
-            index: 0,
         }
     }
 
@@ -178,7 +176,6 @@ mod tests {
             confirmations,
             script_pubkey: change(),
             branch: Branch::Receive,
-            index: 0,
         }
     }
 

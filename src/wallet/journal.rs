@@ -1,250 +1,142 @@
-//! The journal of publications: what was signed, written down before it leaves.
+//! The journal of publications: what is settled when a job is planned, and its events, append-only.
 //!
-//! Guarantees: a job's transactions and the wallet's knowledge of them are stored in one SQLite
-//! transaction (flushed to disk), and nothing is broadcast that is not here. A key index is used by
-//! one job at most. States only move along [`JobState::may_become`]; the chain has the last word.
+//! Guarantees: an event is on disk, in one SQLite transaction with the wallet's knowledge of it, before
+//! the act that it names; nothing is broadcast that is not here; no row is ever changed or removed (the
+//! database refuses it); a key index is used by one job at most. An event that cannot follow those
+//! before it is an error. A file of another version is refused and not touched.
 
-use super::WalletError;
+use super::job::{Event, Job, JobId, JobState, Payer};
+use super::{Caps, WalletError};
 use crate::envelope::Carrier;
-use crate::primitives::{BtcHeight, Hash32};
-use crate::queue::Place;
-use bitcoin::consensus::encode::{deserialize, serialize};
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use std::fmt;
+use crate::primitives::Hash32;
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, FeeRate, ScriptBuf, TapNodeHash};
+use rusqlite::{Connection, Row, params};
 
 /// Blocks after which a confirmed job is no longer watched for reorganisations.
-const BURIED: BtcHeight = 144;
+pub const FINAL_DEPTH: u32 = 144;
 
-/// A job's number in this wallet's journal, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct JobId(pub i64);
+/// Version of the tables below, in the database's `user_version`.
+pub(crate) const VERSION: i64 = 2;
 
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// How far a publication has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobState {
-    /// Written down; whether it left is not known.
-    Signed,
-    /// The node has taken it.
-    Sent,
-    /// The payload is in the best chain's block at this height.
-    Confirmed(BtcHeight),
-    /// It will not be published: nothing of it left, or its coins were spent otherwise.
-    Abandoned(String),
-    /// The commit is being swept back by key, without the payload.
-    Reclaiming,
-    /// The commit was swept back at this height.
-    Reclaimed(BtcHeight),
-}
-
-impl JobState {
-    /// Whether a publication may go from this state to `next`.
-    pub fn may_become(&self, next: &Self) -> bool {
-        use JobState::{Abandoned, Confirmed, Reclaimed, Reclaiming, Sent, Signed};
-        match (self, next) {
-            (Signed, Sent | Abandoned(_)) | (Sent, Abandoned(_) | Reclaiming) => true,
-            // What the chain shows is so, whatever we believed; and a reorganisation undoes it.
-            (_, Confirmed(_)) | (Confirmed(_), Sent) => true,
-            (Reclaiming | Reclaimed(_), Reclaimed(_)) | (Reclaimed(_), Reclaiming) => true,
-            _ => self == next,
-        }
-    }
-
-    /// Whether there is something left to send or to wait for.
-    pub fn is_unfinished(&self) -> bool {
-        matches!(self, Self::Signed | Self::Sent | Self::Reclaiming)
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Signed => "signed",
-            Self::Sent => "sent",
-            Self::Confirmed(_) => "confirmed",
-            Self::Abandoned(_) => "abandoned",
-            Self::Reclaiming => "reclaiming",
-            Self::Reclaimed(_) => "reclaimed",
-        }
-    }
-
-    fn height(&self) -> Option<BtcHeight> {
-        match self {
-            Self::Confirmed(height) | Self::Reclaimed(height) => Some(*height),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for JobState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Confirmed(height) | Self::Reclaimed(height) => {
-                write!(f, "{} at height {height}", self.name())
-            }
-            Self::Abandoned(reason) => write!(f, "abandoned: {reason}"),
-            other => f.write_str(other.name()),
-        }
-    }
-}
-
-/// What is known before a job has a number.
+/// What is settled when a job is planned.
 #[derive(Clone, Debug)]
 pub(crate) struct NewJob {
+    pub payer: Payer,
     pub carrier: Carrier,
     pub payload: Vec<u8>,
     pub payload_hash: Hash32,
     pub key_index: Option<u32>,
+    pub merkle_root: Option<TapNodeHash>,
+    pub refund: Option<ScriptBuf>,
+    pub asked: Option<Amount>,
     pub fee_rate: FeeRate,
-    pub fee: Amount,
-    pub vsize: u64,
-    pub transactions: Vec<Transaction>,
-    pub change: Option<OutPoint>,
+    pub caps: Caps,
 }
 
-/// One publication.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Number in the journal.
-    pub id: JobId,
+/// An event with its place in the job's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its number in the job's log, from 1.
+    pub sequence: u32,
     /// When it was written down, in seconds since 1970.
-    pub created_at: u64,
-    /// How the payload is carried.
-    pub carrier: Carrier,
-    /// The payload.
-    pub payload: Vec<u8>,
-    /// SHA-256 of the payload.
-    pub payload_hash: Hash32,
-    /// Index of the reveal key, for a Taproot envelope.
-    pub key_index: Option<u32>,
-    /// The rate that was asked for.
-    pub fee_rate: FeeRate,
-    /// Fee of all its transactions.
-    pub fee: Amount,
-    /// Virtual size of all its transactions.
-    pub vsize: u64,
-    /// Signed: the one that carries the payload is the last.
-    pub transactions: Vec<Transaction>,
-    /// The output that pays the wallet back.
-    pub change: Option<OutPoint>,
-    /// Signed: sweeps the commit back by key.
-    pub reclaim: Option<Transaction>,
-    /// How far it has come.
-    pub state: JobState,
+    pub at: u64,
+    /// What happened.
+    pub event: Event,
 }
 
-impl Job {
-    /// The ids of its transactions, in order.
-    pub fn txids(&self) -> Vec<Txid> {
-        self.transactions.iter().map(Transaction::compute_txid).collect()
-    }
-
-    /// Where the payload stands.
-    pub fn place(&self) -> Option<Place> {
-        let txid = self.transactions.last()?.compute_txid();
-        Some(Place { txid, carrier: self.carrier, index: 0, position: 0 })
-    }
-
-    /// The transactions that are to be in the mempool or in the chain now.
-    pub(crate) fn active(&self) -> Vec<Transaction> {
-        match (&self.state, &self.reclaim) {
-            (JobState::Reclaiming | JobState::Reclaimed(_), Some(reclaim)) => {
-                self.transactions.first().into_iter().chain([reclaim]).cloned().collect()
-            }
-            _ => self.transactions.clone(),
-        }
-    }
-}
-
-pub(crate) fn create_table(db: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS sortie_job (
+        "CREATE TABLE sortie_job (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             created_at INTEGER NOT NULL,
+            payer TEXT NOT NULL CHECK (payer IN ('wallet', 'anywhere', 'psbt')),
             carrier TEXT NOT NULL CHECK (carrier IN ('op-return', 'taproot')),
             payload BLOB NOT NULL,
             payload_hash BLOB NOT NULL,
             key_index INTEGER UNIQUE,
+            merkle_root BLOB,
+            refund BLOB,
+            asked_sat INTEGER,
             fee_rate_sat_kwu INTEGER NOT NULL,
-            fee_sat INTEGER NOT NULL,
-            vsize_vb INTEGER NOT NULL,
-            first_tx BLOB NOT NULL,
-            second_tx BLOB,
-            change_txid BLOB,
-            change_vout INTEGER,
-            reclaim_tx BLOB,
-            state TEXT NOT NULL,
-            height INTEGER,
-            reason TEXT
+            max_fee_sat INTEGER,
+            max_fee_rate_sat_kwu INTEGER
         ) STRICT;
-        CREATE INDEX IF NOT EXISTS sortie_job_payload ON sortie_job (payload_hash);
-        CREATE INDEX IF NOT EXISTS sortie_job_state ON sortie_job (state, height);",
-    )
+        CREATE INDEX sortie_job_payload ON sortie_job (payload_hash);
+        CREATE TABLE sortie_event (
+            job INTEGER NOT NULL REFERENCES sortie_job (id),
+            sequence INTEGER NOT NULL,
+            at INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            data TEXT NOT NULL CHECK (data ->> 'kind' = kind),
+            PRIMARY KEY (job, sequence)
+        ) STRICT;
+        CREATE INDEX sortie_event_closing ON sortie_event (job) WHERE kind IN ('final', 'abandoned');
+        CREATE TRIGGER sortie_job_kept BEFORE UPDATE ON sortie_job
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+        CREATE TRIGGER sortie_job_stays BEFORE DELETE ON sortie_job
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+        CREATE TRIGGER sortie_event_kept BEFORE UPDATE ON sortie_event
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+        CREATE TRIGGER sortie_event_stays BEFORE DELETE ON sortie_event
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;",
+    )?;
+    db.pragma_update(None, "user_version", VERSION)
 }
 
-/// Writes a job down as `Signed`. The caller commits.
-pub(crate) fn append(db: &Connection, job: &NewJob, now: u64) -> Result<JobId, WalletError> {
-    let carrier = match job.carrier {
-        Carrier::OpReturn => "op-return",
-        Carrier::Taproot => "taproot",
-    };
+/// The version of a database's journal; 0 for one that was made before versions were counted.
+pub(crate) fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Writes a job down, with its first events. The caller commits.
+pub(crate) fn begin(db: &Connection, job: &NewJob, events: &[Event], now: u64) -> Result<JobId, WalletError> {
+    let cap = |rate: Option<FeeRate>| rate.map(|rate| integer(rate.to_sat_per_kwu())).transpose();
+    let sat = |amount: Option<Amount>| amount.map(|amount| integer(amount.to_sat())).transpose();
     db.execute(
-        "INSERT INTO sortie_job (created_at, carrier, payload, payload_hash, key_index,
-            fee_rate_sat_kwu, fee_sat, vsize_vb, first_tx, second_tx, change_txid, change_vout, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'signed')",
+        "INSERT INTO sortie_job (created_at, payer, carrier, payload, payload_hash, key_index, merkle_root,
+            refund, asked_sat, fee_rate_sat_kwu, max_fee_sat, max_fee_rate_sat_kwu)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             integer(now)?,
-            carrier,
+            job.payer.name(),
+            carrier_name(job.carrier),
             job.payload,
             job.payload_hash.0,
             job.key_index,
+            job.merkle_root.map(|root| root.to_byte_array()),
+            job.refund.as_ref().map(|script| script.as_bytes()),
+            sat(job.asked)?,
             integer(job.fee_rate.to_sat_per_kwu())?,
-            integer(job.fee.to_sat())?,
-            integer(job.vsize)?,
-            job.transactions.first().map(serialize),
-            job.transactions.get(1).map(serialize),
-            job.change.map(|out| serialize(&out.txid)),
-            job.change.map(|out| out.vout),
+            sat(job.caps.max_fee)?,
+            cap(job.caps.max_fee_rate)?,
         ],
     )?;
-    Ok(JobId(db.last_insert_rowid()))
+    let id = JobId(db.last_insert_rowid());
+    for event in events {
+        append(db, id, event, now)?;
+    }
+    Ok(id)
 }
 
-/// Moves a job to another state. The caller commits.
+/// Writes down what is about to happen to a job. The caller commits.
 ///
 /// # Errors
-/// [`WalletError::Journal`] if the job does not exist or may not take that step.
-pub(crate) fn set_state(db: &Connection, id: JobId, next: &JobState) -> Result<(), WalletError> {
-    let job = find(db, id)?.ok_or_else(|| WalletError::Journal(format!("no job {id}")))?;
-    if !job.state.may_become(next) {
-        let words = format!("job {id} is {} and cannot become {next}", job.state);
-        return Err(WalletError::Journal(words));
-    }
-    let reason = match next {
-        JobState::Abandoned(reason) => Some(reason),
-        _ => None,
-    };
+/// [`WalletError::Journal`] if the job does not exist, or the event cannot follow.
+pub(crate) fn append(db: &Connection, id: JobId, event: &Event, now: u64) -> Result<(), WalletError> {
+    let mut job = find(db, id)?.ok_or_else(|| WalletError::Journal(format!("no job {id}")))?;
+    job.apply(event).map_err(|reason| WalletError::Journal(format!("job {id}: {reason}")))?;
+    let data = serde_json::to_string(event).map_err(|error| WalletError::Journal(error.to_string()))?;
     db.execute(
-        "UPDATE sortie_job SET state = ?2, height = ?3, reason = ?4 WHERE id = ?1",
-        params![id.0, next.name(), next.height(), reason],
+        "INSERT INTO sortie_event (job, sequence, at, kind, data)
+         VALUES (?1, (SELECT coalesce(max(sequence), 0) + 1 FROM sortie_event WHERE job = ?1), ?2, ?3, ?4)",
+        params![id.0, integer(now)?, event.kind(), data],
     )?;
     Ok(())
 }
 
-/// Keeps the transaction that sweeps a commit back. The caller commits.
-pub(crate) fn set_reclaim(db: &Connection, id: JobId, reclaim: &Transaction) -> Result<(), WalletError> {
-    let sql = "UPDATE sortie_job SET reclaim_tx = ?2 WHERE id = ?1";
-    db.execute(sql, params![id.0, serialize(reclaim)])?;
-    set_state(db, id, &JobState::Reclaiming)
-}
-
 pub(crate) fn find(db: &Connection, id: JobId) -> Result<Option<Job>, WalletError> {
-    let row = db.query_row("SELECT * FROM sortie_job WHERE id = ?1", [id.0], read).optional()?;
-    row.transpose()
+    Ok(list(db, "SELECT * FROM sortie_job WHERE id = ?1", [id.0])?.pop())
 }
 
 /// All jobs, oldest first.
@@ -254,16 +146,29 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<Job>, WalletError> {
 
 /// The latest job of this payload that is not given up.
 pub(crate) fn of_payload(db: &Connection, hash: Hash32) -> Result<Option<Job>, WalletError> {
-    let sql = "SELECT * FROM sortie_job WHERE payload_hash = ?1
-               AND state IN ('signed', 'sent', 'confirmed') ORDER BY id DESC LIMIT 1";
-    db.query_row(sql, [hash.0], read).optional()?.transpose()
+    let jobs = list(db, "SELECT * FROM sortie_job WHERE payload_hash = ?1 ORDER BY id DESC", [hash.0])?;
+    Ok(jobs.into_iter().find(|job| job.state.is_publishing()))
 }
 
-/// Jobs whose transactions the wallet must keep in mind: unfinished, or not buried deep at `tip`.
-pub(crate) fn watched(db: &Connection, tip: BtcHeight) -> Result<Vec<Job>, WalletError> {
-    let sql = "SELECT * FROM sortie_job WHERE state IN ('signed', 'sent', 'reclaiming')
-               OR (state IN ('confirmed', 'reclaimed') AND height > ?1) ORDER BY id";
-    list(db, sql, [tip.saturating_sub(BURIED)])
+/// Jobs that something may still happen to: all that are neither final nor abandoned.
+pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
+    let sql = "SELECT * FROM sortie_job WHERE id NOT IN
+               (SELECT job FROM sortie_event WHERE kind IN ('final', 'abandoned')) ORDER BY id";
+    list(db, sql, [])
+}
+
+/// A job's log, oldest first.
+pub(crate) fn events(db: &Connection, id: JobId) -> Result<Vec<Recorded>, WalletError> {
+    let mut statement =
+        db.prepare_cached("SELECT sequence, at, data FROM sortie_event WHERE job = ?1 ORDER BY sequence")?;
+    let rows = statement
+        .query_map([id.0], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?)))?;
+    let read = |(sequence, at, data): (u32, i64, String)| {
+        let event = serde_json::from_str(&data)
+            .map_err(|error| WalletError::Journal(format!("event {sequence} of job {id} cannot be read: {error}")))?;
+        Ok(Recorded { sequence, at: at.try_into().unwrap_or(0), event })
+    };
+    rows.map(|row| read(row?)).collect()
 }
 
 /// The lowest key index from `base` on that no job has used.
@@ -273,69 +178,69 @@ pub(crate) fn next_key_index(db: &Connection, base: u32) -> Result<u32, WalletEr
 }
 
 fn list(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Job>, WalletError> {
-    let mut statement = db.prepare(sql)?;
+    let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params, read)?;
-    rows.map(|row| row?).collect()
+    rows.map(|row| {
+        // A journal that cannot be read stops the program: guessing here costs money.
+        let (id, planned) = row?;
+        let mut job = planned.ok_or_else(|| WalletError::Journal(format!("job {id} cannot be read")))?;
+        for (recorded, expected) in events(db, id)?.iter().zip(1..) {
+            let refused = |reason| WalletError::Journal(format!("job {id}, event {expected}: {reason}"));
+            if recorded.sequence != expected {
+                return Err(refused("it is missing".to_owned()));
+            }
+            job.apply(&recorded.event).map_err(refused)?;
+        }
+        Ok(job)
+    })
+    .collect()
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Result<Job, WalletError>> {
+/// A job as it was planned, without its events.
+fn read(row: &Row<'_>) -> rusqlite::Result<(JobId, Option<Job>)> {
     let id = JobId(row.get("id")?);
-    let carrier: String = row.get("carrier")?;
-    let state: String = row.get("state")?;
-    let height: Option<BtcHeight> = row.get("height")?;
-    let reason: Option<String> = row.get("reason")?;
-    let first: Vec<u8> = row.get("first_tx")?;
-    let second: Option<Vec<u8>> = row.get("second_tx")?;
-    let reclaim: Option<Vec<u8>> = row.get("reclaim_tx")?;
-    let change_txid: Option<Vec<u8>> = row.get("change_txid")?;
-    let change_vout: Option<u32> = row.get("change_vout")?;
-    let payload = row.get("payload")?;
-    let payload_hash = Hash32(row.get("payload_hash")?);
-    let key_index = row.get("key_index")?;
     let created_at: i64 = row.get("created_at")?;
+    let payer: String = row.get("payer")?;
+    let carrier: String = row.get("carrier")?;
+    let merkle_root: Option<[u8; 32]> = row.get("merkle_root")?;
+    let refund: Option<Vec<u8>> = row.get("refund")?;
     let fee_rate: i64 = row.get("fee_rate_sat_kwu")?;
-    let fee: i64 = row.get("fee_sat")?;
-    let vsize: i64 = row.get("vsize_vb")?;
-
+    let rates = [Some(fee_rate), row.get("max_fee_rate_sat_kwu")?];
+    let sats: [Option<i64>; 2] = [row.get("asked_sat")?, row.get("max_fee_sat")?];
+    let (payload, payload_hash, key_index) = (row.get("payload")?, row.get("payload_hash")?, row.get("key_index")?);
     let parse = || -> Option<Job> {
-        let tx = |bytes: &Vec<u8>| deserialize::<Transaction>(bytes).ok();
-        let txid = |bytes: Vec<u8>| deserialize::<Txid>(&bytes).ok();
+        let whole = |number: Option<i64>| number.map(u64::try_from).transpose().ok();
+        let [fee_rate, max_fee_rate] = rates.map(|rate| whole(rate).map(|r| r.map(FeeRate::from_sat_per_kwu)));
+        let [asked, max_fee] = sats.map(|amount| whole(amount).map(|a| a.map(Amount::from_sat)));
         Some(Job {
             id,
             created_at: created_at.try_into().ok()?,
-            carrier: match carrier.as_str() {
-                "op-return" => Carrier::OpReturn,
-                "taproot" => Carrier::Taproot,
-                _ => return None,
-            },
+            payer: Payer::ALL.into_iter().find(|known| known.name() == payer)?,
+            carrier: [Carrier::OpReturn, Carrier::Taproot].into_iter().find(|c| carrier_name(*c) == carrier)?,
             payload,
-            payload_hash,
+            payload_hash: Hash32(payload_hash),
             key_index,
-            fee_rate: FeeRate::from_sat_per_kwu(fee_rate.try_into().ok()?),
-            fee: Amount::from_sat(fee.try_into().ok()?),
-            vsize: vsize.try_into().ok()?,
-            transactions: [Some(&first), second.as_ref()].into_iter().flatten().map(tx).collect::<Option<_>>()?,
-            change: match (change_txid, change_vout) {
-                (Some(bytes), Some(vout)) => Some(OutPoint::new(txid(bytes)?, vout)),
-                _ => None,
-            },
-            reclaim: match &reclaim {
-                Some(bytes) => Some(tx(bytes)?),
-                None => None,
-            },
-            state: match state.as_str() {
-                "signed" => JobState::Signed,
-                "sent" => JobState::Sent,
-                "confirmed" => JobState::Confirmed(height?),
-                "abandoned" => JobState::Abandoned(reason.unwrap_or_default()),
-                "reclaiming" => JobState::Reclaiming,
-                "reclaimed" => JobState::Reclaimed(height?),
-                _ => return None,
-            },
+            merkle_root: merkle_root.map(TapNodeHash::from_byte_array),
+            refund: refund.map(ScriptBuf::from_bytes),
+            asked: asked?,
+            fee_rate: fee_rate??,
+            caps: Caps { max_fee_rate: max_fee_rate?, max_fee: max_fee? },
+            draft: None,
+            generations: Vec::new(),
+            reclaims: Vec::new(),
+            confirmed_by: None,
+            state: JobState::Planned,
+            has_left: false,
         })
     };
-    // A journal that cannot be read stops the program: guessing here costs money.
-    Ok(parse().ok_or_else(|| WalletError::Journal(format!("job {id} cannot be read"))))
+    Ok((id, parse()))
+}
+
+fn carrier_name(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::OpReturn => "op-return",
+        Carrier::Taproot => "taproot",
+    }
 }
 
 fn integer(value: u64) -> Result<i64, WalletError> {
@@ -345,75 +250,171 @@ fn integer(value: u64) -> Result<i64, WalletError> {
 #[cfg(test)]
 mod tests {
     use super::super::coins::{key_spend, transaction};
+    use super::super::job::Generation;
     use super::*;
+    use crate::primitives::BlockRef;
+    use bitcoin::{BlockHash, OutPoint, Transaction, TxOut, Txid};
 
     fn open() -> Connection {
         let db = Connection::open_in_memory().expect("database");
-        create_table(&db).expect("table");
+        create_tables(&db).expect("tables");
         db
     }
 
     fn job(payload: &[u8], key_index: Option<u32>) -> NewJob {
-        let tx = transaction(vec![key_spend(OutPoint::null())], Vec::new());
         NewJob {
+            payer: Payer::Anywhere,
             carrier: Carrier::Taproot,
             payload: payload.to_vec(),
             payload_hash: crate::primitives::sha256(payload),
             key_index,
+            merkle_root: Some(TapNodeHash::from_byte_array([7; 32])),
+            refund: Some(ScriptBuf::from_bytes(vec![1, 2, 3])),
+            asked: Some(Amount::from_sat(777)),
             fee_rate: FeeRate::from_sat_per_kwu(250),
+            caps: Caps { max_fee: None, max_fee_rate: Some(FeeRate::from_sat_per_kwu(2_500)) },
+        }
+    }
+
+    fn tx(n: u8) -> Transaction {
+        let from = OutPoint::new(Txid::from_byte_array([n; 32]), 0);
+        transaction(vec![key_spend(from)], vec![output()])
+    }
+
+    fn output() -> TxOut {
+        TxOut { value: Amount::from_sat(9), script_pubkey: ScriptBuf::new() }
+    }
+
+    fn generation(n: u8) -> Generation {
+        Generation {
+            transactions: vec![tx(0), tx(n)],
+            carrying: 1,
+            spent: vec![output()],
             fee: Amount::from_sat(249),
             vsize: 249,
-            change: Some(OutPoint::new(tx.compute_txid(), 0)),
-            transactions: vec![tx.clone(), tx],
+            change: Some(OutPoint::new(tx(n).compute_txid(), 0)),
         }
+    }
+
+    fn planned() -> Event {
+        Event::Planned { draft: None }
+    }
+
+    fn signed(n: u8) -> Event {
+        Event::Signed { generation: generation(n) }
+    }
+
+    fn block(height: u32) -> BlockRef {
+        BlockRef { height, hash: BlockHash::all_zeros() }
+    }
+
+    fn confirmed(n: u8, height: u32) -> Event {
+        Event::Confirmed { txid: tx(n).compute_txid(), block: block(height) }
+    }
+
+    fn abandoned() -> Event {
+        Event::Abandoned { reason: "refused".into() }
     }
 
     #[test]
     fn a_job_reads_back_as_it_was_written() {
         let db = open();
         let new = job(b"payload", Some(4));
-        let id = append(&db, &new, 77).expect("written");
+        let events = [planned(), signed(1), Event::RevealSent, signed(2), confirmed(1, 7)];
+        let id = begin(&db, &new, &events, 77).expect("written");
         let read = find(&db, id).expect("readable").expect("there");
-        assert_eq!(read.transactions, new.transactions);
-        assert_eq!((read.payload, read.key_index), (new.payload, new.key_index));
-        assert_eq!((read.fee_rate, read.fee, read.vsize), (new.fee_rate, new.fee, new.vsize));
-        assert_eq!((read.change, read.created_at, read.state), (new.change, 77, JobState::Signed));
+        assert_eq!((&read.payload, read.key_index, read.merkle_root), (&new.payload, new.key_index, new.merkle_root));
+        assert_eq!((read.payer, read.carrier, &read.refund), (new.payer, new.carrier, &new.refund));
+        assert_eq!((read.fee_rate, read.caps, read.asked), (new.fee_rate, new.caps, new.asked));
+        assert_eq!(read.generations, [generation(1), generation(2)]);
+        assert_eq!((read.created_at, &read.state), (77, &JobState::Confirmed(block(7))));
+        assert_eq!(read.current(), Some(&generation(1)), "the one that the chain has, not the last one");
+        let log: Vec<Event> = super::events(&db, id).expect("log").into_iter().map(|recorded| recorded.event).collect();
+        assert_eq!(log, events);
+    }
+
+    #[test]
+    fn the_journal_only_grows() {
+        let db = open();
+        begin(&db, &job(b"a", None), &[planned()], 0).expect("written");
+        for sql in [
+            "UPDATE sortie_event SET at = 1",
+            "DELETE FROM sortie_event",
+            "UPDATE sortie_job SET created_at = 1",
+            "DELETE FROM sortie_job",
+        ] {
+            let error = db.execute(sql, []).expect_err(sql);
+            assert!(error.to_string().contains("append-only"), "{error}");
+        }
     }
 
     #[test]
     fn a_key_index_is_never_used_twice() {
         let db = open();
         assert_eq!(next_key_index(&db, 5).ok(), Some(5));
-        let id = append(&db, &job(b"a", Some(5)), 0).expect("written");
-        set_state(&db, id, &JobState::Abandoned("refused".into())).expect("moved");
+        begin(&db, &job(b"a", Some(5)), &[planned(), abandoned()], 0).expect("written");
         assert_eq!(next_key_index(&db, 5).ok(), Some(6), "an abandoned job keeps its key");
-        assert!(append(&db, &job(b"b", Some(5)), 0).is_err(), "the database refuses it, too");
+        assert!(begin(&db, &job(b"b", Some(5)), &[planned()], 0).is_err(), "the database refuses it, too");
     }
 
+    /// Rows: how a job came to its state; columns: what may follow.
     #[test]
-    fn states_move_along_the_stated_ways_only() {
-        use JobState::{Abandoned, Confirmed, Reclaimed, Reclaiming, Sent, Signed};
-        let gone = || Abandoned("spent".into());
-        let states = [Signed, Sent, Confirmed(7), gone(), Reclaiming, Reclaimed(7)];
-        // Rows: from; columns: to, in the same order. x: allowed.
-        let allowed = [".xxx..", "..xxx.", ".x....", "..x...", "..x..x", "..x.x."];
-        for (from, row) in states.iter().zip(allowed) {
-            for (to, mark) in states.iter().zip(row.chars()).filter(|(to, _)| *to != from) {
-                assert_eq!(from.may_become(to), mark == 'x', "{from} -> {to}");
+    fn events_follow_in_the_stated_ways_only() {
+        let columns = [
+            signed(2),
+            Event::CommitSent,
+            Event::RevealSent,
+            confirmed(1, 9),
+            Event::Reclaiming { transactions: vec![tx(3)] },
+            Event::Reclaimed { txid: tx(3).compute_txid(), block: block(9) },
+            Event::Undone,
+            Event::Final,
+            abandoned(),
+        ];
+        let sweep = || Event::Reclaiming { transactions: vec![tx(3)] };
+        let swept = || Event::Reclaimed { txid: tx(3).compute_txid(), block: block(8) };
+        let rows: [(&str, Vec<Event>, &str); 9] = [
+            ("planned", vec![], "x..xxx..x"),
+            ("signed", vec![signed(1)], "xxxxxx..x"),
+            ("commit_sent", vec![signed(1), Event::CommitSent], "x.xxxx..x"),
+            ("reveal_sent", vec![signed(1), Event::RevealSent], "x.xxxx..x"),
+            ("confirmed", vec![signed(1), confirmed(1, 8)], "...x.xxx."),
+            ("final", vec![signed(1), confirmed(1, 8), Event::Final], "........."),
+            ("reclaiming", vec![signed(1), sweep()], "...xxx..x"),
+            ("reclaimed", vec![signed(1), swept()], "...x.xxx."),
+            ("abandoned", vec![abandoned()], "...x.x..."),
+        ];
+        for (state, events, allowed) in rows {
+            for (event, mark) in columns.iter().zip(allowed.chars()) {
+                let db = open();
+                let events = [vec![planned()], events.clone()].concat();
+                let id = begin(&db, &job(b"a", None), &events, 0).expect("written");
+                let before = find(&db, id).expect("readable").expect("there").state;
+                assert_eq!(before.name(), state);
+                let followed = append(&db, id, event, 0);
+                assert_eq!(followed.is_ok(), mark == 'x', "{state} -> {}: {followed:?}", event.kind());
+                if followed.is_err() {
+                    assert_eq!(find(&db, id).expect("readable").expect("there").state, before);
+                }
             }
         }
-        assert!(Confirmed(7).may_become(&Confirmed(8)));
     }
 
     #[test]
-    fn a_forbidden_step_is_an_error_and_changes_nothing() {
+    fn a_reorganisation_leads_back_to_what_was_sent() {
         let db = open();
-        let id = append(&db, &job(b"a", None), 0).expect("written");
-        set_state(&db, id, &JobState::Abandoned("refused".into())).expect("moved");
-        assert!(matches!(set_state(&db, id, &JobState::Sent), Err(WalletError::Journal(_))));
-        let state = find(&db, id).expect("readable").expect("there").state;
-        assert_eq!(state, JobState::Abandoned("refused".into()));
-        assert!(set_state(&db, JobId(99), &JobState::Sent).is_err());
+        let id = begin(&db, &job(b"a", None), &[planned(), signed(1), Event::RevealSent], 0).expect("written");
+        for (event, state) in [
+            (confirmed(1, 8), JobState::Confirmed(block(8))),
+            (confirmed(1, 9), JobState::Confirmed(block(9))),
+            (Event::Undone, JobState::RevealSent),
+            (Event::Reclaimed { txid: tx(3).compute_txid(), block: block(9) }, JobState::Reclaimed(block(9))),
+            (Event::Undone, JobState::Reclaiming),
+        ] {
+            append(&db, id, &event, 0).expect("follows");
+            assert_eq!(find(&db, id).expect("readable").expect("there").state, state);
+        }
+        assert!(append(&db, JobId(99), &Event::Undone, 0).is_err(), "no such job");
     }
 
     #[test]
@@ -421,27 +422,34 @@ mod tests {
         let db = open();
         let hash = crate::primitives::sha256(b"a");
         assert!(of_payload(&db, hash).expect("readable").is_none());
-        let id = append(&db, &job(b"a", None), 0).expect("written");
+        let id = begin(&db, &job(b"a", None), &[planned(), signed(1)], 0).expect("written");
         assert_eq!(of_payload(&db, hash).expect("readable").map(|job| job.id), Some(id));
-        set_state(&db, id, &JobState::Abandoned("refused".into())).expect("moved");
+        append(&db, id, &abandoned(), 0).expect("moved");
         assert!(of_payload(&db, hash).expect("readable").is_none());
     }
 
     #[test]
-    fn confirmed_jobs_are_watched_until_they_are_buried() {
+    fn jobs_are_watched_until_nothing_can_follow() {
         let db = open();
-        let id = append(&db, &job(b"a", None), 0).expect("written");
-        assert_eq!(watched(&db, 1_000).expect("readable").len(), 1);
-        set_state(&db, id, &JobState::Confirmed(100)).expect("moved");
-        assert_eq!(watched(&db, 243).expect("readable").len(), 1);
-        assert_eq!(watched(&db, 244).expect("readable").len(), 0);
+        let watched = || watched(&db).expect("readable").len();
+        let id = begin(&db, &job(b"a", None), &[planned(), signed(1)], 0).expect("written");
+        begin(&db, &job(b"b", None), &[planned(), abandoned()], 0).expect("written");
+        assert_eq!(watched(), 1);
+        append(&db, id, &confirmed(1, 100), 0).expect("moved");
+        assert_eq!(watched(), 1);
+        append(&db, id, &Event::Final, 0).expect("moved");
+        assert_eq!(watched(), 0);
+        assert_eq!(all(&db).expect("readable").len(), 2);
     }
 
     #[test]
     fn a_damaged_row_is_an_error_not_a_missing_job() {
-        let db = open();
-        append(&db, &job(b"a", None), 0).expect("written");
-        db.execute("UPDATE sortie_job SET state = 'gone'", []).expect("damaged");
-        assert!(matches!(all(&db), Err(WalletError::Journal(_))));
+        for sql in ["UPDATE sortie_event SET data = '{\"kind\":\"planned\",\"draft\":7}'", "DELETE FROM sortie_event"] {
+            let db = open();
+            begin(&db, &job(b"a", None), &[planned(), signed(1), signed(2)], 0).expect("written");
+            db.execute_batch("DROP TRIGGER sortie_event_kept; DROP TRIGGER sortie_event_stays").expect("dropped");
+            db.execute(&format!("{sql} WHERE sequence = 1"), []).expect("damaged");
+            assert!(matches!(all(&db), Err(WalletError::Journal(_))), "{sql}");
+        }
     }
 }

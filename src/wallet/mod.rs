@@ -9,13 +9,15 @@
 mod coins;
 mod fee;
 mod files;
+mod job;
 pub(crate) mod journal;
 mod seed;
 mod sync;
 
 pub use coins::{Coin, Shortfall};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
-pub use journal::{Job, JobId, JobState};
+pub use job::{Event, Generation, Job, JobId, JobState, Payer};
+pub use journal::{FINAL_DEPTH, Recorded};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
 
@@ -23,8 +25,11 @@ pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction
 pub(crate) use seed::Keys;
 
 use crate::chain::{Answer, ChainError, Mempool};
+use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
-use bdk_wallet::{ChangeSet, KeychainKind};
+use bdk_wallet::chain::{ConfirmationBlockTime, TxUpdate};
+use bdk_wallet::{ChangeSet, KeychainKind, Update};
+use bitcoin::bip32::KeySource;
 use bitcoin::key::{Secp256k1, TapTweak};
 use bitcoin::secp256k1::{All, Message};
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
@@ -39,6 +44,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
@@ -121,6 +127,18 @@ pub enum WalletError {
     /// SQLite failed.
     #[error("the wallet's database: {0}")]
     Database(#[from] rusqlite::Error),
+    /// The journal was written by another version of this program.
+    #[error(
+        "the journal in {} is of version {found}, and this program keeps version {expected}; finish its jobs with the program that wrote it, then restore the wallet from its words into another folder", dir.display()
+    )]
+    JournalVersion {
+        /// Where it is.
+        dir: PathBuf,
+        /// The file's.
+        found: i64,
+        /// Ours.
+        expected: i64,
+    },
     /// The journal cannot be used as it stands.
     #[error("the wallet's journal: {0}; nothing was sent")]
     Journal(String),
@@ -344,7 +362,7 @@ impl Wallet {
         let mut db = open_database(&unfinished)?;
         let tx = db.transaction()?;
         ChangeSet::init_sqlite_tables(&tx)?;
-        journal::create_table(&tx)?;
+        journal::create_tables(&tx)?;
         tx.execute_batch(
             "CREATE TABLE sortie_wallet (
                 network TEXT NOT NULL,
@@ -377,6 +395,10 @@ impl Wallet {
             return Err(damaged(dir, "wallet.sqlite is missing"));
         }
         let mut db = open_database(&path)?;
+        let (found, expected) = (journal::version(&db)?, journal::VERSION);
+        if found != expected {
+            return Err(WalletError::JournalVersion { dir: dir.to_owned(), found, expected });
+        }
         let tx = db.transaction()?;
         let changes = ChangeSet::from_sqlite(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
@@ -445,17 +467,19 @@ impl Wallet {
 
     /// The coins that may be spent: confirmed ones, and unconfirmed change of what was sent.
     pub fn coins(&self) -> Result<Vec<Coin>, WalletError> {
+        let jobs = journal::watched(&self.db)?;
         // Change of a transaction that has perhaps not left cannot pay for another.
-        let tip = self.synced_to().height;
-        let unsent: BTreeSet<Txid> = journal::watched(&self.db, tip)?
-            .iter()
-            .filter(|job| job.state == JobState::Signed)
-            .flat_map(Job::txids)
+        let unsent: BTreeSet<Txid> = jobs.iter().filter(|job| !job.has_left).flat_map(Job::txids).collect();
+        // What is to be signed elsewhere spends its coins already.
+        let drafts = jobs.iter().filter(|job| job.state == JobState::Planned).filter_map(|job| job.draft.as_ref());
+        let reserved: BTreeSet<OutPoint> = drafts
+            .flat_map(|draft| &draft.transactions)
+            .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
             .collect();
         let mut coins = self.unspent();
         coins.retain(|coin| {
             let ours = coin.confirmations > 0 || coin.branch == Branch::Change;
-            ours && !unsent.contains(&coin.outpoint.txid)
+            ours && !unsent.contains(&coin.outpoint.txid) && !reserved.contains(&coin.outpoint)
         });
         coins.sort_by_key(|coin| coin.outpoint);
         Ok(coins)
@@ -480,11 +504,7 @@ impl Wallet {
                 value: output.txout.value,
                 confirmations,
                 script_pubkey: output.txout.script_pubkey,
-                branch: match output.keychain {
-                    KeychainKind::External => Branch::Receive,
-                    KeychainKind::Internal => Branch::Change,
-                },
-                index: output.derivation_index,
+                branch: Branch::of(output.keychain),
             })
         };
         self.bdk.list_unspent().filter_map(coin).collect()
@@ -511,13 +531,13 @@ impl Wallet {
         if amount < limit {
             return Err(WalletError::Dust { amount, limit });
         }
-        let (index, change) = self.next_change();
+        let change = self.next_change();
         let draft = pay(&self.coins()?, None, &[output], &change, rate)?;
         let vsize = vsize(&draft.tx);
         caps.check(draft.fee, vsize)?;
         let mut tx = draft.tx;
-        self.sign(&mut tx, &draft.coins)?;
-        self.note(&[tx.clone()], draft.change.map(|_| index));
+        self.sign(&mut tx, &outputs_of(&draft.coins))?;
+        self.note(&[tx.clone()]);
         self.save()?;
 
         let txid = tx.compute_txid();
@@ -547,15 +567,47 @@ impl Wallet {
         Ok(Payment { txid, fee: draft.fee, vsize })
     }
 
-    /// The script that the next change goes to, and its index. Reserved by `note`.
-    pub(crate) fn next_change(&self) -> (u32, ScriptBuf) {
+    /// The script that the next change goes to. Reserved by `note`.
+    pub(crate) fn next_change(&self) -> ScriptBuf {
         let index = self.bdk.spk_index();
         let unused = index.unused_keychain_spks(KeychainKind::Internal).next();
-        unused.unwrap_or_else(|| {
+        unused.map(|(_, script)| script).unwrap_or_else(|| {
             let next = self.bdk.next_derivation_index(KeychainKind::Internal);
-            let address = self.bdk.peek_address(KeychainKind::Internal, next);
-            (next, address.address.script_pubkey())
+            self.bdk.peek_address(KeychainKind::Internal, next).address.script_pubkey()
         })
+    }
+
+    /// The transaction in the mempool or chain that spends an output, as far as the wallet knows.
+    pub(crate) fn spender(&self, outpoint: OutPoint) -> Option<Txid> {
+        let spenders = self.bdk.tx_graph().outspends(outpoint);
+        if spenders.is_empty() {
+            return None;
+        }
+        self.canonical().map(|(tx, _)| tx.compute_txid()).find(|txid| spenders.contains(txid))
+    }
+
+    /// Whether a transaction is in the chain or waits for it, and is no replaced or forgotten one. What is known
+    /// of it by an output alone is in the chain.
+    pub(crate) fn is_current(&self, txid: &Txid) -> bool {
+        self.bdk.tx_graph().get_tx(*txid).is_none() || self.canonical().any(|(tx, _)| tx.compute_txid() == *txid)
+    }
+
+    /// The untweaked key of one of the wallet's scripts, and how it is derived.
+    pub(crate) fn origin(&self, script: &ScriptBuf) -> Result<Option<(XOnlyPublicKey, KeySource)>, WalletError> {
+        let Some((keychain, index)) = self.bdk.derivation_of_spk(script.clone()) else { return Ok(None) };
+        self.public.origin(&self.secp, Branch::of(keychain), index).map(Some)
+    }
+
+    /// The first scripts of both kinds.
+    pub(crate) fn scripts(&self, count: u32) -> BTreeSet<ScriptBuf> {
+        let keychains = [KeychainKind::External, KeychainKind::Internal];
+        let scripts = |keychain| self.bdk.unbounded_spk_iter(keychain).take(count as usize).map(|(_, script)| script);
+        keychains.into_iter().flat_map(scripts).collect()
+    }
+
+    /// An output that the wallet has heard of, its own or not, spent or not.
+    pub(crate) fn output(&self, outpoint: &OutPoint) -> Option<TxOut> {
+        self.bdk.tx_graph().get_txout(*outpoint).cloned()
     }
 
     /// The lowest index of a reveal key that was never used.
@@ -581,43 +633,67 @@ impl Wallet {
         &self.db
     }
 
-    /// Signs the inputs of `tx`, which spend `coins` in order, by key.
-    pub(crate) fn sign(&self, tx: &mut Transaction, coins: &[Coin]) -> Result<(), WalletError> {
+    /// Signs those inputs of `tx`, which spends `spent` in order, that are the wallet's own.
+    pub(crate) fn sign(&self, tx: &mut Transaction, spent: &[TxOut]) -> Result<(), WalletError> {
         let keys = self.keys()?;
-        let outputs: Vec<TxOut> = coins.iter().map(Coin::output).collect();
-        let mut witnesses = Vec::with_capacity(coins.len());
+        let mut witnesses = Vec::new();
         let mut cache = SighashCache::new(&*tx);
-        for (input, coin) in coins.iter().enumerate() {
+        for (input, output) in spent.iter().enumerate() {
+            let Some((keychain, index)) = self.bdk.derivation_of_spk(output.script_pubkey.clone()) else { continue };
             let hash = cache
-                .taproot_key_spend_signature_hash(input, &Prevouts::All(&outputs), TapSighashType::Default)
+                .taproot_key_spend_signature_hash(input, &Prevouts::All(spent), TapSighashType::Default)
                 .map_err(|error| WalletError::Sign(error.to_string()))?;
             let secp = keys.secp();
-            let key = keys.coin(coin.branch, coin.index)?.tap_tweak(secp, None).to_keypair();
+            let key = keys.coin(Branch::of(keychain), index)?.tap_tweak(secp, None).to_keypair();
             let signature = taproot::Signature {
                 signature: secp.sign_schnorr(&Message::from(hash), &key),
                 sighash_type: TapSighashType::Default,
             };
-            witnesses.push(Witness::p2tr_key_spend(&signature));
+            witnesses.push((input, Witness::p2tr_key_spend(&signature)));
         }
-        for (input, witness) in tx.input.iter_mut().zip(witnesses) {
-            input.witness = witness;
+        for (input, witness) in witnesses {
+            if let Some(input) = tx.input.get_mut(input) {
+                input.witness = witness;
+            }
         }
         Ok(())
     }
 
     /// Makes the wallet know transactions that are about to leave. `save` stores it.
-    pub(crate) fn note(&mut self, transactions: &[Transaction], change_index: Option<u32>) {
-        if let Some(index) = change_index {
-            let _ = self.bdk.reveal_addresses_to(KeychainKind::Internal, index).count();
+    pub(crate) fn note(&mut self, transactions: &[Transaction]) {
+        for output in transactions.iter().flat_map(|tx| &tx.output) {
+            if let Some((keychain, index)) = self.bdk.derivation_of_spk(output.script_pubkey.clone()) {
+                let _ = self.bdk.reveal_addresses_to(keychain, index).count();
+            }
         }
-        let seen = unix_now();
-        self.bdk.apply_unconfirmed_txs(transactions.iter().map(|tx| (tx.clone(), seen)));
+        // The same bytes may have been given up before, in this very second.
+        let seen = |txid| {
+            let evicted = self.bdk.tx_graph().get_last_evicted(txid);
+            evicted.map_or(unix_now(), |evicted| unix_now().max(evicted + 1))
+        };
+        let mut tx_update = TxUpdate::default();
+        tx_update.seen_ats =
+            transactions.iter().map(Transaction::compute_txid).map(|txid| (txid, seen(txid))).collect();
+        tx_update.txs = transactions.iter().cloned().map(Arc::new).collect();
+        self.learn(tx_update);
+    }
+
+    /// Takes in transactions that BDK would not keep of its own accord.
+    pub(crate) fn learn(&mut self, tx_update: TxUpdate<ConfirmationBlockTime>) {
+        // Only an update of the chain can fail to connect, and this is none.
+        let _ = self.bdk.apply_update(Update { tx_update, ..Update::default() });
     }
 
     /// Makes the wallet forget transactions that never left: their coins are free again.
     pub(crate) fn forget(&mut self, txids: &[Txid]) {
-        let now = unix_now();
-        self.bdk.apply_evicted_txs(txids.iter().map(|txid| (*txid, now)));
+        let seen = |txid| self.bdk.tx_graph().get_tx_node(txid).and_then(|node| node.last_seen).unwrap_or(0);
+        let evicted: Vec<_> = txids.iter().map(|txid| (*txid, unix_now().max(seen(*txid)))).collect();
+        self.bdk.apply_evicted_txs(evicted);
+    }
+
+    /// Writes an event down, with whatever the wallet has learnt, in one step.
+    pub(crate) fn record(&mut self, job: JobId, events: &[Event]) -> Result<(), WalletError> {
+        self.save_with(|db| events.iter().try_for_each(|event| journal::append(db, job, event, unix_now())))
     }
 
     /// Stores what changed.
@@ -635,7 +711,9 @@ impl Wallet {
         if let Some(changes) = self.bdk.staged() {
             changes.persist_to_sqlite(&tx)?;
         }
+        crash::point();
         tx.commit()?;
+        crash::point();
         let _ = self.bdk.take_staged();
         Ok(value)
     }
@@ -659,6 +737,10 @@ where
 {
     let text: String = row.get(column)?;
     text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
+}
+
+pub(crate) fn outputs_of(coins: &[Coin]) -> Vec<TxOut> {
+    coins.iter().map(Coin::output).collect()
 }
 
 fn damaged(dir: &Path, what: impl fmt::Display) -> WalletError {

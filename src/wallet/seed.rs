@@ -8,8 +8,8 @@ use super::WalletError;
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::secrecy::SecretString;
 use age::{Decryptor, Encryptor, scrypt};
-use bdk_wallet::bip39;
-use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpriv, Xpub};
+use bdk_wallet::{KeychainKind, bip39};
+use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, KeySource, Xpriv, Xpub};
 use bitcoin::key::{Keypair, Secp256k1};
 use bitcoin::secp256k1::{All, Verification, rand::RngCore, rand::rngs::OsRng};
 use bitcoin::{Network, NetworkKind, XOnlyPublicKey};
@@ -37,6 +37,15 @@ pub(crate) enum Branch {
     Receive = 0,
     /// Our own change.
     Change = 1,
+}
+
+impl Branch {
+    pub fn of(keychain: KeychainKind) -> Self {
+        match keychain {
+            KeychainKind::External => Self::Receive,
+            KeychainKind::Internal => Self::Change,
+        }
+    }
 }
 
 /// Twelve (or more) BIP39 words: whoever knows them owns the coins. `Debug` does not show them.
@@ -171,6 +180,22 @@ impl PublicKeys {
             NetworkKind::Test => 1,
         };
         format!("tr([{fingerprint}/{COIN_PURPOSE}'/{coin}'/0']{coins}/{}/*)", branch as u32)
+    }
+
+    /// The public key of a coin, and its path from the master key.
+    pub fn origin<C: Verification>(
+        &self,
+        secp: &Secp256k1<C>,
+        branch: Branch,
+        index: u32,
+    ) -> Result<(XOnlyPublicKey, KeySource), WalletError> {
+        let network = match self.coins.network {
+            NetworkKind::Main => Network::Bitcoin,
+            NetworkKind::Test => Network::Regtest,
+        };
+        let path = [ChildNumber::from_normal_idx(branch as u32)?, ChildNumber::from_normal_idx(index)?];
+        let key = self.coins.derive_pub(secp, &path)?.to_x_only_pub();
+        Ok((key, (self.fingerprint, account(COIN_PURPOSE, network)?.extend(path))))
     }
 
     /// The key that is both the internal key of an envelope's output and the key in its leaf.

@@ -4,16 +4,18 @@
 //! looked up in it, so that a foreign payment appears when it is confirmed.
 
 use super::seed::{Branch, SeedFile};
-use super::{Job, JobState, Mnemonic, Passphrase, Wallet, WalletError, journal, unix_now};
+use super::{Event, Generation, Job, JobState, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal, unix_now};
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
 use crate::chain::{BlockSource, ChainError, Mempool, RpcNode};
+use crate::envelope::Carrier;
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_bitcoind_rpc::Emitter;
 use bdk_wallet::KeychainKind;
+use bdk_wallet::chain::{BlockId, ChainPosition, ConfirmationBlockTime, TxUpdate};
 #[cfg(feature = "esplora")]
-use bdk_wallet::chain::CheckPoint;
-use bitcoin::{Network, ScriptBuf, Transaction, Txid};
+use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -122,32 +124,27 @@ impl Wallet {
             return Err(WalletError::WrongNetwork { expected, got: self.network() });
         }
         // The journal remembers what is to be sent again; only others' absence frees their coins.
-        let watched = journal::watched(self.db(), self.synced_to().height)?;
-        let kept = watched.iter().flat_map(|job| job.active()).map(|tx| tx.compute_txid()).collect();
+        let jobs = journal::watched(self.db())?;
+        let kept = jobs.iter().flat_map(Job::active).map(|tx| tx.compute_txid()).collect();
+        let watch = self.watch(&jobs)?;
         let blocks = match source {
-            WalletSource::Node(node) => self.read_blocks(node, &kept)?,
+            WalletSource::Node(node) => self.read_blocks(node, &kept, watch)?,
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => {
-                self.read_histories(server, &kept)?;
+                self.read_histories(server, &kept, watch)?;
                 0
             }
         };
-        self.save()?;
-        self.settle_jobs()?;
+        self.settle_jobs(&jobs)?;
         Ok(Synced { tip: self.synced_to(), blocks })
     }
 
     /// Reads a node's new blocks and its mempool; `kept` are not missed there. Returns how many blocks.
-    fn read_blocks(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>) -> Result<u32, WalletError> {
+    fn read_blocks(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>, mut watch: Watch) -> Result<u32, WalletError> {
         let info = node.info()?;
         let kept_from = info.prune_height.unwrap_or(0).min(self.birthday());
         let start = self.birthday().saturating_sub(MARGIN).max(kept_from).min(info.tip.height);
-        let unconfirmed: Vec<Arc<Transaction>> = self
-            .bdk
-            .transactions()
-            .filter(|tx| tx.chain_position.is_unconfirmed())
-            .map(|tx| tx.tx_node.tx.clone())
-            .collect();
+        let unconfirmed = self.unconfirmed();
         let mut emitter = Emitter::new(node, self.bdk.latest_checkpoint(), start, unconfirmed.clone());
         let mut blocks = 0;
         let reached = self.synced_to().height;
@@ -162,6 +159,12 @@ impl Wallet {
             self.bdk
                 .apply_block_connected_to(&event.block, height, event.connected_to())
                 .map_err(|_| WalletError::Disconnected(BlockRef { height, hash }))?;
+            let confirmation_time = event.block.header.time.into();
+            let anchor = ConfirmationBlockTime { block_id: BlockId { height, hash }, confirmation_time };
+            let mut update = TxUpdate::default();
+            update.txs = event.block.txdata.into_iter().filter(|tx| watch.concerns(tx)).map(Arc::new).collect();
+            update.anchors = update.txs.iter().map(|tx| (anchor, tx.compute_txid())).collect();
+            self.learn(update);
             blocks += 1;
             if blocks % SAVE_EVERY_BLOCKS == 0 {
                 self.save()?;
@@ -172,6 +175,11 @@ impl Wallet {
             let event = emitter.mempool().map_err(explain)?;
             let evicted = event.evicted.into_iter().filter(|(txid, _)| !kept.contains(txid));
             self.bdk.apply_evicted_txs(evicted);
+            let matter: Vec<_> = event.update.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
+            let mut update = TxUpdate::default();
+            update.seen_ats = matter.iter().map(|(tx, seen)| (tx.compute_txid(), *seen)).collect();
+            update.txs = matter.into_iter().map(|(tx, _)| tx).collect();
+            self.learn(update);
             self.bdk.apply_unconfirmed_txs(event.update);
         } else {
             let confirmed = self.confirmed();
@@ -186,48 +194,166 @@ impl Wallet {
         Ok(blocks)
     }
 
-    /// Asks a server for the histories of all addresses handed out; `kept` are not missed there.
+    /// Asks a server for the histories of all addresses handed out and of all that jobs watch; `kept` are not
+    /// missed there.
     #[cfg(feature = "esplora")]
-    fn read_histories(&mut self, server: &Esplora, kept: &BTreeSet<Txid>) -> Result<(), WalletError> {
+    fn read_histories(&mut self, server: &Esplora, kept: &BTreeSet<Txid>, watch: Watch) -> Result<(), WalletError> {
         let mut found = server.sync(self.bdk.start_sync_with_revealed_spks().build())?;
         found.tx_update.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
         let tip = found.chain_update.as_ref().map_or(self.synced_to(), block_ref);
-        self.bdk.apply_update(found).map_err(|_| WalletError::Disconnected(tip))
+        self.bdk.apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
+        if !watch.is_empty() {
+            let chain = self.bdk.latest_checkpoint();
+            let request = SyncRequest::builder().chain_tip(chain).spks(watch.scripts).outpoints(watch.outpoints);
+            let found = server.sync(request.build())?;
+            self.learn(found.tx_update);
+        }
+        Ok(())
     }
 
-    /// Heights of the wallet's transactions in the best chain.
-    pub(crate) fn confirmed(&self) -> BTreeMap<Txid, BtcHeight> {
-        let height = |tx: bdk_wallet::WalletTx<'_>| {
-            let height = tx.chain_position.confirmation_height_upper_bound()?;
-            Some((tx.tx_node.txid, height))
-        };
-        self.bdk.transactions().filter_map(height).collect()
+    /// What of the chain matters to jobs, beside the wallet's own transactions.
+    pub(crate) fn watch(&self, jobs: &[Job]) -> Result<Watch, WalletError> {
+        let mut watch = Watch::default();
+        for job in jobs {
+            watch.outpoints.extend(self.locked(job)?);
+            if job.payer == Payer::Anywhere {
+                watch.scripts.extend(self.envelope_script(job)?);
+            }
+        }
+        Ok(watch)
+    }
+
+    /// The outputs that a job's envelope locks, as far as the wallet knows them.
+    pub(crate) fn locked(&self, job: &Job) -> Result<Vec<OutPoint>, WalletError> {
+        if let Some(commit) = job.commit() {
+            let is_taproot = job.carrier == Carrier::Taproot;
+            return Ok(is_taproot.then(|| OutPoint::new(commit.compute_txid(), 0)).into_iter().collect());
+        }
+        let Some(script) = self.envelope_script(job)? else { return Ok(Vec::new()) };
+        let paid = self.bdk.tx_graph().all_txouts().filter(|(_, output)| output.script_pubkey == script);
+        Ok(paid.map(|(outpoint, _)| outpoint).collect())
+    }
+
+    /// The output script of a job's envelope.
+    pub(crate) fn envelope_script(&self, job: &Job) -> Result<Option<ScriptBuf>, WalletError> {
+        let Some(index) = job.key_index else { return Ok(None) };
+        Ok(Some(ScriptBuf::new_p2tr(self.secp(), self.reveal_key(index)?, job.merkle_root)))
+    }
+
+    /// The transactions that wait for a block, as the wallet sees it; of conflicting ones the latest.
+    fn unconfirmed(&self) -> Vec<Arc<Transaction>> {
+        self.canonical().filter(|(_, block)| block.is_none()).map(|(tx, _)| tx).collect()
+    }
+
+    /// The wallet's transactions in the best chain, with their blocks.
+    pub(crate) fn confirmed(&self) -> BTreeMap<Txid, BlockRef> {
+        self.canonical().filter_map(|(tx, block)| Some((tx.compute_txid(), block?))).collect()
+    }
+
+    pub(crate) fn canonical(&self) -> impl Iterator<Item = (Arc<Transaction>, Option<BlockRef>)> + '_ {
+        let chain = self.bdk.local_chain();
+        let all = self.bdk.tx_graph().list_canonical_txs(chain, chain.tip().block_id(), Default::default());
+        all.map(|tx| {
+            let block = match tx.chain_position {
+                ChainPosition::Confirmed { anchor, .. } => Some(anchor.block_id),
+                ChainPosition::Unconfirmed { .. } => None,
+            };
+            (tx.tx_node.tx, block.map(|block| BlockRef { height: block.height, hash: block.hash }))
+        })
     }
 
     /// Whether another confirmed transaction spends a coin of `tx`: then `tx` can never confirm.
-    pub(crate) fn is_conflicted(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BtcHeight>) -> bool {
+    pub(crate) fn is_conflicted(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
         let graph = self.bdk.tx_graph();
         graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid))
     }
 
-    /// Moves each watched job to where the chain shows it.
-    fn settle_jobs(&mut self) -> Result<(), WalletError> {
-        let jobs = journal::watched(self.db(), self.synced_to().height)?;
-        if jobs.is_empty() {
-            return Ok(());
-        }
+    /// Moves each watched job to where the chain shows it, and saves all that was learnt.
+    pub(crate) fn settle_jobs(&mut self, jobs: &[Job]) -> Result<(), WalletError> {
         let confirmed = self.confirmed();
-        let changed: Vec<(Job, JobState)> = jobs
-            .into_iter()
-            .filter_map(|job| {
-                let next = shown(&job, &confirmed)?;
-                (next != job.state).then_some((job, next))
-            })
-            .collect();
-        if changed.is_empty() {
-            return Ok(());
+        let tip = self.synced_to().height;
+        let mut shown = Vec::new();
+        for job in jobs {
+            let (event, block) = match self.fate(job, &confirmed)? {
+                Some(Fate::Revealed(txid, block)) => {
+                    let is_news = job.state.confirmed() != Some(block) || job.confirmed_by != Some(txid);
+                    (is_news.then_some(Event::Confirmed { txid, block }), Some(block))
+                }
+                Some(Fate::Swept(txid, block)) => {
+                    let is_news = job.state != JobState::Reclaimed(block);
+                    (is_news.then_some(Event::Reclaimed { txid, block }), Some(block))
+                }
+                None => {
+                    let was_in_chain = matches!(job.state, JobState::Confirmed(_) | JobState::Reclaimed(_));
+                    (was_in_chain.then_some(Event::Undone), None)
+                }
+            };
+            shown.extend(event.map(|event| (job.id, event)));
+            if block.is_some_and(|block| tip + 1 >= block.height + journal::FINAL_DEPTH) {
+                shown.push((job.id, Event::Final));
+            }
         }
-        self.save_with(|db| changed.iter().try_for_each(|(job, next)| journal::set_state(db, job.id, next)))
+        self.save_with(|db| shown.iter().try_for_each(|(job, event)| journal::append(db, *job, event, unix_now())))
+    }
+
+    /// What the chain has made of a job. The outputs that its envelope locks decide: spent by the leaf, it
+    /// is revealed, whichever of its transactions that was; spent by key, it was swept back.
+    fn fate(&self, job: &Job, confirmed: &BTreeMap<Txid, BlockRef>) -> Result<Option<Fate>, WalletError> {
+        let carried = job.generations.iter().filter_map(Generation::carrier_tx).map(Transaction::compute_txid);
+        if let Some((txid, block)) = carried.filter_map(|txid| Some((txid, *confirmed.get(&txid)?))).next() {
+            return Ok(Some(Fate::Revealed(txid, block)));
+        }
+        let graph = self.bdk.tx_graph();
+        let mut swept = None;
+        for outpoint in self.locked(job)? {
+            for txid in graph.outspends(outpoint) {
+                let (Some(block), Some(tx)) = (confirmed.get(txid), graph.get_tx(*txid)) else { continue };
+                let by_key = |input: &TxIn| input.witness.len() == 1;
+                match tx.input.iter().find(|input| input.previous_output == outpoint).map(by_key) {
+                    Some(false) => return Ok(Some(Fate::Revealed(*txid, *block))),
+                    _ => swept = Some(Fate::Swept(*txid, *block)),
+                }
+            }
+        }
+        Ok(swept)
+    }
+}
+
+/// What the chain has made of a job, by which transaction and in which block.
+enum Fate {
+    Revealed(Txid, BlockRef),
+    Swept(Txid, BlockRef),
+}
+
+/// What of the chain matters to jobs: envelopes' outputs, and whatever spends them.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    pub scripts: BTreeSet<ScriptBuf>,
+    pub outpoints: BTreeSet<OutPoint>,
+}
+
+impl Watch {
+    pub fn is_empty(&self) -> bool {
+        self.scripts.is_empty() && self.outpoints.is_empty()
+    }
+
+    /// Whether a transaction matters; what spends its outputs will, then.
+    pub fn concerns(&mut self, tx: &Transaction) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let spends = tx.input.iter().any(|input| self.outpoints.contains(&input.previous_output));
+        let paid: Vec<u32> = (0..)
+            .zip(&tx.output)
+            .filter(|(_, out)| self.scripts.contains(&out.script_pubkey))
+            .map(|(n, _)| n)
+            .collect();
+        if paid.is_empty() {
+            return spends;
+        }
+        let txid = tx.compute_txid();
+        self.outpoints.extend(paid.into_iter().map(|vout| OutPoint::new(txid, vout)));
+        true
     }
 }
 
@@ -264,24 +390,6 @@ fn blank(network: Network, dir: &Path, descriptors: [String; 2]) -> Result<bdk_w
     let [receive, change] = descriptors;
     let blank = bdk_wallet::Wallet::create(receive, change).network(network).create_wallet_no_persist();
     blank.map_err(|error| super::damaged(dir, error))
-}
-
-/// The state that the chain shows; `None` if it says nothing new.
-fn shown(job: &Job, confirmed: &BTreeMap<Txid, BtcHeight>) -> Option<JobState> {
-    let height = |tx: &Transaction| confirmed.get(&tx.compute_txid()).copied();
-    if let Some(height) = job.transactions.last().and_then(height) {
-        return Some(JobState::Confirmed(height));
-    }
-    if let Some(height) = job.reclaim.as_ref().and_then(height) {
-        return Some(JobState::Reclaimed(height));
-    }
-    match job.state {
-        JobState::Confirmed(_) => Some(JobState::Sent),
-        JobState::Reclaimed(_) => Some(JobState::Reclaiming),
-        // The commit alone is in the chain: it left, whatever the journal knows.
-        JobState::Signed if job.transactions.first().and_then(height).is_some() => Some(JobState::Sent),
-        _ => None,
-    }
 }
 
 /// The highest index of each keychain among the scripts found.

@@ -29,7 +29,7 @@ impl Mempool for FakeNode {
     fn relay(&self) -> Result<RelayFacts, ChainError> {
         let version = self.version.unwrap_or(310_000);
         let floor = FeeRate::from_sat_per_kwu(25);
-        Ok(RelayFacts { version, floor, packages: version >= 280_000 })
+        Ok(RelayFacts { version, floor, incremental: floor, packages: version >= 280_000 })
     }
 
     fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
@@ -48,7 +48,8 @@ impl Mempool for FakeNode {
     }
 
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        let entry = MempoolEntry { vsize: 1, fee: Amount::ZERO };
+        let (fee, vsize) = (Amount::ZERO, 1);
+        let entry = MempoolEntry { vsize, fee, ancestors_vsize: vsize, ancestors_fee: fee, descendants_fee: fee };
         Ok(self.has.borrow().contains(txid).then_some(entry))
     }
 
@@ -75,9 +76,9 @@ pub(crate) fn funded(dir: &Path, sats: &[u64]) -> Wallet {
 fn fund(wallet: &mut Wallet, sats: &[u64]) {
     for (n, sat) in sats.iter().enumerate() {
         let from = OutPoint::new(Txid::from_byte_array([n as u8 + 1; 32]), 0);
-        let (index, script_pubkey) = wallet.next_change();
+        let script_pubkey = wallet.next_change();
         let output = TxOut { value: Amount::from_sat(*sat), script_pubkey };
-        wallet.note(&[transaction(vec![key_spend(from)], vec![output])], Some(index));
+        wallet.note(&[transaction(vec![key_spend(from)], vec![output])]);
     }
     wallet.save().expect("saved");
 }
@@ -155,6 +156,22 @@ fn a_damaged_wallet_says_so_and_is_left_alone() {
     std::fs::remove_file(dir.path().join("wallet.sqlite")).expect("removed");
     let error = Wallet::open(dir.path(), Network::Regtest).expect_err("damaged");
     assert!(matches!(error, WalletError::Damaged { .. }));
+}
+
+#[test]
+fn a_journal_of_another_version_is_refused_and_not_touched() {
+    let dir = tempfile::tempdir().expect("dir");
+    drop(Wallet::create(dir.path(), Network::Regtest, 0, None).expect("created"));
+    let path = dir.path().join("wallet.sqlite");
+    // What was written before versions were counted.
+    let db = Connection::open(&path).expect("database");
+    db.pragma_update(None, "user_version", 0).expect("set");
+    drop(db);
+    let before = std::fs::read(&path).expect("read");
+    let error = Wallet::open(dir.path(), Network::Regtest).expect_err("another version");
+    assert!(matches!(error, WalletError::JournalVersion { found: 0, expected: 2, .. }));
+    assert!(error.to_string().contains("version 0"), "{error}");
+    assert_eq!(std::fs::read(&path).expect("read"), before);
 }
 
 #[test]

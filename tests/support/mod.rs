@@ -1,6 +1,8 @@
 //! A rollup on a bitcoind regtest: what every flow starts from.
 #![allow(dead_code, reason = "each flow uses its part")]
 
+pub mod money;
+
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::{Keypair, Secp256k1, SecretKey};

@@ -1,6 +1,14 @@
-//! `sortie quote`, `force`, `resume` and `reclaim`: an L2 transaction onto Bitcoin.
+//! `sortie quote` and `force`: an L2 transaction onto Bitcoin; and what is done about it later.
 
+mod anywhere;
+mod jobs;
+mod psbt;
+mod recover;
 mod report;
+
+pub use jobs::{Bump, Jobs, Reclaim, Resume, bump, jobs, reclaim, resume};
+pub use psbt::{Finish, finish};
+pub use recover::{Recover, recover};
 
 use super::life::{Effect, Life, Teller};
 use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, rate};
@@ -11,12 +19,12 @@ use crate::follower::Reader;
 use crate::input::{hex_argument, hex_lines};
 use crate::output::Output;
 use clap::{Args, ValueEnum};
-use report::{Expected, ForceReport, QuoteReport, QuoteTable, ReclaimReport, ResumeReport};
+use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
-use sortie::publish::{self, CarrierChoice, ChosenRate, JobId, Outcome, Policy, RateTerms, Request, fee_rate, publish};
+use sortie::publish::{self, CarrierChoice, ChosenRate, Policy, RateTerms, Request, fee_rate, publish};
 use sortie::queue::Place;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -98,7 +106,8 @@ const FORCE_EXAMPLE: &str = "\
 Examples:
   sortie force --txs-file withdrawals.hex --fee-rate 2
   sortie force $(sortie ledger transfer --key alice.key --to $BOB --amount 1000)
-  sortie force @tx.hex --fee-rate 4 --max-fee 2000 --wait executed";
+  sortie force @tx.hex --fee-rate 4 --max-fee 2000 --wait executed
+  sortie force @tx.hex --pay-from-anywhere --refund bc1q...";
 
 /// Force an L2 transaction through Bitcoin
 ///
@@ -124,6 +133,11 @@ pub struct Force {
     /// Return only when it has come this far
     #[arg(long, value_enum)]
     wait: Option<Until>,
+    #[command(flatten)]
+    anywhere: anywhere::Anywhere,
+    /// Sign nothing: write what is to be signed elsewhere into this file; then `sortie finish`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "pay_from_anywhere"])]
+    psbt: Option<PathBuf>,
     /// Force it once more, although it has been forced already: that is another item, and is paid for again
     #[arg(long)]
     again: bool,
@@ -135,31 +149,6 @@ pub struct Force {
 enum Until {
     Confirmed,
     Executed,
-}
-
-/// Send again what was signed and is neither in the mempool nor mined
-///
-/// After a crash, or when the node has forgotten a transaction. The same bytes leave again; nothing is paid twice.
-#[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  sortie resume --wallet alice")]
-pub struct Resume {
-    #[command(flatten)]
-    wallet: WalletName,
-}
-
-/// Take back the coins of a Taproot envelope that was not revealed
-///
-/// Sweeps the commit's coins back into the wallet. The L2 transaction is not forced then; one that is mined already
-/// cannot be taken back.
-#[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  sortie reclaim 3 --fee-rate 5")]
-pub struct Reclaim {
-    /// The job's number, as `force` printed it
-    job: i64,
-    #[command(flatten)]
-    fees: Fees,
-    #[command(flatten)]
-    wallet: WalletName,
 }
 
 /// Runs `quote`.
@@ -199,24 +188,34 @@ fn reached(rate: &ChosenRate, node: &Bitcoin, settings: &Settings, fees: &Fees) 
 pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
-    let publication;
-    let quote;
-    {
+    let (publication, quote) = {
         // The wallet is closed before the wait: it is for one process at a time.
         let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
         let rate = rate(&node, &command.fees, command.target, settings, out)?;
-        let policy = Policy::new(node.relay()?, None);
-        let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
-        let tip = wallet.synced_to().height;
-        let expected = Expected::new(command.target, tip, manifest.sequencing_window);
-        quote = QuoteReport::new(&rate, &costs, Some(expected));
-        let request = Request {
-            carrier: command.carrier,
-            again: command.again,
-            caps: settings.caps(&command.fees),
-            ..Request::at(rate.rate)
-        };
-        publication = publish(&mut wallet, &node, &payload, &request)?;
+        let caps = settings.caps(&command.fees);
+        if let Some(refund) = command.anywhere.refund(settings)? {
+            let terms = anywhere::Terms { rate: rate.rate, caps, refund };
+            match anywhere::published(&mut wallet, &node, &payload, &terms, &command.anywhere, out)? {
+                Some(publication) => (publication, None),
+                None => return Ok(()),
+            }
+        } else {
+            let policy = Policy::new(node.relay()?, None);
+            let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
+            let tip = wallet.synced_to().height;
+            let expected = Expected::new(command.target, tip, manifest.sequencing_window);
+            let quote = QuoteReport::new(&rate, &costs, Some(expected));
+            let request = Request { carrier: command.carrier, again: command.again, caps, ..Request::at(rate.rate) };
+            if let Some(file) = &command.psbt {
+                return psbt::write(&mut wallet, &node, &payload, &request, file, out);
+            }
+            (publish(&mut wallet, &node, &payload, &request)?, Some(quote))
+        }
+    };
+    if let Some(backup) = publication.backup.filter(|_| !publication.resumed) {
+        out.note(format_args!(
+            "should this machine be lost before the reveal is mined: the wallet's words and this line bring the coins back: sortie recover --backup {backup}"
+        ));
     }
     let window = manifest.sequencing_window;
     out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
@@ -227,34 +226,6 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
             (0..=last).try_for_each(|position| wait(Place { position, ..publication.place }, until, settings, out))
         }
     }
-}
-
-/// Runs `resume`.
-pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let (mut wallet, node) = open_synced(settings, &command.wallet)?;
-    let resumed = publish::resume(&mut wallet, &node)?;
-    if resumed.is_empty() {
-        out.note("nothing is unfinished");
-    }
-    for resumed in &resumed {
-        out.print(&ResumeReport::from(resumed))?;
-    }
-    match resumed.iter().find(|resumed| matches!(resumed.outcome, Outcome::Refused { .. })) {
-        Some(refused) => Err(Failure::failed(format_args!(
-            "the node refuses job {} for now; run `sortie resume` again later",
-            refused.job
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Runs `reclaim`.
-pub fn reclaim(command: &Reclaim, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
-    let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
-    let job = JobId(command.job);
-    let txid = publish::reclaim(&mut wallet, &node, job, rate, &settings.caps(&command.fees))?;
-    out.print(&ReclaimReport { job, txid })
 }
 
 /// Follows Bitcoin until the item at `place` has come as far as is asked.

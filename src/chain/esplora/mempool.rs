@@ -22,7 +22,7 @@ const HIGHEST_RATE: f64 = 1e9;
 
 impl Mempool for Esplora {
     fn relay(&self) -> Result<RelayFacts, ChainError> {
-        Ok(RelayFacts { version: UNKNOWN_VERSION, floor: FLOOR, packages: false })
+        Ok(RelayFacts { version: UNKNOWN_VERSION, floor: FLOOR, incremental: FLOOR, packages: false })
     }
 
     fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
@@ -43,7 +43,11 @@ impl Mempool for Esplora {
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
         let tx: Option<Tx> = self.json(&format!("/tx/{txid}"))?;
         let waiting = tx.filter(|tx| !tx.status.confirmed);
-        Ok(waiting.map(|tx| MempoolEntry { vsize: tx.weight.div_ceil(4), fee: Amount::from_sat(tx.fee) }))
+        // What hangs together in the mempool the server does not tell: each is taken to stand alone.
+        Ok(waiting.map(|tx| {
+            let (vsize, fee) = (tx.weight.div_ceil(4), Amount::from_sat(tx.fee));
+            MempoolEntry { vsize, fee, ancestors_vsize: vsize, ancestors_fee: fee, descendants_fee: fee }
+        }))
     }
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {

@@ -5,9 +5,7 @@ use bitcoin::{FeeRate, Txid};
 use serde::Serialize;
 use sortie::envelope::Carrier;
 use sortie::primitives::{BtcHeight, Hash32, sha256};
-use sortie::publish::{
-    CarrierChoice, CarrierCost, ChosenRate, JobId, JobState, Outcome, Publication, RateSource, Resumed,
-};
+use sortie::publish::{CarrierChoice, CarrierCost, ChosenRate, JobId, Publication, RateSource};
 use sortie::queue::Place;
 use sortie::wallet::SatPerVb;
 use std::fmt;
@@ -249,7 +247,8 @@ fn forced_items(publication: &Publication, txs: &[Vec<u8>]) -> Vec<ForcedItem> {
 /// What `force` has done.
 #[derive(Serialize)]
 pub struct ForceReport {
-    quote: QuoteReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quote: Option<QuoteReport>,
     state: &'static str,
     job: JobId,
     resumed: bool,
@@ -260,6 +259,8 @@ pub struct ForceReport {
     txids: Vec<Txid>,
     fee_sat: u64,
     vsize_vb: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<String>,
     window: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<BtcHeight>,
@@ -273,15 +274,12 @@ impl ForceReport {
         txs: &[Vec<u8>],
         window: u16,
         asked: CarrierChoice,
-        quote: QuoteReport,
+        quote: Option<QuoteReport>,
     ) -> Self {
-        let height = match publication.state {
-            JobState::Confirmed(height) => Some(height),
-            _ => None,
-        };
+        let height = publication.state.confirmed().map(|block| block.height);
         let why = match publication.resumed {
             true => "as it was published before".into(),
-            false => quote.why(publication.carrier, asked),
+            false => quote.as_ref().map_or("as asked".into(), |quote| quote.why(publication.carrier, asked)),
         };
         Self {
             state: if height.is_some() { "confirmed" } else { "mempool" },
@@ -294,6 +292,7 @@ impl ForceReport {
             txids: publication.txids.clone(),
             fee_sat: publication.fee.to_sat(),
             vsize_vb: publication.vsize,
+            backup: publication.backup.map(|backup| backup.to_string()),
             window,
             height,
             due_height: height.map(|height| u64::from(height) + u64::from(window)),
@@ -304,7 +303,9 @@ impl ForceReport {
 
 impl fmt::Display for ForceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.quote.fmt(f)?;
+        if let Some(quote) = &self.quote {
+            quote.fmt(f)?;
+        }
         field(f, "carried by", format_args!("{}, {}", name(self.carrier), self.why))?;
         field(f, "fee", format_args!("{} sat for {} vB", self.fee_sat, self.vsize_vb))?;
         for txid in &self.txids {
@@ -340,54 +341,7 @@ impl fmt::Display for ForceReport {
     }
 }
 
-/// What became of an unfinished job.
-#[derive(Serialize)]
-pub struct ResumeReport {
-    job: JobId,
-    outcome: &'static str,
-    txids: Vec<Txid>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-impl From<&Resumed> for ResumeReport {
-    fn from(resumed: &Resumed) -> Self {
-        let (outcome, txids, reason) = match &resumed.outcome {
-            Outcome::InPlace => ("in_place", Vec::new(), None),
-            Outcome::Sent(txids) => ("sent", txids.clone(), None),
-            Outcome::Refused { txid, reason } => ("refused", vec![*txid], Some(reason.clone())),
-            Outcome::Abandoned => ("abandoned", Vec::new(), None),
-        };
-        Self { job: resumed.job, outcome, txids, reason }
-    }
-}
-
-impl fmt::Display for ResumeReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let txids = self.txids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        match (self.outcome, &self.reason) {
-            ("in_place", _) => write!(f, "job {}: the node has all of it", self.job),
-            ("sent", _) => write!(f, "job {}: sent {txids}", self.job),
-            ("abandoned", _) => write!(f, "job {}: given up, its coins were spent otherwise", self.job),
-            (_, reason) => write!(f, "job {}: the node refuses {txids}: {}", self.job, reason.as_deref().unwrap_or("")),
-        }
-    }
-}
-
-/// A commit on its way back.
-#[derive(Serialize)]
-pub struct ReclaimReport {
-    pub job: JobId,
-    pub txid: Txid,
-}
-
-impl fmt::Display for ReclaimReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "job {}: its coins come back with {}", self.job, self.txid)
-    }
-}
-
-fn name(carrier: Carrier) -> &'static str {
+pub(super) fn name(carrier: Carrier) -> &'static str {
     match carrier {
         Carrier::OpReturn => "op-return",
         Carrier::Taproot => "taproot",

@@ -1,0 +1,133 @@
+//! `sortie force --pay-from-anywhere`: whoever pays an address, from any wallet, pays for the publication.
+
+use crate::bitcoin::Bitcoin;
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::input::{address, address_on};
+use crate::output::{Output, field};
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, Amount, Denomination, FeeRate};
+use clap::Args;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use serde::Serialize;
+use sortie::publish::anywhere::{self, Payment};
+use sortie::publish::{Backup, Job, JobId, JobState, Publication};
+use sortie::wallet::{Caps, Wallet};
+use std::fmt;
+use std::thread::sleep;
+
+/// Paying from another wallet.
+#[derive(Args, Debug)]
+pub struct Anywhere {
+    /// Show an address that anybody can pay, from any wallet; reveal as soon as it is paid
+    #[arg(long, requires = "refund")]
+    pay_from_anywhere: bool,
+    /// Where the rest of such a payment goes
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "pay_from_anywhere")]
+    refund: Option<Address<NetworkUnchecked>>,
+    /// Show the address and return; `sortie resume` reveals later
+    #[arg(long, requires = "pay_from_anywhere", conflicts_with = "wait")]
+    no_wait: bool,
+}
+
+impl Anywhere {
+    /// The refund address, if others are to pay.
+    pub fn refund(&self, settings: &Settings) -> Result<Option<Address>, Failure> {
+        let refund = self.refund.clone().filter(|_| self.pay_from_anywhere);
+        refund.map(|refund| address_on(settings.network()?, refund)).transpose()
+    }
+}
+
+/// What a publication that others pay for may cost.
+pub struct Terms {
+    pub rate: FeeRate,
+    pub caps: Caps,
+    pub refund: Address,
+}
+
+/// Asks for the payment, waits for it and reveals. `None`: it is not to be waited for.
+pub fn published(
+    wallet: &mut Wallet,
+    node: &Bitcoin,
+    payload: &[u8],
+    terms: &Terms,
+    how: &Anywhere,
+    out: &Output,
+) -> Result<Option<Publication>, Failure> {
+    let job = anywhere::ask(wallet, node, payload, terms.rate, &terms.caps, &terms.refund)?;
+    if job.state != JobState::Planned {
+        return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, true)?));
+    }
+    let mut told = None;
+    loop {
+        let payment = anywhere::payment(wallet, &job)?;
+        if payment.missing == Amount::ZERO {
+            return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?));
+        }
+        if told != Some(payment) {
+            out.print(&PaymentReport::new(wallet, &job, payment)?)?;
+            told = Some(payment);
+        }
+        if how.no_wait {
+            return Ok(None);
+        }
+        sleep(node.look());
+        if let Err(failure) = wallet.sync(node).map_err(Failure::from) {
+            match failure.is_temporary() {
+                true => out.survived(&failure, "trying again"),
+                false => return Err(failure),
+            }
+        }
+    }
+}
+
+/// What is to be paid, and where.
+#[derive(Serialize)]
+struct PaymentReport {
+    state: &'static str,
+    job: JobId,
+    address: Address<NetworkUnchecked>,
+    amount_sat: u64,
+    received_sat: u64,
+    uri: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<String>,
+    #[serde(skip)]
+    code: String,
+}
+
+impl PaymentReport {
+    fn new(wallet: &Wallet, job: &Job, payment: Payment) -> Result<Self, Failure> {
+        let address = anywhere::address(wallet, job)?;
+        let amount = payment.missing.to_string_in(Denomination::Bitcoin);
+        // Upper case makes a smaller code.
+        let code = QrCode::new(format!("{}?amount={amount}", address.to_qr_uri())).map_err(Failure::failed)?;
+        Ok(Self {
+            state: "unpaid",
+            job: job.id,
+            uri: format!("bitcoin:{address}?amount={amount}"),
+            address: address.into_unchecked(),
+            amount_sat: payment.missing.to_sat(),
+            received_sat: payment.received.to_sat(),
+            backup: Backup::of(job).map(|backup| backup.to_string()),
+            code: code.render::<Dense1x2>().build(),
+        })
+    }
+}
+
+impl fmt::Display for PaymentReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.code)?;
+        match self.received_sat {
+            0 => field(f, "pay", format_args!("{} sat, or more: the rest comes back", self.amount_sat))?,
+            received => field(f, "pay", format_args!("{} sat more; {received} sat arrived", self.amount_sat))?,
+        }
+        field(f, "to", self.address.clone().assume_checked())?;
+        field(f, "URI", &self.uri)?;
+        if let Some(backup) = &self.backup {
+            field(f, "backup", backup)?;
+        }
+        field(f, "job", format_args!("{}; stopped, it goes on with `sortie resume`", self.job))
+    }
+}

@@ -1,0 +1,438 @@
+//! `sortie jobs`, `resume`, `bump` and `reclaim`: what became of a publication, and what can be done about it.
+
+use super::super::wallet::{TARGET_BLOCKS, open, open_synced, open_to_sign, rate};
+use super::report::name;
+use crate::config::{Fees, Settings, WalletName};
+use crate::failure::Failure;
+use crate::output::{Output, field};
+use crate::passphrase::unlock;
+use bitcoin::{BlockHash, TapNodeHash, Transaction, Txid};
+use clap::Args;
+use serde::Serialize;
+use sortie::envelope::Carrier;
+use sortie::primitives::{BtcHeight, Hash32};
+use sortie::publish::anywhere::Payment;
+use sortie::publish::{
+    self, Backup, Bump as How, Bumped, Event, Generation, Job, JobId, JobState, Outcome, Payer, Reclaimed, Recorded,
+    Resumed,
+};
+use sortie::queue::Place;
+use std::fmt;
+
+/// List what was forced from this wallet, or tell one job's story
+///
+/// Each publication is a job in the wallet's journal. With a job's number, every event in its log: what was signed and
+/// sent, and what the chain made of it.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Examples:\n  sortie jobs\n  sortie jobs 3 --json")]
+pub struct Jobs {
+    /// The job's number, as `force` printed it
+    job: Option<i64>,
+    #[command(flatten)]
+    wallet: WalletName,
+}
+
+/// Send again what was signed and is neither in the mempool nor mined
+///
+/// After a crash, or when the node has forgotten a transaction. The same bytes leave again; nothing is paid twice.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie resume --wallet alice")]
+pub struct Resume {
+    #[command(flatten)]
+    wallet: WalletName,
+}
+
+/// Pay more for a publication that waits too long
+///
+/// Replaces the Bitcoin transaction that carries the payload by one that pays more, from its own change, or from another
+/// coin of the wallet as well; where the node does not let it be replaced, a child transaction pays for it. Its place
+/// changes with the replacement. Refused above the caps on fees, before anything is signed.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie bump 3 --fee-rate 12")]
+pub struct Bump {
+    /// The job's number, as `force` printed it
+    job: i64,
+    #[command(flatten)]
+    fees: Fees,
+    #[command(flatten)]
+    wallet: WalletName,
+}
+
+/// Take back the coins of a Taproot envelope that was not revealed
+///
+/// Sweeps the commit's coins back into the wallet, also when the reveal waits in the mempool or was refused. The L2
+/// transaction is not forced then; one that is mined already cannot be taken back.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie reclaim 3 --fee-rate 5")]
+pub struct Reclaim {
+    /// The job's number, as `force` printed it
+    job: i64,
+    #[command(flatten)]
+    fees: Fees,
+    #[command(flatten)]
+    wallet: WalletName,
+}
+
+/// Runs `jobs`.
+pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let wallet = open(settings, &command.wallet)?;
+    let Some(id) = command.job.map(JobId) else {
+        let jobs = publish::jobs(&wallet)?;
+        if jobs.is_empty() {
+            out.note("nothing was forced from this wallet");
+        }
+        return jobs.iter().try_for_each(|job| out.print(&JobReport::from(job)));
+    };
+    let job = publish::job(&wallet, id)?;
+    let report = JobReport::from(&job);
+    match out.is_json() {
+        true => out.print(&report)?,
+        false => out.print(&JobDetails(&report))?,
+    }
+    publish::events(&wallet, id)?.iter().try_for_each(|event| out.print(&EventReport::new(event, &job)))
+}
+
+/// Runs `resume`.
+pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let (mut wallet, node) = open_synced(settings, &command.wallet)?;
+    // Only what others pay for is signed when it is resumed.
+    let waits = |job: &Job| job.state == JobState::Planned && job.payer == Payer::Anywhere;
+    if publish::jobs(&wallet)?.iter().any(waits) {
+        wallet = unlock(wallet, settings)?;
+    }
+    let resumed = publish::resume(&mut wallet, &node)?;
+    if resumed.is_empty() {
+        out.note("nothing is unfinished");
+    }
+    for resumed in &resumed {
+        out.print(&ResumeReport::from(resumed))?;
+    }
+    match resumed.iter().find(|resumed| matches!(resumed.outcome, Outcome::Refused { .. })) {
+        Some(refused) => Err(Failure::failed(format_args!(
+            "the node refuses job {} for now; run `sortie resume` again later",
+            refused.job
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Runs `bump`.
+pub fn bump(command: &Bump, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
+    let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
+    let bumped = publish::bump(&mut wallet, &node, JobId(command.job), rate, &settings.caps(&command.fees))?;
+    let report = BumpReport::from(bumped);
+    if report.place != report.place_before {
+        out.warn(format_args!("the place has changed: from now on it is `sortie status {}`", report.place));
+    }
+    out.print(&report)
+}
+
+/// Runs `reclaim`.
+pub fn reclaim(command: &Reclaim, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
+    let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
+    let job = JobId(command.job);
+    let reclaimed = publish::reclaim(&mut wallet, &node, job, rate, &settings.caps(&command.fees))?;
+    out.print(&ReclaimReport::new(job, reclaimed))
+}
+
+/// A job of the journal.
+#[derive(Serialize)]
+struct JobReport {
+    job: JobId,
+    state: &'static str,
+    created_at: u64,
+    payer: Payer,
+    carrier: Carrier,
+    payload_hash: Hash32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merkle_root: Option<TapNodeHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<Place>,
+    txids: Vec<Txid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fee_sat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vsize_vb: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<BtcHeight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_hash: Option<BlockHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip)]
+    words: String,
+}
+
+impl From<&Job> for JobReport {
+    fn from(job: &Job) -> Self {
+        let block = match &job.state {
+            JobState::Reclaimed(block) => Some(*block),
+            state => state.confirmed(),
+        };
+        let current = job.current();
+        Self {
+            job: job.id,
+            state: job.state.name(),
+            created_at: job.created_at,
+            payer: job.payer,
+            carrier: job.carrier,
+            payload_hash: job.payload_hash,
+            key_index: job.key_index,
+            merkle_root: job.merkle_root,
+            backup: Backup::of(job).map(|backup| backup.to_string()),
+            place: job.place(),
+            txids: job.txids(),
+            fee_sat: current.map(|current| current.fee.to_sat()),
+            vsize_vb: current.map(|current| current.vsize),
+            height: block.map(|block| block.height),
+            block_hash: block.map(|block| block.hash),
+            reason: match &job.state {
+                JobState::Abandoned(reason) => Some(reason.clone()),
+                _ => None,
+            },
+            words: job.state.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for JobReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>4}  {}", self.job, self.words)?;
+        if let Some(place) = self.place {
+            write!(f, "  {place}")?;
+        }
+        match self.fee_sat {
+            Some(fee) => write!(f, "  {fee} sat"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One job, in full.
+#[derive(Serialize)]
+struct JobDetails<'a>(&'a JobReport);
+
+impl fmt::Display for JobDetails<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(job) = self;
+        field(f, "job", format_args!("{}, {}", job.job, job.words))?;
+        field(f, "carried by", format_args!("{}, paid by {}", name(job.carrier), job.payer.name()))?;
+        field(f, "payload's SHA256", job.payload_hash)?;
+        if let Some(backup) = &job.backup {
+            field(f, "backup", backup)?;
+        }
+        if let Some(place) = job.place {
+            field(f, "place", place)?;
+        }
+        if let (Some(fee), Some(vsize)) = (job.fee_sat, job.vsize_vb) {
+            field(f, "fee", format_args!("{fee} sat for {vsize} vB"))?;
+        }
+        job.txids.iter().try_for_each(|txid| field(f, "transaction", txid))
+    }
+}
+
+/// An event of a job's log.
+#[derive(Serialize)]
+struct EventReport {
+    job: JobId,
+    sequence: u32,
+    at: u64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    txids: Vec<Txid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fee_sat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<BtcHeight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_hash: Option<BlockHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl EventReport {
+    fn new(recorded: &Recorded, job: &Job) -> Self {
+        let (txids, block) = match &recorded.event {
+            Event::Planned { draft: Some(generation) } | Event::Signed { generation } => (generation.txids(), None),
+            Event::Reclaiming { transactions } => (transactions.iter().map(Transaction::compute_txid).collect(), None),
+            Event::Confirmed { txid, block } | Event::Reclaimed { txid, block } => (vec![*txid], Some(*block)),
+            _ => (Vec::new(), None),
+        };
+        let signed = match &recorded.event {
+            Event::Signed { generation } => Some(generation),
+            _ => None,
+        };
+        Self {
+            job: job.id,
+            sequence: recorded.sequence,
+            at: recorded.at,
+            kind: recorded.event.kind(),
+            txids,
+            fee_sat: signed.map(|Generation { fee, .. }| fee.to_sat()),
+            height: block.map(|block| block.height),
+            block_hash: block.map(|block| block.hash),
+            reason: match &recorded.event {
+                Event::Abandoned { reason } => Some(reason.clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for EventReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>4}  {}  {:<11}", self.sequence, self.at, self.kind)?;
+        self.txids.iter().try_for_each(|txid| write!(f, "  {txid}"))?;
+        if let Some(fee) = self.fee_sat {
+            write!(f, "  {fee} sat")?;
+        }
+        if let Some(height) = self.height {
+            write!(f, "  in block {height}")?;
+        }
+        match &self.reason {
+            Some(reason) => write!(f, "  {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What became of an unfinished job.
+#[derive(Serialize)]
+struct ResumeReport {
+    job: JobId,
+    outcome: &'static str,
+    txids: Vec<Txid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<&Resumed> for ResumeReport {
+    fn from(resumed: &Resumed) -> Self {
+        let (outcome, txids, reason) = match &resumed.outcome {
+            Outcome::InPlace => ("in_place", Vec::new(), None),
+            Outcome::Sent(txids) => ("sent", txids.clone(), None),
+            Outcome::Refused { txid, reason } => ("refused", vec![*txid], Some(reason.clone())),
+            Outcome::Abandoned => ("abandoned", Vec::new(), None),
+            Outcome::Unpaid(Payment { received, missing }) => {
+                let reason = format!("{} sat arrived, {} sat are missing", received.to_sat(), missing.to_sat());
+                ("unpaid", Vec::new(), Some(reason))
+            }
+        };
+        Self { job: resumed.job, outcome, txids, reason }
+    }
+}
+
+impl fmt::Display for ResumeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let txids = self.txids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match (self.outcome, &self.reason) {
+            ("in_place", _) => write!(f, "job {}: the node has all of it", self.job),
+            ("sent", _) => write!(f, "job {}: sent {txids}", self.job),
+            ("unpaid", Some(reason)) => write!(f, "job {}: waits for its payment: {reason}", self.job),
+            ("abandoned", _) => write!(f, "job {}: given up, its coins were spent otherwise", self.job),
+            (_, reason) => write!(f, "job {}: the node refuses {txids}: {}", self.job, reason.as_deref().unwrap_or("")),
+        }
+    }
+}
+
+/// A publication that pays more.
+#[derive(Serialize)]
+struct BumpReport {
+    job: JobId,
+    how: &'static str,
+    fee_before_sat: u64,
+    fee_sat: u64,
+    vsize_vb: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<Txid>,
+    txids: Vec<Txid>,
+    place_before: Place,
+    place: Place,
+}
+
+impl From<Bumped> for BumpReport {
+    fn from(bumped: Bumped) -> Self {
+        Self {
+            job: bumped.job,
+            how: match bumped.how {
+                How::Enough => "enough",
+                How::Replaced => "replaced",
+                How::ReplacedWithCoin => "replaced_with_coin",
+                How::Child => "child",
+            },
+            fee_before_sat: bumped.fee_before.to_sat(),
+            fee_sat: bumped.fee.to_sat(),
+            vsize_vb: bumped.vsize,
+            replaced: bumped.replaced,
+            txids: bumped.txids,
+            place_before: bumped.place_before,
+            place: bumped.place,
+        }
+    }
+}
+
+impl fmt::Display for BumpReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.how {
+            "enough" => "it pays that rate already: nothing new was signed",
+            "replaced" => "replaced, paid from its change",
+            "replaced_with_coin" => "replaced, paid with another coin of the wallet",
+            _ => "a child transaction pays for it",
+        };
+        field(f, "job", format_args!("{}: {how}", self.job))?;
+        let (fee, before) = (self.fee_sat, self.fee_before_sat);
+        field(f, "fee", format_args!("{fee} sat for {} vB now, {before} sat before", self.vsize_vb))?;
+        if let Some(replaced) = self.replaced {
+            field(f, "replaced", replaced)?;
+        }
+        for txid in &self.txids {
+            field(f, "transaction", txid)?;
+        }
+        field(f, "place", self.place)
+    }
+}
+
+/// A publication that is taken back.
+#[derive(Serialize)]
+struct ReclaimReport {
+    job: JobId,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txid: Option<Txid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fee_sat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount_sat: Option<u64>,
+}
+
+impl ReclaimReport {
+    fn new(job: JobId, reclaimed: Reclaimed) -> Self {
+        match reclaimed {
+            Reclaimed::Freed => Self { job, outcome: "freed", txid: None, fee_sat: None, amount_sat: None },
+            Reclaimed::Sweeping { txid, fee, amount } => Self {
+                job,
+                outcome: "sweeping",
+                txid: Some(txid),
+                fee_sat: Some(fee.to_sat()),
+                amount_sat: Some(amount.to_sat()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for ReclaimReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.txid, self.amount_sat, self.fee_sat) {
+            (Some(txid), Some(amount), Some(fee)) => {
+                write!(f, "job {}: {amount} sat come back with {txid}, which pays {fee} sat", self.job)
+            }
+            _ => write!(f, "job {}: nothing of it had left; its coins are free again", self.job),
+        }
+    }
+}

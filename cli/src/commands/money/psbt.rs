@@ -1,0 +1,107 @@
+//! `sortie force --psbt` and `sortie finish`: this wallet's coins, signed by another signer.
+
+use super::super::wallet::open_synced;
+use crate::bitcoin::Bitcoin;
+use crate::config::{Settings, WalletName};
+use crate::failure::Failure;
+use crate::output::{Output, field};
+use bitcoin::Txid;
+use bitcoin::psbt::Psbt;
+use clap::Args;
+use serde::Serialize;
+use sortie::publish::{JobId, Request, psbt};
+use sortie::queue::Place;
+use sortie::wallet::Wallet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Publish what was signed elsewhere
+///
+/// Takes the signatures out of a PSBT that `sortie force --psbt` wrote, checks them, and sends.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie force @tx.hex --psbt out.psbt\n  sortie finish signed.psbt")]
+pub struct Finish {
+    /// The signed PSBT, in base64 or binary
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    wallet: WalletName,
+}
+
+/// Plans a publication and writes what is to be signed into a file.
+pub fn write(
+    wallet: &mut Wallet,
+    node: &Bitcoin,
+    payload: &[u8],
+    request: &Request,
+    file: &Path,
+    out: &Output,
+) -> Result<(), Failure> {
+    let (job, psbt) = psbt::draft(wallet, node, payload, request)?;
+    std::fs::write(file, psbt.to_string()).map_err(|error| Failure::file(file, &error))?;
+    let fee_sat = job.current().map_or(0, |current| current.fee.to_sat());
+    out.print(&PsbtReport { state: "planned", job: job.id, fee_sat, file: file.to_owned() })
+}
+
+/// Runs `finish`.
+pub fn finish(command: &Finish, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    let file = &command.file;
+    let bytes = std::fs::read(file).map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
+    let parsed = match Psbt::deserialize(&bytes) {
+        Ok(psbt) => Ok(psbt),
+        Err(error) => String::from_utf8_lossy(&bytes).trim().parse::<Psbt>().map_err(|_| error),
+    };
+    let psbt = parsed.map_err(|error| Failure::usage(format_args!("{}: no PSBT: {error}", file.display())))?;
+    let (mut wallet, node) = open_synced(settings, &command.wallet)?;
+    let done = psbt::finish(&mut wallet, &node, &psbt)?;
+    let backup = done.backup.map(|backup| backup.to_string());
+    let fee_sat = done.fee.to_sat();
+    out.print(&FinishReport {
+        job: done.job,
+        resumed: done.resumed,
+        place: done.place,
+        txids: done.txids,
+        fee_sat,
+        backup,
+    })
+}
+
+/// A transaction that waits for its signatures.
+#[derive(Serialize)]
+struct PsbtReport {
+    state: &'static str,
+    job: JobId,
+    fee_sat: u64,
+    file: PathBuf,
+}
+
+impl fmt::Display for PsbtReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "job", format_args!("{}, fee {} sat; its coins are reserved", self.job, self.fee_sat))?;
+        field(f, "to be signed", self.file.display())?;
+        field(f, "then", "sortie finish SIGNED.psbt")
+    }
+}
+
+/// What was signed elsewhere is on its way.
+#[derive(Serialize)]
+struct FinishReport {
+    job: JobId,
+    resumed: bool,
+    place: Place,
+    txids: Vec<Txid>,
+    fee_sat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<String>,
+}
+
+impl fmt::Display for FinishReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "job", self.job)?;
+        field(f, "fee", format_args!("{} sat", self.fee_sat))?;
+        for txid in &self.txids {
+            field(f, "transaction", txid)?;
+        }
+        field(f, "place", self.place)
+    }
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sends a PSBT through another implementation and back: embit, in a virtual environment made here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/sortie/embit-0.8.0
+if [ ! -x "$venv/bin/python" ]; then
+    python3 -m venv "$venv.new"
+    "$venv.new/bin/pip" install --quiet embit==0.8.0
+    rm -rf "$venv" && mv "$venv.new" "$venv"
+fi
+BITCOIND=${BITCOIND:-$(scripts/bitcoind.sh)}
+export BITCOIND
+SORTIE_PSBT_SIGNER="$venv/bin/python" cargo test --locked -p sortie-cli --test money_psbt -- --include-ignored "$@"

@@ -1,0 +1,148 @@
+//! A publication that another signer pays for, out of this wallet's coins: a PSBT out, and signed in again.
+//!
+//! Guarantees: what is to be signed is in the journal, and its coins are reserved, before the PSBT is given
+//! away; a PSBT that comes back is taken for its signatures only, each of which is checked, and only if it
+//! is the transaction that was given away. The reveal is signed here, before that.
+
+use super::plan::{self, Plan, Terms};
+use super::{Policy, Publication, PublishError, Request, check_length, choose, fees, load, send, spend};
+use crate::chain::Mempool;
+use crate::envelope::Carrier;
+use crate::primitives::sha256;
+use crate::wallet::journal::{self, NewJob};
+use crate::wallet::{Event, Generation, Job, JobState, Payer, Wallet, outputs_of, unix_now};
+use bitcoin::psbt::Psbt;
+use bitcoin::secp256k1::Message;
+use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
+use bitcoin::{Transaction, TxOut, Witness, taproot};
+
+/// Plans a publication and makes the PSBT of the transaction that spends the wallet's coins (BIP 174, BIP 371).
+///
+/// A payload that has such a job already gets the same PSBT again.
+pub fn draft(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    payload: &[u8],
+    request: &Request,
+) -> Result<(Job, Psbt), PublishError> {
+    if let Some(job) = journal::of_payload(wallet.db(), sha256(payload))?.filter(|_| !request.again) {
+        let psbt = psbt(wallet, &job)?;
+        return Ok((job, psbt));
+    }
+    check_length(payload)?;
+    let policy = Policy::new(node.relay()?, request.profile);
+    fees::check_floor(request.fee_rate, policy.floor)?;
+    let change = wallet.next_change();
+    let key_index = wallet.next_key_index()?;
+    let terms = Terms { payload, rate: request.fee_rate, policy: &policy, change: &change, must_spend: None };
+    let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
+    request.caps.check(plan.fee, plan.vsize)?;
+    let job = NewJob {
+        payer: Payer::Psbt,
+        carrier: plan.carrier,
+        payload: payload.to_vec(),
+        payload_hash: sha256(payload),
+        key_index: (plan.carrier == Carrier::Taproot).then_some(key_index),
+        merkle_root: plan.merkle_root,
+        refund: None,
+        asked: None,
+        fee_rate: request.fee_rate,
+        caps: request.caps,
+    };
+    let generation = unsigned(wallet, &plan, payload, key_index)?;
+    let events = [Event::Planned { draft: Some(generation) }];
+    let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
+    let job = load(wallet, id)?;
+    let psbt = psbt(wallet, &job)?;
+    Ok((job, psbt))
+}
+
+/// Takes the signatures of a PSBT that [`draft`] gave away, writes them down and publishes.
+///
+/// # Errors
+/// [`PublishError::ForeignPsbt`] if it is another transaction, or a signature is missing or wrong.
+pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result<Publication, PublishError> {
+    let txid = signed.unsigned_tx.compute_txid();
+    let is_it = |job: &Job| job.payer == Payer::Psbt && job.txids().first() == Some(&txid);
+    let job = journal::all(wallet.db())?.into_iter().find(is_it);
+    let job = job.ok_or_else(|| PublishError::ForeignPsbt("no job of this wallet waits for it".into()))?;
+    if job.state != JobState::Planned {
+        let job = super::broadcast(wallet, node, job.id)?;
+        return Publication::new(&job, true);
+    }
+    let mut generation = job.draft.clone().ok_or(PublishError::Broken("a PSBT's job without its transaction"))?;
+    let spent = spent(wallet, &generation.transactions[0])?;
+    let tx = &mut generation.transactions[0];
+    for (input, witness) in witnesses(wallet, tx, &spent, signed)?.into_iter().enumerate() {
+        tx.input[input].witness = witness;
+    }
+    wallet.note(&generation.transactions);
+    wallet.record(job.id, &[Event::Signed { generation }])?;
+    let job = load(wallet, job.id)?;
+    send::first(wallet, node, &job)?;
+    Publication::new(&load(wallet, job.id)?, false)
+}
+
+/// A plan's transactions, of which only the reveal is signed: segregated witnesses change no txid.
+fn unsigned(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<Generation, PublishError> {
+    let mut transactions = plan.transactions.clone();
+    let carrying = transactions.len() - 1;
+    let mut spent = outputs_of(&plan.coins);
+    if let [commit, reveal] = transactions.as_mut_slice() {
+        spent.clone_from(&commit.output);
+        spend::sign_reveal(wallet, reveal, &spent, payload, key_index)?;
+    }
+    transactions[0].input.iter_mut().for_each(|input| input.witness = Witness::new());
+    Ok(Generation { transactions, carrying, spent, fee: plan.fee, vsize: plan.vsize, change: plan.change })
+}
+
+fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
+    let draft = job.draft.as_ref().filter(|_| job.state == JobState::Planned);
+    let tx = draft.and_then(|draft| draft.transactions.first());
+    let tx = tx.ok_or_else(|| PublishError::ForeignPsbt(format!("job {} is {}", job.id, job.state)))?;
+    let mut psbt = Psbt::from_unsigned_tx(tx.clone())
+        .map_err(|_| PublishError::Broken("the transaction to be signed has signatures"))?;
+    for (input, output) in psbt.inputs.iter_mut().zip(spent(wallet, tx)?) {
+        let origin = wallet.origin(&output.script_pubkey)?;
+        input.witness_utxo = Some(output);
+        input.tap_internal_key = origin.as_ref().map(|(key, _)| *key);
+        input.tap_key_origins.extend(origin.map(|(key, source)| (key, (Vec::new(), source))));
+    }
+    for (output, made) in psbt.outputs.iter_mut().zip(&tx.output) {
+        let origin = wallet.origin(&made.script_pubkey)?;
+        output.tap_internal_key = origin.as_ref().map(|(key, _)| *key);
+        output.tap_key_origins.extend(origin.map(|(key, source)| (key, (Vec::new(), source))));
+    }
+    Ok(psbt)
+}
+
+fn spent(wallet: &Wallet, tx: &Transaction) -> Result<Vec<TxOut>, PublishError> {
+    let output = |input: &bitcoin::TxIn| wallet.output(&input.previous_output);
+    let outputs: Option<Vec<TxOut>> = tx.input.iter().map(output).collect();
+    outputs.ok_or(PublishError::Broken("a coin that the wallet does not know"))
+}
+
+/// The signatures for each input, checked.
+fn witnesses(wallet: &Wallet, tx: &Transaction, spent: &[TxOut], signed: &Psbt) -> Result<Vec<Witness>, PublishError> {
+    let foreign = |input: usize, what: &str| PublishError::ForeignPsbt(format!("input {input}: {what}"));
+    let mut cache = SighashCache::new(tx);
+    let mut witnesses = Vec::new();
+    for (n, (input, output)) in signed.inputs.iter().zip(spent).enumerate() {
+        let finished = input.final_script_witness.as_ref().and_then(|witness| witness.nth(0));
+        let finished = finished.and_then(|bytes| taproot::Signature::from_slice(bytes).ok());
+        let signature = input.tap_key_sig.or(finished).ok_or_else(|| foreign(n, "it is not signed"))?;
+        if signature.sighash_type != TapSighashType::Default {
+            return Err(foreign(n, "its signature does not cover the whole transaction"));
+        }
+        let hash = cache
+            .taproot_key_spend_signature_hash(n, &Prevouts::All(spent), TapSighashType::Default)
+            .map_err(|_| PublishError::Broken("the transaction cannot be hashed"))?;
+        let key = output.script_pubkey.as_bytes().get(2..).unwrap_or_default();
+        let key = bitcoin::XOnlyPublicKey::from_slice(key).map_err(|_| PublishError::Broken("a coin without a key"))?;
+        let secp = wallet.secp();
+        let checked = secp.verify_schnorr(&signature.signature, &Message::from(hash), &key);
+        checked.map_err(|_| foreign(n, "its signature is wrong"))?;
+        witnesses.push(Witness::p2tr_key_spend(&signature));
+    }
+    Ok(witnesses)
+}

@@ -1,0 +1,171 @@
+//! An envelope's coins back by key, without the payload.
+
+use super::anywhere::unspent;
+use super::send::{absent, give_up, highest_rate, push, refusal};
+use super::spend::{Ancestors, sign_by_key, to_replace};
+use super::{Outcome, PublishError, fees, load};
+use crate::chain::Mempool;
+use crate::wallet::{
+    Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
+};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
+
+/// What came of taking a publication back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reclaimed {
+    /// Nothing of it had left: its coins are free.
+    Freed,
+    /// Its coins come back with this transaction.
+    Sweeping {
+        /// The transaction.
+        txid: Txid,
+        /// What it pays.
+        fee: Amount,
+        /// What comes back.
+        amount: Amount,
+    },
+}
+
+/// Sweeps the coins of an envelope that is not revealed in the chain back by key: the payload is given up.
+///
+/// Replaces a reveal or an earlier sweep that is in the mempool, by paying more than it did.
+///
+/// # Errors
+/// [`PublishError::NotReclaimable`] if the payload is in the chain, or there is nothing to take back.
+pub fn reclaim(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    id: JobId,
+    rate: FeeRate,
+    caps: &Caps,
+) -> Result<Reclaimed, PublishError> {
+    let job = load(wallet, id)?;
+    let refuse = |why: String| Err(PublishError::NotReclaimable { job: id, why });
+    if job.payer == Payer::Anywhere && job.state.confirmed().is_some() {
+        return sweep_late(wallet, node, &job, rate, caps);
+    }
+    if !job.state.is_unfinished() {
+        return refuse(format!("it is {}", job.state));
+    }
+    let never_left = matches!(job.state, JobState::Planned | JobState::Signed);
+    if never_left && job.payer != Payer::Anywhere {
+        give_up(wallet, &job, "taken back before anything was sent")?;
+        return Ok(Reclaimed::Freed);
+    }
+    let Some(key_index) = job.key_index else {
+        return refuse("an OP_RETURN publication locks no coins; bump it, or let it confirm".into());
+    };
+    let confirmed = wallet.confirmed();
+    let mut spent = Vec::new();
+    let mut inputs = Vec::new();
+    for outpoint in wallet.locked(&job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid)) {
+        let output = wallet.output(&outpoint).ok_or(PublishError::Broken("a commit that the wallet does not know"))?;
+        spent.push(output);
+        inputs.push(key_spend(outpoint));
+    }
+    if inputs.is_empty() {
+        return refuse("nothing has been paid to its address".into());
+    }
+    let change = job.current().filter(|_| job.state != JobState::Reclaiming).and_then(|current| current.change);
+    let child = job.current().and_then(|current| current.child()).map(Transaction::compute_txid);
+    if let Some(spender) = change.and_then(|change| wallet.spender(change)).filter(|spender| Some(*spender) != child) {
+        return refuse(format!("transaction {spender} is paid from its change, and would be lost with it"));
+    }
+    let relay = node.relay()?;
+    fees::check_floor(rate, relay.floor)?;
+
+    let script_pubkey = job.refund.clone().unwrap_or_else(|| wallet.next_change());
+    let dust = script_pubkey.minimal_non_dust();
+    let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
+    let size = vsize(&tx);
+    let parents: Vec<Transaction> = job.commit().into_iter().cloned().collect();
+    let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
+    if let Some(paid) = sweeping(&job, &spent).filter(|swept| swept.fee >= wanted) {
+        return sent(wallet, node, &job, paid);
+    }
+    let replaced = to_replace(node, &job)?;
+    let least = replaced.map_or(Amount::ZERO, |(_, fee)| fee + fee_for(relay.incremental, size));
+    let fee = wanted.max(least);
+    caps.check(fee, size)?;
+    let available: Amount = spent.iter().map(|output| output.value).sum();
+    let amount = available.checked_sub(fee).filter(|amount| *amount >= dust);
+    let amount = amount.ok_or(Shortfall { needed: fee + dust, available })?;
+    tx.output.iter_mut().for_each(|output| output.value = amount);
+    sign_by_key(wallet, &mut tx, &spent, key_index, job.merkle_root)?;
+
+    let package = [parents, vec![tx.clone()]].concat();
+    let package = absent(node, &package, &confirmed)?;
+    let limit = highest_rate(wallet, &package);
+    if let Some((txid, reason)) = refusal(node.test_accept(&package, limit)?) {
+        return Err(PublishError::Stuck { job: id, txid, reason });
+    }
+    let signed: Vec<Txid> =
+        job.generations.iter().filter_map(|g| g.carrier_tx()).map(Transaction::compute_txid).collect();
+    wallet.forget(&signed);
+    wallet.forget(&job.reclaims.iter().map(Transaction::compute_txid).collect::<Vec<_>>());
+    wallet.note(std::slice::from_ref(&tx));
+    wallet.record(id, &[Event::Reclaiming { transactions: vec![tx.clone()] }])?;
+    let job = load(wallet, id)?;
+    sent(wallet, node, &job, Sweep { txid: tx.compute_txid(), fee, amount })
+}
+
+/// Sweeps back what was paid to an envelope's address after the reveal was signed.
+fn sweep_late(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    job: &Job,
+    rate: FeeRate,
+    caps: &Caps,
+) -> Result<Reclaimed, PublishError> {
+    let (id, key_index) = (job.id, job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?);
+    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = unspent(wallet, job)?.into_iter().unzip();
+    if inputs.is_empty() {
+        let why = format!("it is {}, and nothing else was paid to its address", job.state);
+        return Err(PublishError::NotReclaimable { job: id, why });
+    }
+    fees::check_floor(rate, node.relay()?.floor)?;
+    let script_pubkey = job.refund.clone().unwrap_or_else(|| wallet.next_change());
+    let dust = script_pubkey.minimal_non_dust();
+    let inputs = inputs.into_iter().map(key_spend).collect();
+    let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
+    let fee = fee_for(rate, vsize(&tx));
+    caps.check(fee, vsize(&tx))?;
+    let available: Amount = spent.iter().map(|output| output.value).sum();
+    let amount = available.checked_sub(fee).filter(|amount| *amount >= dust);
+    let amount = amount.ok_or(Shortfall { needed: fee + dust, available })?;
+    tx.output.iter_mut().for_each(|output| output.value = amount);
+    sign_by_key(wallet, &mut tx, &spent, key_index, job.merkle_root)?;
+    let transactions = vec![tx];
+    let limit = highest_rate(wallet, &transactions);
+    let txid = transactions[0].compute_txid();
+    wallet.record(id, &[Event::Swept { transactions: transactions.clone() }])?;
+    if let Some((txid, reason)) = refusal(node.submit(&transactions, limit)?) {
+        return Err(PublishError::Stuck { job: id, txid, reason });
+    }
+    wallet.note(&transactions);
+    wallet.save()?;
+    Ok(Reclaimed::Sweeping { txid, fee, amount })
+}
+
+#[derive(Clone, Copy)]
+struct Sweep {
+    txid: Txid,
+    fee: Amount,
+    amount: Amount,
+}
+
+/// The sweep that stands, if there is one.
+fn sweeping(job: &Job, spent: &[TxOut]) -> Option<Sweep> {
+    let tx = job.reclaims.last().filter(|tx| tx.input.len() == spent.len())?;
+    let amount: Amount = tx.output.iter().map(|output| output.value).sum();
+    let available: Amount = spent.iter().map(|output| output.value).sum();
+    Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })
+}
+
+fn sent(wallet: &mut Wallet, node: &impl Mempool, job: &Job, sweep: Sweep) -> Result<Reclaimed, PublishError> {
+    let Sweep { txid, fee, amount } = sweep;
+    match push(wallet, node, job)? {
+        Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: job.id, txid, reason }),
+        _ => Ok(Reclaimed::Sweeping { txid, fee, amount }),
+    }
+}

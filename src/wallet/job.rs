@@ -1,0 +1,392 @@
+//! A publication's life as a list of events, and the state that they add up to.
+//!
+//! Guarantees: a job's state is nothing but the fold of its events ([`Job::apply`]), and an event that
+//! does not follow from those before it is an error, never a guess. Pure: no clock, no disk.
+
+use super::Caps;
+use crate::envelope::Carrier;
+use crate::primitives::{BlockRef, Hash32};
+use crate::queue::Place;
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A job's number in this wallet's journal, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct JobId(pub i64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Whose coins pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payer {
+    /// This wallet's, signed here.
+    Wallet,
+    /// Anybody's, paid to the envelope's address.
+    Anywhere,
+    /// This wallet's, signed elsewhere.
+    Psbt,
+}
+
+impl Payer {
+    pub(crate) const ALL: [Self; 3] = [Self::Wallet, Self::Anywhere, Self::Psbt];
+
+    /// As the journal writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wallet => "wallet",
+            Self::Anywhere => "anywhere",
+            Self::Psbt => "psbt",
+        }
+    }
+}
+
+/// Transactions that publish a payload together; a fee bump makes another generation of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Parents first: the commit, if it is ours; the one that carries the payload; a child that pays for it.
+    #[serde(with = "raw")]
+    pub transactions: Vec<Transaction>,
+    /// Which of them carries the payload.
+    pub carrying: usize,
+    /// What the carrying transaction spends, in order.
+    pub spent: Vec<TxOut>,
+    /// Fee of all of them.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
+    pub fee: Amount,
+    /// Virtual size of all of them.
+    pub vsize: u64,
+    /// The output that pays back what is left.
+    pub change: Option<OutPoint>,
+}
+
+impl Generation {
+    /// The transaction that carries the payload.
+    pub fn carrier_tx(&self) -> Option<&Transaction> {
+        self.transactions.get(self.carrying)
+    }
+
+    /// The commit, if it is one of ours.
+    pub fn commit(&self) -> Option<&Transaction> {
+        self.transactions[..self.carrying.min(self.transactions.len())].first()
+    }
+
+    /// The transaction behind the carrying one that pays for it.
+    pub fn child(&self) -> Option<&Transaction> {
+        self.transactions.get(self.carrying + 1)
+    }
+
+    /// The ids of its transactions, in order.
+    pub fn txids(&self) -> Vec<Txid> {
+        self.transactions.iter().map(Transaction::compute_txid).collect()
+    }
+}
+
+/// Something that happened to a job; written down before the act that it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// The job exists: its key is taken. A PSBT's transactions are there, the commit without signatures.
+    Planned {
+        /// What is to be signed elsewhere.
+        draft: Option<Generation>,
+    },
+    /// These transactions are signed, and stand for the job from now on.
+    Signed {
+        /// The transactions.
+        generation: Generation,
+    },
+    /// The commit is about to leave.
+    CommitSent,
+    /// The transaction that carries the payload is about to leave, and with it all that it needs.
+    RevealSent,
+    /// The payload is in this block of the best chain.
+    Confirmed {
+        /// The transaction that carries it.
+        txid: Txid,
+        /// The block.
+        block: BlockRef,
+    },
+    /// The commit's coins are about to be swept back by key.
+    Reclaiming {
+        /// The signed sweep.
+        #[serde(with = "raw")]
+        transactions: Vec<Transaction>,
+    },
+    /// The commit's coins were swept back, without the payload, in this block.
+    Reclaimed {
+        /// The sweep.
+        txid: Txid,
+        /// The block.
+        block: BlockRef,
+    },
+    /// What was paid to the envelope's address too late to be revealed is about to be swept back.
+    Swept {
+        /// The signed sweep.
+        #[serde(with = "raw")]
+        transactions: Vec<Transaction>,
+    },
+    /// A reorganisation took the block away.
+    Undone,
+    /// The block is buried deep: the job is no longer watched.
+    Final,
+    /// Nothing of it can confirm, or nothing of it left; its coins are free.
+    Abandoned {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// The event's name in the journal.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Planned { .. } => "planned",
+            Self::Signed { .. } => "signed",
+            Self::CommitSent => "commit_sent",
+            Self::RevealSent => "reveal_sent",
+            Self::Confirmed { .. } => "confirmed",
+            Self::Reclaiming { .. } => "reclaiming",
+            Self::Reclaimed { .. } => "reclaimed",
+            Self::Swept { .. } => "swept",
+            Self::Undone => "undone",
+            Self::Final => "final",
+            Self::Abandoned { .. } => "abandoned",
+        }
+    }
+}
+
+/// How far a publication has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// Its key is taken; nothing is signed.
+    Planned,
+    /// Signed and written down; nothing has left.
+    Signed,
+    /// The commit has left, perhaps.
+    CommitSent,
+    /// Everything has left, perhaps.
+    RevealSent,
+    /// The payload is in this block of the best chain.
+    Confirmed(BlockRef),
+    /// The same, buried deep.
+    Final(BlockRef),
+    /// The commit is being swept back by key, without the payload.
+    Reclaiming,
+    /// The commit was swept back in this block.
+    Reclaimed(BlockRef),
+    /// It will not be published: nothing of it left, or its coins were spent otherwise.
+    Abandoned(String),
+}
+
+impl JobState {
+    /// Whether there is something left to send or to wait for.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self, Self::Planned | Self::Signed | Self::CommitSent | Self::RevealSent | Self::Reclaiming)
+    }
+
+    /// Whether it is to be published, or has been.
+    pub fn is_publishing(&self) -> bool {
+        !matches!(self, Self::Reclaiming | Self::Reclaimed(_) | Self::Abandoned(_))
+    }
+
+    /// The block of the best chain that holds the payload.
+    pub fn confirmed(&self) -> Option<BlockRef> {
+        match self {
+            Self::Confirmed(block) | Self::Final(block) => Some(*block),
+            _ => None,
+        }
+    }
+
+    /// The state's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Signed => "signed",
+            Self::CommitSent => "commit_sent",
+            Self::RevealSent => "reveal_sent",
+            Self::Confirmed(_) => "confirmed",
+            Self::Final(_) => "final",
+            Self::Reclaiming => "reclaiming",
+            Self::Reclaimed(_) => "reclaimed",
+            Self::Abandoned(_) => "abandoned",
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Planned => "planned",
+            Self::Signed => "signed, nothing sent",
+            Self::CommitSent => "commit sent",
+            Self::RevealSent => "sent",
+            Self::Confirmed(block) => return write!(f, "confirmed at height {}", block.height),
+            Self::Final(block) => return write!(f, "final, in block {}", block.height),
+            Self::Reclaiming => "reclaiming",
+            Self::Reclaimed(block) => return write!(f, "reclaimed at height {}", block.height),
+            Self::Abandoned(reason) => return write!(f, "abandoned: {reason}"),
+        })
+    }
+}
+
+/// One publication: what was settled when it was planned, and what its events add up to.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Number in the journal.
+    pub id: JobId,
+    /// When it was planned, in seconds since 1970.
+    pub created_at: u64,
+    /// Whose coins pay.
+    pub payer: Payer,
+    /// How the payload is carried.
+    pub carrier: Carrier,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// SHA-256 of the payload.
+    pub payload_hash: Hash32,
+    /// Index of the reveal key, for a Taproot envelope.
+    pub key_index: Option<u32>,
+    /// Root of the envelope's script tree, for a Taproot envelope.
+    pub merkle_root: Option<TapNodeHash>,
+    /// Where the rest goes, if not to this wallet.
+    pub refund: Option<ScriptBuf>,
+    /// What the envelope's address is to be paid, by [`Payer::Anywhere`].
+    pub asked: Option<Amount>,
+    /// The rate that was asked for.
+    pub fee_rate: FeeRate,
+    /// The caps that were set.
+    pub caps: Caps,
+    /// What is to be signed elsewhere.
+    pub draft: Option<Generation>,
+    /// All signed transactions; the last generation stands for the job.
+    pub generations: Vec<Generation>,
+    /// Signed sweeps of the commit; the last one stands.
+    pub reclaims: Vec<Transaction>,
+    /// The transaction that brought the payload into the chain.
+    pub confirmed_by: Option<Txid>,
+    /// How far it has come.
+    pub state: JobState,
+    /// Whether the last generation may have left.
+    pub(crate) has_left: bool,
+}
+
+impl Job {
+    /// Takes one more event into account.
+    ///
+    /// # Errors
+    /// The event cannot follow those before it.
+    pub(crate) fn apply(&mut self, event: &Event) -> Result<(), String> {
+        use JobState::{Abandoned, CommitSent, Confirmed, Final, Planned, Reclaimed, Reclaiming, RevealSent, Signed};
+        let next = match (&self.state, event) {
+            // Planned is the state that a job begins with.
+            (Planned, Event::Planned { draft }) if self.draft.is_none() && self.generations.is_empty() => {
+                self.draft.clone_from(draft);
+                Planned
+            }
+            (Planned | Signed | CommitSent | RevealSent, Event::Signed { generation }) => {
+                if generation.carrier_tx().is_none() {
+                    return Err("it has no transaction that carries the payload".into());
+                }
+                self.generations.push(generation.clone());
+                self.has_left = false;
+                if self.state == Planned { Signed } else { self.state.clone() }
+            }
+            (Signed, Event::CommitSent) => CommitSent,
+            (Signed | CommitSent | RevealSent, Event::RevealSent) => {
+                self.has_left = true;
+                RevealSent
+            }
+            (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Reclaiming { transactions }) => {
+                self.reclaims.extend(transactions.iter().cloned());
+                Reclaiming
+            }
+            // What the chain shows is so, whatever we believed.
+            (state, Event::Confirmed { txid, block }) if !matches!(state, Final(_)) => {
+                self.confirmed_by = Some(*txid);
+                Confirmed(*block)
+            }
+            (state, Event::Reclaimed { block, .. }) if !matches!(state, Final(_)) => Reclaimed(*block),
+            (Confirmed(_), Event::Undone) => {
+                self.confirmed_by = None;
+                RevealSent
+            }
+            (Reclaimed(_), Event::Undone) => Reclaiming,
+            (Confirmed(_) | Final(_), Event::Swept { .. }) => self.state.clone(),
+            (Confirmed(block), Event::Final) => Final(*block),
+            (Reclaimed(block), Event::Final) => Reclaimed(*block),
+            (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Abandoned { reason }) => {
+                Abandoned(reason.clone())
+            }
+            (state, event) => return Err(format!("it is {state}, and `{}` cannot follow", event.kind())),
+        };
+        self.state = next;
+        Ok(())
+    }
+
+    /// The transactions that stand for the job: the generation in the chain, else the last one.
+    pub fn current(&self) -> Option<&Generation> {
+        let is_confirmed = |generation: &&Generation| {
+            generation.carrier_tx().is_some_and(|tx| Some(tx.compute_txid()) == self.confirmed_by)
+        };
+        self.generations.iter().find(is_confirmed).or(self.generations.last()).or(self.draft.as_ref())
+    }
+
+    /// The ids of the transactions that stand for the job, in order.
+    pub fn txids(&self) -> Vec<Txid> {
+        self.current().map(Generation::txids).unwrap_or_default()
+    }
+
+    /// Where the payload stands, if anything is signed; a fee bump moves it.
+    pub fn place(&self) -> Option<Place> {
+        let txid = match self.confirmed_by {
+            Some(txid) => txid,
+            None => self.current()?.carrier_tx()?.compute_txid(),
+        };
+        Some(Place { txid, carrier: self.carrier, index: 0, position: 0 })
+    }
+
+    /// The commit, if it is one of ours.
+    pub fn commit(&self) -> Option<&Transaction> {
+        self.current().and_then(Generation::commit)
+    }
+
+    /// Every transaction that was signed for it.
+    pub(crate) fn all_txids(&self) -> impl Iterator<Item = Txid> + '_ {
+        let signed = self.generations.iter().flat_map(|generation| &generation.transactions);
+        signed.chain(&self.reclaims).map(Transaction::compute_txid)
+    }
+
+    /// The transactions that are to be in the mempool or in the chain now.
+    pub(crate) fn active(&self) -> Vec<Transaction> {
+        match (&self.state, self.reclaims.last()) {
+            (JobState::Planned, _) => Vec::new(),
+            (JobState::Reclaiming | JobState::Reclaimed(_), Some(reclaim)) => {
+                self.commit().into_iter().chain([reclaim]).cloned().collect()
+            }
+            _ => self.current().map(|generation| generation.transactions.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Transactions as hexadecimal text: what a person can take out of the journal and send by hand.
+mod raw {
+    use bitcoin::Transaction;
+    use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(transactions: &[Transaction], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(transactions.iter().map(serialize_hex))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Transaction>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| deserialize_hex(text).map_err(D::Error::custom)).collect()
+    }
+}

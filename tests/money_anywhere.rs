@@ -1,0 +1,223 @@
+//! Paid from any wallet, and found again on a machine that has nothing but the words.
+
+mod support;
+
+use anyhow::{Context, Result};
+use bitcoin::hex::DisplayHex;
+use bitcoin::{Address, Amount, Network, OutPoint, Transaction};
+use regtest::Bitcoind;
+use sortie::envelope::{Body, Carrier};
+use sortie::publish::{
+    Backup, Caps, CarrierChoice, JobState, PublishError, Reclaimed, Request, anywhere, bump, job, prepare, reclaim,
+    resume,
+};
+use sortie::wallet::Wallet;
+use support::money::{Cli, Purse, in_mempool, payload, rate};
+use support::{Window, World};
+
+const WINDOW: Window = Window { window: 30, max_lag: 20 };
+
+/// What the mempool or the tip has of a transaction.
+fn transaction(world: &World, txid: bitcoin::Txid) -> Result<Transaction> {
+    let rpc = world.rpc()?;
+    if let Some(tx) = sortie::chain::Mempool::transaction(&rpc, &txid)? {
+        return Ok(tx);
+    }
+    let block = world.bitcoind.block(&world.bitcoind.tip()?)?;
+    block.txdata.into_iter().find(|tx| tx.compute_txid() == txid).context("neither in the mempool nor in the tip")
+}
+
+fn asked(world: &World, purse: &mut Purse, length: usize) -> Result<(sortie::publish::Job, Address, Amount)> {
+    let refund = Bitcoind::anyone_address();
+    let payload = payload(world, length)?;
+    let job = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &Caps::default(), &refund)?;
+    let address = anywhere::address(&purse.wallet, &job)?;
+    let missing = anywhere::payment(&purse.wallet, &job)?.missing;
+    Ok((job, address, missing))
+}
+
+#[test]
+fn paid_exactly_or_over_confirmed_or_not_it_is_revealed_and_the_rest_comes_back() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    // No coin of its own.
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    for (length, over, mined) in [(100, 0, true), (101, 50_000, false), (102, 0, false)] {
+        let (asked, address, missing) = asked(&world, &mut purse, length)?;
+        assert_eq!(asked.state, JobState::Planned, "written down before anybody sees the address");
+        assert_eq!(asked.asked, Some(missing));
+        let unpaid = anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id).expect_err("not paid");
+        assert!(matches!(unpaid, PublishError::Unpaid { received: Amount::ZERO, .. }), "{unpaid}");
+        let paid = missing + Amount::from_sat(over);
+        match mined {
+            true => world.bitcoind.fund_and_mine(&address, paid)?,
+            false => world.bitcoind.fund(&address, paid)?,
+        };
+        purse.wallet.sync(&purse.rpc)?;
+        let revealed = anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+        let signed = revealed.generations[0].clone();
+        assert!(signed.fee >= sortie::wallet::fee_for(rate(2), signed.vsize));
+        assert!(in_mempool(&world, revealed.txids()[0])?);
+        let back = &signed.transactions[0].output[0];
+        assert_eq!(back.script_pubkey, Bitcoind::anyone_address().script_pubkey());
+        assert_eq!(back.value, paid - signed.fee, "to the satoshi");
+        let again = anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+        assert_eq!(again.txids(), revealed.txids());
+        world.bitcoind.mine(1)?;
+        assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    }
+    let mut follower = world.follower("follower")?;
+    assert_eq!(follower.items()?.len(), 3);
+    world.bitcoind.reorg(1)?;
+    let last = sortie::publish::jobs(&purse.wallet)?.last().context("a job")?.id;
+    assert_eq!(purse.job(last)?.state, JobState::RevealSent, "a reorganisation is seen, though no coin is ours");
+    Ok(())
+}
+
+#[test]
+fn several_payments_add_up_and_a_late_one_is_swept_back() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 200)?;
+    let half = missing / 2 + Amount::from_sat(400);
+    let less = Amount::from_sat(350);
+    world.bitcoind.fund(&address, less)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+    let payment = anywhere::payment(&purse.wallet, &asked)?;
+    assert_eq!(resumed[0].outcome, sortie::publish::Outcome::Unpaid(payment));
+    assert_eq!(payment.received, less);
+    assert!(payment.missing > missing - less, "a second payment has to pay for its own input, too");
+    world.bitcoind.fund(&address, payment.missing)?;
+    // The process ended in between.
+    drop(purse.wallet);
+    purse.wallet = Wallet::open(&world.path("alice"), Network::Regtest)?;
+    purse.wallet.sync(&purse.rpc)?;
+    resume(&mut purse.wallet, &purse.rpc)?;
+    let revealed = job(&purse.wallet, asked.id)?;
+    assert_eq!(revealed.generations[0].transactions[0].input.len(), 2, "both are spent");
+    let late: OutPoint = world.bitcoind.fund(&address, half + Amount::from_sat(1_000))?;
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+
+    let swept = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default())?;
+    let Reclaimed::Sweeping { txid, amount, fee } = swept else { panic!("{swept:?}") };
+    assert_eq!(amount + fee, half + Amount::from_sat(1_000));
+    let sweep = transaction(&world, txid)?;
+    assert_eq!(sweep.input[0].previous_output, late);
+    assert_eq!(sweep.output[0].script_pubkey, Bitcoind::anyone_address().script_pubkey());
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)), "the publication stands");
+    let error = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default()).expect_err("nothing left");
+    assert!(matches!(error, PublishError::NotReclaimable { .. }), "{error}");
+    Ok(())
+}
+
+#[test]
+fn what_was_paid_can_be_bumped_or_taken_back_to_the_refund_address() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (first, address, missing) = asked(&world, &mut purse, 300)?;
+    let error = reclaim(&mut purse.wallet, &purse.rpc, first.id, rate(2), &Caps::default()).expect_err("never paid");
+    assert!(matches!(error, PublishError::NotReclaimable { .. }), "{error}");
+    let paid = missing + Amount::from_sat(20_000);
+    world.bitcoind.fund(&address, paid)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, first.id)?;
+    let bumped = bump(&mut purse.wallet, &purse.rpc, first.id, rate(20), &Caps::default())?;
+    assert!(bumped.fee >= sortie::wallet::fee_for(rate(20), bumped.vsize));
+    let tx = transaction(&world, bumped.txids[0])?;
+    assert_eq!(tx.output[0].value, paid - bumped.fee);
+
+    let swept = reclaim(&mut purse.wallet, &purse.rpc, first.id, rate(30), &Caps::default())?;
+    let Reclaimed::Sweeping { txid, amount, fee } = swept else { panic!("{swept:?}") };
+    assert_eq!(amount + fee, paid);
+    let sweep = transaction(&world, txid)?;
+    assert_eq!(sweep.output[0].script_pubkey, Bitcoind::anyone_address().script_pubkey());
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(first.id)?.state, JobState::Reclaimed(_)));
+    Ok(())
+}
+
+#[test]
+fn the_command_shows_address_uri_and_code_and_goes_on_after_a_restart() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    drop(world.wallet(&Cli::wallet_dir("default"), 0)?);
+    let tx = world.transfer(&world.alice, &world.bob, 7, 0).to_lower_hex_string();
+    let refund = Bitcoind::anyone_address().to_string();
+    let force =
+        ["force", &tx, "--unchecked", "--pay-from-anywhere", "--refund", &refund, "--fee-rate", "2", "--no-wait"];
+    let shown = cli.run(&force)?;
+    let address: Address = shown["address"].as_str().context("an address")?.parse::<Address<_>>()?.assume_checked();
+    let amount = Amount::from_sat(shown["amount_sat"].as_u64().context("an amount")?);
+    let uri = shown["uri"].as_str().context("a URI")?;
+    assert_eq!(uri, format!("bitcoin:{address}?amount={}", amount.to_string_in(bitcoin::Denomination::Bitcoin)));
+    assert_eq!(cli.run(&force)?, shown, "the same address until it is paid");
+    let mut people = cli.command(&force);
+    let people = String::from_utf8(people.env("TERM", "dumb").output()?.stdout)?;
+    assert!(people.contains("unpaid"));
+    world.bitcoind.fund(&address, amount)?;
+    let forced = cli.run(&force)?;
+    assert_eq!((&forced["state"], &forced["carrier"]), (&"mempool".into(), &"taproot".into()));
+    world.bitcoind.mine(1)?;
+    let status = cli.run(&["status", forced["place"].as_str().context("a place")?])?;
+    assert_eq!(status["tx_hash"], forced["items"][0]["tx_hash"]);
+    let (code, error) = cli.fails(&["force", &tx, "--unchecked", "--pay-from-anywhere"])?;
+    assert!(code == 2 && error.contains("--refund"), "{error}");
+    Ok(())
+}
+
+/// A commit in the chain whose reveal was lost with its machine, and another machine with the same words.
+fn stranded(world: &World, name: &str, tx: &[u8]) -> Result<(Backup, OutPoint, Amount)> {
+    let mut lost = Purse::new(world, &Cli::wallet_dir(&format!("{name}-lost")), &[500_000])?;
+    let payload = world.payload(Body::Tx(tx.to_vec()))?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let prepared = prepare(&mut lost.wallet, &lost.rpc, &payload, &request)?;
+    let commit = prepared.commit().context("a commit")?.clone();
+    world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
+    let words = lost.words.clone();
+    let backup = Backup::of(&prepared).context("a backup line")?;
+    drop(lost);
+    drop(Wallet::restore(&world.path(&Cli::wallet_dir(name)), Network::Regtest, words, None, &world.rpc()?)?);
+    Ok((backup, OutPoint::new(commit.compute_txid(), 0), commit.output[0].value))
+}
+
+#[test]
+fn recover_brings_an_unrevealed_commit_back_from_the_backup_line_or_the_payload() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    for (name, what) in [("line", "reclaim"), ("payload", "reveal"), ("both", "reveal")] {
+        let tx = [vec![9; 200], name.as_bytes().to_vec()].concat();
+        let (backup, commit, locked) = stranded(&world, name, &tx)?;
+        let (line, tx) = (&backup.to_string(), tx.to_lower_hex_string());
+
+        let birthday = (world.bitcoind.height()? - 10).to_string();
+        let suspects = cli.lines(&["recover", "--wallet", name, "--since", &birthday])?;
+        let listed = suspects.iter().any(|suspect| suspect["outpoint"] == commit.to_string());
+        assert!(listed, "{suspects:?}");
+
+        let wrong = cli.fails(&["recover", "--wallet", name, "--tx", "0a0a0a0a"])?;
+        assert!(wrong.0 == 2 && wrong.1.contains("nothing to recover"), "{}", wrong.1);
+        let arguments: &[&str] = match name {
+            "line" => &["recover", "--wallet", name, "--backup", line, "--reclaim", "--fee-rate", "40"],
+            "payload" => &["recover", "--wallet", name, "--tx", &tx, "--fee-rate", "40"],
+            _ => &["recover", "--wallet", name, "--tx", &tx, "--backup", line, "--fee-rate", "40"],
+        };
+        let recovered = cli.run(arguments)?;
+        let txid: bitcoin::Txid = recovered["txids"][0].as_str().context("a transaction")?.parse()?;
+        let spend = transaction(&world, txid)?;
+        assert_eq!(cli.run(arguments)?["txids"], recovered["txids"], "the same command pays once");
+        world.bitcoind.mine(1)?;
+        let mut wallet = Wallet::open(&world.path(&Cli::wallet_dir(name)), Network::Regtest)?;
+        wallet.sync(&world.rpc()?)?;
+        let back = spend.output[0].value;
+        assert!(back < locked && wallet.balance().total() == back, "{name}: {back} of {locked}");
+        let state = sortie::publish::jobs(&wallet)?[0].state.name();
+        assert_eq!(state, if what == "reveal" { "confirmed" } else { "reclaimed" });
+    }
+    let mut follower = world.follower("follower")?;
+    let items = follower.items()?;
+    assert_eq!(items.len(), 2, "two were revealed, one was taken back");
+    assert!(items.iter().all(|queued| queued.item.place.carrier == Carrier::Taproot));
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! What the chain and the node make of a publication: reorganisations, refusals, packages, two processes.
+
+mod support;
+
+use anyhow::{Context, Result};
+use bitcoin::{Amount, Network};
+use regtest::Bitcoind;
+use sortie::chain::{Credentials, Mempool, RpcNode};
+use sortie::envelope::Carrier;
+use sortie::publish::{
+    CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Request, broadcast, events, job, jobs, prepare,
+    publish, resume,
+};
+use sortie::wallet::Wallet;
+use support::money::{Cli, NoPackages, Purse, in_mempool, payload, rate};
+use support::{Window, World};
+
+const WINDOW: Window = Window { window: 30, max_lag: 20 };
+
+fn kinds(purse: &Purse, job: sortie::publish::JobId) -> Result<Vec<&'static str>> {
+    Ok(events(&purse.wallet, job)?.into_iter().map(|recorded| recorded.event.kind()).collect())
+}
+
+#[test]
+fn a_reorganisation_undoes_commit_and_reveal_and_they_confirm_again() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for carrier in [Carrier::OpReturn, Carrier::Taproot] {
+        let mut purse = Purse::new(&world, &format!("{carrier:?}"), &[1_000_000])?;
+        let done = purse.publish(&payload(&world, 200)?, carrier, 2)?;
+        world.bitcoind.mine(1)?;
+        let first = purse.job(done.job)?.state.confirmed().context("confirmed")?;
+        assert_eq!((first.height, first.hash), (world.bitcoind.height()?, world.bitcoind.tip()?));
+
+        // Two empty blocks instead; the node has forgotten the transactions, too.
+        world.bitcoind.reorg(1)?;
+        assert_eq!(purse.job(done.job)?.state, JobState::RevealSent);
+        let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+        assert_eq!(resumed[0].outcome, Outcome::InPlace);
+        world.bitcoind.mine(1)?;
+        let second = purse.job(done.job)?.state.confirmed().context("confirmed again")?;
+        assert_eq!(second.height, first.height + 2);
+        assert_eq!(purse.spent()?, done.fee);
+        let log = kinds(&purse, done.job)?;
+        assert_eq!(log[log.len() - 3..], ["confirmed", "undone", "confirmed"], "{log:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_job_is_final_after_so_many_blocks_and_not_one_earlier() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let done = purse.publish(&payload(&world, 200)?, Carrier::OpReturn, 2)?;
+    world.bitcoind.mine(FINAL_DEPTH - 1)?;
+    assert!(matches!(purse.job(done.job)?.state, JobState::Confirmed(_)));
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(done.job)?.state, JobState::Final(_)));
+    assert_eq!(kinds(&purse, done.job)?, ["planned", "signed", "reveal_sent", "confirmed", "final"]);
+    Ok(())
+}
+
+#[test]
+fn what_the_node_has_already_is_sent() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let prepared = prepare(&mut purse.wallet, &purse.rpc, &payload(&world, 200)?, &request)?;
+    // They came there by another way.
+    for tx in &prepared.generations[0].transactions {
+        world.bitcoind.send(tx)?;
+    }
+    let transactions = &prepared.generations[0].transactions;
+    let verdicts = purse.rpc.submit(transactions, rate(100))?;
+    assert!(verdicts.iter().all(|verdict| verdict.answer.is_ok()), "{verdicts:?}");
+    let sent = broadcast(&mut purse.wallet, &purse.rpc, prepared.id)?;
+    assert_eq!(sent.state, JobState::RevealSent);
+    world.bitcoind.mine(1)?;
+    // In the chain, and the wallet has not looked yet.
+    let verdicts = purse.rpc.submit(&transactions[..1], rate(100))?;
+    assert!(!verdicts.is_empty());
+    let again = publish(&mut purse.wallet, &purse.rpc, &payload(&world, 200)?, &request)?;
+    assert!(again.resumed);
+    assert!(matches!(purse.job(prepared.id)?.state, JobState::Confirmed(_)));
+    Ok(())
+}
+
+#[test]
+fn a_refusal_frees_the_coins_and_a_double_spend_in_the_chain_ends_the_job() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    // Two journals with one seed: the second does not know what the first does.
+    let (words, birthday) = (purse.words.clone(), purse.wallet.birthday());
+    let mut other = Wallet::restore(&world.path("other"), Network::Regtest, words, None, &purse.rpc)?;
+    assert!(birthday <= other.birthday());
+    other.sync(&purse.rpc)?;
+    let prepared = prepare(&mut purse.wallet, &purse.rpc, &payload(&world, 200)?, &request)?;
+    let taken = publish(&mut other, &purse.rpc, &payload(&world, 201)?, &Request::at(rate(20)))?;
+    let refused = broadcast(&mut purse.wallet, &purse.rpc, prepared.id).expect_err("its coin is spent");
+    assert!(matches!(refused, PublishError::Stuck { .. }), "{refused}");
+    world.bitcoind.mine(1)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+    assert_eq!(resumed[0].outcome, Outcome::Abandoned);
+    assert_eq!(purse.spent()?, taken.fee, "the other's payment, and nothing else");
+    Ok(())
+}
+
+#[test]
+fn without_package_relay_the_commit_pays_enough_and_leaves_alone() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let rpc = world.rpc()?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(5)) };
+    let done = publish(&mut purse.wallet, &NoPackages(&rpc), &payload(&world, 500)?, &request)?;
+    let commit = purse.rpc.entry(&done.txids[0])?.context("the commit")?;
+    assert_eq!(commit.fee, sortie::wallet::fee_for(rate(5), commit.vsize), "it needs nobody's help");
+    assert!(in_mempool(&world, done.txids[1])?);
+    assert_eq!(kinds(&purse, done.job)?, ["planned", "signed", "commit_sent", "reveal_sent"]);
+    world.bitcoind.mine(1)?;
+    assert_eq!(purse.spent()?, done.fee);
+    Ok(())
+}
+
+#[test]
+fn a_floor_above_the_commits_rate_counts_for_the_package() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let datadir = dir.path().join("node");
+    let connect =
+        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
+    let node = Bitcoind::options().datadir(&datadir).start()?;
+    let rpc = connect(&node)?;
+    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+    wallet.sync(&rpc)?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(8)) };
+    let prepared = prepare(&mut wallet, &rpc, &[7; 500], &request)?;
+    node.stop()?;
+
+    // Since it was signed, the floor has risen above the commit's 1 sat/vB.
+    let node = Bitcoind::options().datadir(&datadir).arg("-minrelaytxfee=0.00005").start()?;
+    let rpc = connect(&node)?;
+    assert_eq!(rpc.relay()?.floor, rate(5));
+    let tested = rpc.test_accept(&prepared.generations[0].transactions, rate(1_000))?;
+    assert!(!tested[0].answer.is_ok(), "the commit alone is below the floor: {tested:?}");
+    let sent = broadcast(&mut wallet, &rpc, prepared.id)?;
+    assert_eq!(sent.state, JobState::RevealSent);
+    assert_eq!(node.mempool()?.len(), 2, "the package's rate counts");
+
+    // Where not even the package's rate suffices, it is refused, and said so.
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let error = publish(&mut wallet, &rpc, &[8; 500], &request).expect_err("below the floor");
+    assert!(matches!(error, PublishError::BelowFloor { .. }), "{error}");
+    assert_eq!(jobs(&wallet)?.len(), 1);
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
+fn two_processes_on_one_wallet_the_second_is_told_so() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let wallet = world.wallet(&Cli::wallet_dir("default"), 1)?;
+    let tx = "00".repeat(40);
+    for arguments in
+        [&["force", tx.as_str(), "--unchecked"][..], &["jobs"], &["bump", "1", "--fee-rate", "9"], &["resume"]]
+    {
+        let (code, error) = cli.fails(arguments)?;
+        assert_eq!(code, 1, "{error}");
+        assert!(error.contains("in use by another process"), "{error}");
+    }
+    assert!(world.bitcoind.mempool()?.is_empty());
+    drop(wallet);
+    cli.run(&["force", &tx, "--unchecked"])?;
+    Ok(())
+}
+
+#[test]
+fn jobs_tells_the_story_and_bump_the_new_place() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    drop(world.wallet(&Cli::wallet_dir("default"), 1)?);
+    let tx = "07".repeat(300);
+    let forced = cli.run(&["force", &tx, "--unchecked", "--fee-rate", "2", "--carrier", "taproot"])?;
+    let bumped = cli.run(&["bump", "1", "--fee-rate", "10"])?;
+    assert_eq!((&bumped["how"], &bumped["replaced"]), (&"replaced".into(), &forced["txids"][1]));
+    assert_eq!(bumped["place_before"], forced["place"]);
+    let (code, error) = cli.fails(&["bump", "1", "--fee-rate", "50", "--max-fee", "5000"])?;
+    assert!(code == 4 && error.contains("--max-fee"), "{error}");
+    // The same `force` once more: the same job, at its new place, and nothing paid.
+    let again = cli.run(&["force", &tx, "--unchecked", "--fee-rate", "2", "--carrier", "taproot"])?;
+    assert_eq!((&again["resumed"], &again["place"]), (&true.into(), &bumped["place"]));
+    world.bitcoind.mine(1)?;
+    cli.run(&["wallet", "balance"])?;
+    let list = cli.lines(&["jobs"])?;
+    assert_eq!(list.len(), 1);
+    assert_eq!((&list[0]["state"], &list[0]["place"]), (&"confirmed".into(), &bumped["place"]));
+    assert_eq!(list[0]["fee_sat"], bumped["fee_sat"]);
+    let story = cli.lines(&["jobs", "1"])?;
+    let kinds: Vec<_> = story[1..].iter().filter_map(|event| event["kind"].as_str()).collect();
+    assert_eq!(kinds, ["planned", "signed", "commit_sent", "reveal_sent", "signed", "reveal_sent", "confirmed"]);
+    let (code, error) = cli.fails(&["jobs", "2"])?;
+    assert!(code == 2 && error.contains("no job 2"), "{error}");
+    assert!(
+        !job(&Wallet::open(&world.path(&Cli::wallet_dir("default")), Network::Regtest)?, sortie::publish::JobId(1))?
+            .generations
+            .is_empty()
+    );
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! The process is killed at every write of the wallet's database and every question to the node, on either
+//! side of it; the same command is run again until it is done. Each payload is published exactly once, and
+//! no satoshi is lost but for fees.
+//!
+//! Runs a fixed sample of the points; with `SORTIE_CRASH_MATRIX=all`, every one (`scripts/crash_matrix.sh`).
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::hex::DisplayHex;
+use bitcoin::{Address, Amount, Network, Transaction};
+use regtest::Bitcoind;
+use serde_json::Value;
+use sortie::envelope::{Carrier, scan_block};
+use sortie::wallet::Wallet;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Output;
+use support::money::{Cli, Purse, answers};
+use support::{Window, World};
+
+const KILLED: i32 = 9;
+/// Every how many points one is tried in the sample.
+const SAMPLE: u64 = 9;
+/// More restarts than this, and it does not come to an end.
+const RESTARTS: u32 = 3;
+
+/// What is done until it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Force,
+    Bump,
+    Reclaim,
+    /// Shows an address that anybody can pay.
+    Ask,
+    /// Reveals what was paid to it.
+    Paid,
+}
+
+struct Case {
+    act: Act,
+    carrier: Carrier,
+}
+
+impl Case {
+    fn name(&self) -> String {
+        format!("{:?} {:?}", self.act, self.carrier).to_lowercase()
+    }
+}
+
+/// What a case added up to.
+#[derive(Default)]
+struct Sum {
+    killed: u64,
+    restarts: u32,
+    fees: u64,
+}
+
+fn killed_at_any_point(act: Act, carrier: Carrier) -> Result<()> {
+    let every = match std::env::var("SORTIE_CRASH_MATRIX").as_deref() {
+        Ok("all") => 1,
+        _ => SAMPLE,
+    };
+    let world = World::new(Window { window: 30_000, max_lag: 20_000 })?;
+    let case = Case { act, carrier };
+    let name = case.name();
+    let mut sum = Sum::default();
+    let mut at = 1;
+    while run(&world, &case, at, &mut sum).with_context(|| format!("{name}, killed at point {at}"))? {
+        at += every;
+    }
+    ensure!(sum.killed > 0, "{name}: never killed");
+    let Sum { killed, restarts, fees } = sum;
+    println!("| {name} | {killed} | {restarts} | {killed} | 0 | {fees} |");
+    Ok(())
+}
+
+#[test]
+fn force_by_op_return_publishes_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Force, Carrier::OpReturn)
+}
+
+#[test]
+fn force_by_taproot_publishes_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Force, Carrier::Taproot)
+}
+
+#[test]
+fn bump_by_op_return_publishes_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Bump, Carrier::OpReturn)
+}
+
+#[test]
+fn bump_by_taproot_publishes_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Bump, Carrier::Taproot)
+}
+
+#[test]
+fn an_address_that_was_asked_for_is_paid_once_and_reveals() -> Result<()> {
+    killed_at_any_point(Act::Ask, Carrier::Taproot)
+}
+
+#[test]
+fn what_anybody_paid_is_revealed_once_and_the_rest_comes_back() -> Result<()> {
+    killed_at_any_point(Act::Paid, Carrier::Taproot)
+}
+
+#[test]
+fn reclaim_publishes_nothing_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Reclaim, Carrier::Taproot)
+}
+
+/// Kills one run at one point, restarts it, and counts. `false`: there are not so many points.
+fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
+    let cli = Cli::new(world)?;
+    let name = format!("{}-{at}", case.name().replace(' ', "-"));
+    let before = Purse::new(world, &Cli::wallet_dir(&name), &[300_000, 400_000])?.before;
+    let payload: Vec<u8> = name.bytes().cycle().take(150).collect();
+    let tx = payload.to_lower_hex_string();
+    let carrier = match case.carrier {
+        Carrier::OpReturn => "op-return",
+        Carrier::Taproot => "taproot",
+    };
+    let force = ["force", &tx, "--unchecked", "--wallet", &name, "--carrier", carrier, "--fee-rate", "2"];
+    let bump = ["bump", "1", "--wallet", &name, "--fee-rate", "6"];
+    let reclaim = ["reclaim", "1", "--wallet", &name, "--fee-rate", "6"];
+    let refund = Bitcoind::anyone_address();
+    let to = refund.to_string();
+    let ask = [
+        "force",
+        &tx,
+        "--unchecked",
+        "--wallet",
+        &name,
+        "--pay-from-anywhere",
+        "--refund",
+        &to,
+        "--fee-rate",
+        "2",
+        "--no-wait",
+    ];
+    let command: &[&str] = match case.act {
+        Act::Force => &force,
+        Act::Bump => &bump,
+        Act::Reclaim => &reclaim,
+        Act::Ask | Act::Paid => &ask,
+    };
+    let pay = |answer: &Value| -> Result<Amount> {
+        let address = answer["address"].as_str().context("an address")?.parse::<Address<_>>()?.assume_checked();
+        let paid = Amount::from_sat(answer["amount_sat"].as_u64().context("an amount")? + 5_000);
+        world.bitcoind.fund_and_mine(&address, paid)?;
+        Ok(paid)
+    };
+    let mut paid = Amount::ZERO;
+    match case.act {
+        Act::Force | Act::Ask => {}
+        Act::Bump | Act::Reclaim => drop(cli.run(&force)?),
+        Act::Paid => paid = pay(&cli.run(&ask)?)?,
+    }
+
+    let first = cli.command(command).env("SORTIE_CRASH_AT", at.to_string()).output()?;
+    let was_killed = first.status.signal() == Some(KILLED);
+    let mut output: Output = first;
+    let mut restarts = 0;
+    while !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        restarts += 1;
+        ensure!(restarts <= RESTARTS, "it does not come to an end: {said}");
+        output = cli.command(command).output()?;
+    }
+    let mut answer: Value = answers(&output)?.into_iter().next().context("an answer")?;
+    if case.act == Act::Ask {
+        paid = pay(&answer)?;
+        answer = cli.run(&ask)?;
+    }
+    let hash = world.bitcoind.mine(1)?[0];
+
+    // The chain has it once, and the wallet has the rest.
+    let block = world.bitcoind.block(&hash)?;
+    let raw = bitcoin::consensus::serialize(&block);
+    let found = scan_block(&raw, Some(world.manifest.rollup_id().namespace()))?.found;
+    let expected = usize::from(case.act != Act::Reclaim);
+    ensure!(found.len() == expected, "{} envelopes in the block, {answer}", found.len());
+    let fees: Amount = world.rpc_fees(&block.txdata[1..])?;
+    let mut wallet = Wallet::open(&world.path(&Cli::wallet_dir(&name)), Network::Regtest)?;
+    wallet.sync(&world.rpc()?)?;
+    let after = wallet.balance().total();
+    if paid > Amount::ZERO {
+        // None of it was ours: what the reveal did not cost is at the refund address.
+        let back: Amount = block.txdata[1..].iter().flat_map(|tx| &tx.output).map(|output| output.value).sum();
+        ensure!(before == after && back == paid - fees, "{paid} paid, {fees} of fees, {back} back: {answer}");
+        ensure!(block.txdata[1].output[0].script_pubkey == refund.script_pubkey(), "it went elsewhere: {answer}");
+    } else {
+        ensure!(before - fees == after, "{before} before, {fees} of fees, {after} after: {answer}");
+    }
+    let jobs = sortie::publish::jobs(&wallet)?;
+    let done: Vec<_> = jobs.iter().filter(|job| !job.state.is_unfinished()).map(|job| job.state.name()).collect();
+    let wanted = if case.act == Act::Reclaim { "reclaimed" } else { "confirmed" };
+    ensure!(done == [wanted] && jobs.len() == 1, "{done:?} of {} jobs", jobs.len());
+    ensure!(world.bitcoind.mempool()?.is_empty(), "something is left in the mempool");
+
+    if was_killed {
+        sum.killed += 1;
+        sum.restarts += restarts;
+        sum.fees += fees.to_sat();
+    }
+    Ok(was_killed)
+}
+
+impl World {
+    /// What a block's transactions pay: inputs less outputs.
+    fn rpc_fees(&self, transactions: &[Transaction]) -> Result<Amount> {
+        let mut fees = Amount::ZERO;
+        for tx in transactions {
+            for input in &tx.input {
+                fees += self.value_of(input.previous_output)?;
+            }
+            fees -= tx.output.iter().map(|output| output.value).sum();
+        }
+        Ok(fees)
+    }
+
+    fn value_of(&self, outpoint: bitcoin::OutPoint) -> Result<Amount> {
+        let mut height = self.bitcoind.height()?;
+        loop {
+            let block = self.bitcoind.block(&self.bitcoind.block_hash(height)?)?;
+            if let Some(tx) = block.txdata.iter().find(|tx| tx.compute_txid() == outpoint.txid) {
+                return Ok(tx.output[outpoint.vout as usize].value);
+            }
+            height = height.checked_sub(1).context("an output from nowhere")?;
+        }
+    }
+}

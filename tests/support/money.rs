@@ -1,0 +1,218 @@
+//! What the flows of the money path share: a purse whose satoshis are counted, and a node that refuses.
+
+use super::World;
+use anyhow::{Context, Result, ensure};
+use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+use serde_json::Value;
+use sortie::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
+use sortie::envelope::Carrier;
+use sortie::publish::{CarrierChoice, Job, JobId, Publication, Request, job, publish};
+use sortie::wallet::{Mnemonic, Wallet};
+use std::process::{Command, Output};
+
+pub fn rate(sat_per_vb: u64) -> FeeRate {
+    FeeRate::from_sat_per_vb(sat_per_vb).expect("a small number")
+}
+
+/// A payload that nobody has published before.
+pub fn payload(world: &World, length: usize) -> Result<Vec<u8>> {
+    let tx = (0..length).map(|n| (n * 7 + 3) as u8).collect();
+    world.payload(sortie::envelope::Body::Tx(tx))
+}
+
+/// A wallet, its node, and what it had at first.
+pub struct Purse {
+    pub wallet: Wallet,
+    pub words: Mnemonic,
+    pub rpc: RpcNode,
+    pub before: Amount,
+}
+
+impl Purse {
+    /// A wallet with confirmed coins of these values.
+    pub fn new(world: &World, name: &str, sats: &[u64]) -> Result<Self> {
+        let (mut wallet, words) = Wallet::create(&world.path(name), Network::Regtest, world.bitcoind.height()?, None)?;
+        let rpc = world.rpc()?;
+        for sat in sats {
+            let address = wallet.address()?;
+            world.bitcoind.fund_and_mine(&address, Amount::from_sat(*sat))?;
+            wallet.sync(&rpc)?;
+        }
+        let before = wallet.balance().total();
+        Ok(Self { wallet, words, rpc, before })
+    }
+
+    pub fn publish(&mut self, payload: &[u8], carrier: Carrier, sat_per_vb: u64) -> Result<Publication> {
+        self.wallet.sync(&self.rpc)?;
+        let request = Request { carrier: CarrierChoice::Only(carrier), ..Request::at(rate(sat_per_vb)) };
+        Ok(publish(&mut self.wallet, &self.rpc, payload, &request)?)
+    }
+
+    /// The job as the chain shows it now.
+    pub fn job(&mut self, id: JobId) -> Result<Job> {
+        self.wallet.sync(&self.rpc)?;
+        Ok(job(&self.wallet, id)?)
+    }
+
+    /// What is missing from what the wallet had at first.
+    pub fn spent(&mut self) -> Result<Amount> {
+        self.wallet.sync(&self.rpc)?;
+        self.before.checked_sub(self.wallet.balance().total()).context("it became richer")
+    }
+}
+
+/// A transaction as the mempool has it.
+pub fn in_mempool(world: &World, txid: Txid) -> Result<bool> {
+    Ok(world.bitcoind.mempool()?.contains(&txid))
+}
+
+/// A real node that does not take replacements of this transaction.
+pub struct NoReplacing<'a> {
+    pub node: &'a RpcNode,
+    pub txid: Txid,
+}
+
+impl NoReplacing<'_> {
+    fn conflicts(&self, package: &[Transaction]) -> Result<Option<Verdict>, ChainError> {
+        let Some(kept) = self.node.transaction(&self.txid)? else { return Ok(None) };
+        let inputs: Vec<OutPoint> = kept.input.iter().map(|input| input.previous_output).collect();
+        let conflict = package.iter().find(|tx| {
+            tx.compute_txid() != self.txid && tx.input.iter().any(|input| inputs.contains(&input.previous_output))
+        });
+        let answer = Answer::Refused("too many potential replacements".into());
+        Ok(conflict.map(|tx| Verdict { txid: tx.compute_txid(), answer }))
+    }
+}
+
+impl Mempool for NoReplacing<'_> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        self.node.relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        match self.conflicts(package)? {
+            Some(refused) => Ok(vec![refused]),
+            None => self.node.test_accept(package, limit),
+        }
+    }
+
+    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        match self.conflicts(package)? {
+            Some(refused) => Ok(vec![refused]),
+            None => self.node.submit(package, limit),
+        }
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        self.node.entry(txid)
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        self.node.transaction(txid)
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        self.node.unspent(outpoint)
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.node.estimate(target)
+    }
+}
+
+/// A real node without package relay, such as those before Core 28.
+pub struct NoPackages<'a>(pub &'a RpcNode);
+
+impl Mempool for NoPackages<'_> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        Ok(RelayFacts { packages: false, ..self.0.relay()? })
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.test_accept(package, limit)
+    }
+
+    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        let one_by_one = package.iter().map(|tx| self.0.submit(std::slice::from_ref(tx), limit));
+        Ok(one_by_one.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        self.0.entry(txid)
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        self.0.transaction(txid)
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        self.0.unspent(outpoint)
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.0.estimate(target)
+    }
+}
+
+/// The command `sortie` in a world.
+pub struct Cli<'a> {
+    world: &'a World,
+    manifest: String,
+}
+
+impl<'a> Cli<'a> {
+    pub fn new(world: &'a World) -> Result<Self> {
+        let manifest = world.path("rollup.toml");
+        std::fs::write(&manifest, world.manifest.to_toml())?;
+        Ok(Self { world, manifest: manifest.display().to_string() })
+    }
+
+    /// Where a wallet's folder is.
+    pub fn wallet_dir(name: &str) -> String {
+        format!("data/regtest/wallets/{name}")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SORTIE_")) {
+            command.env_remove(name);
+        }
+        command
+            .args(["--json", "--network", "regtest", "--manifest", &self.manifest])
+            .arg("--data-dir")
+            .arg(self.world.path("data"))
+            .args(["--bitcoin-url", &self.world.bitcoind.rpc_url()])
+            .arg("--bitcoin-cookie")
+            .arg(self.world.bitcoind.cookie())
+            .args(arguments)
+            .current_dir(self.world.dir.path());
+        command
+    }
+
+    /// Its answers, one JSON object a line.
+    pub fn lines(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let output = self.command(arguments).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        answers(&output)
+    }
+
+    /// Its first answer.
+    pub fn run(&self, arguments: &[&str]) -> Result<Value> {
+        self.lines(arguments)?.into_iter().next().with_context(|| format!("{arguments:?}: no answer"))
+    }
+
+    /// Exit code and error line of a command that must fail.
+    pub fn fails(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let output = self.command(arguments).output()?;
+        ensure!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = said.lines().rfind(|line| line.contains("\"error\"")).context("no error line")?;
+        let error = serde_json::from_str::<Value>(line)?["error"].as_str().context("an error")?.to_owned();
+        Ok((output.status.code().context("a code")?, error))
+    }
+}
+
+pub fn answers(output: &Output) -> Result<Vec<Value>> {
+    let lines = std::str::from_utf8(&output.stdout)?.lines();
+    Ok(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
