@@ -90,7 +90,7 @@ fn least(payload: &[u8]) -> u64 {
 fn commit_and_reveal(outputs: usize, leaf: Vec<u8>) -> u64 {
     let signature = vec![0; 64];
     let control = vec![0; 33];
-    let commit = transaction(Witness::from_slice(&[signature.clone()]), outputs);
+    let commit = transaction(Witness::from_slice(std::slice::from_ref(&signature)), outputs);
     let reveal = transaction(Witness::from_slice(&[signature, leaf, control]), 1);
     commit.weight().to_vbytes_ceil() + reveal.weight().to_vbytes_ceil()
 }
