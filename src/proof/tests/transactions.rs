@@ -79,6 +79,10 @@ fn changed_proofs() -> Vec<Case> {
             proof.branch.resize(32, proof.branch[0]);
             proof.coinbase_branch.resize(32, proof.branch[0]);
         }),
+        changed("branches of 31 nodes", output, "refuted/coinbase_not_in_block", &|proof| {
+            proof.branch.resize(31, proof.branch[0]);
+            proof.coinbase_branch.resize(31, proof.branch[0]);
+        }),
         changed("a branch cut short", output, "refuted/unequal_branches", &|proof| proof.branch.truncate(1)),
         changed("a longer coinbase branch", input, "refuted/unequal_branches", &|proof| {
             proof.coinbase_branch.push(proof.branch[0]);
