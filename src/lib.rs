@@ -30,6 +30,8 @@ mod database;
 pub mod node;
 #[cfg(feature = "wallet")]
 pub mod publish;
+#[cfg(feature = "node")]
+pub mod scanner;
 #[cfg(feature = "sequencer")]
 pub mod sequencer;
 #[cfg(feature = "wallet")]

@@ -163,7 +163,8 @@ fn follow(world: &World, url: &str) -> Result<Output> {
         .arg(world.path("data"))
         .arg("--bitcoin-cookie")
         .arg(world.bitcoind.cookie())
-        .args(["follow", "--once"])
+        // The RPC of a node of one's own is believed to hide nothing; this one is another's.
+        .args(["--verify-all-blocks", "--source", "rpc", "follow", "--once"])
         .current_dir(world.dir.path())
         .output()?;
     Ok(output)

@@ -18,6 +18,11 @@ Options of every command, each with the variable that can stand in for it:
   --esplora-url URL      SORTIE_ESPLORA_URL     Esplora servers instead of a node; the first is read
   --broadcast-url URL    SORTIE_BROADCAST_URL   Esplora servers that transactions are sent to as well
   --proxy URL            SORTIE_PROXY           socks5h://HOST:PORT for all that leaves this machine
+  --source KIND          SORTIE_SOURCE          where blocks are read: auto, rpc, rest, blk [auto]
+  --blocks-dir DIR       SORTIE_BLOCKS_DIR      the node's folder with blk00000.dat, to read them there
+  --verify-all-blocks    SORTIE_VERIFY_ALL_BLOCKS
+                                                check blocks without envelopes, too (slow)
+  --max-reorg-depth N    SORTIE_MAX_REORG_DEPTH Bitcoin blocks that can be taken back [144]
   --confirmations N      SORTIE_CONFIRMATIONS   Bitcoin blocks to settle [3, on regtest 1]
   --finality-depth N     SORTIE_FINALITY_DEPTH  Bitcoin blocks to be final [6]
   --config FILE          SORTIE_CONFIG          settings [./sortie.toml, else the one below]
@@ -26,10 +31,11 @@ Options of every command, each with the variable that can stand in for it:
 
 Settings come from flags, then these variables, then ./sortie.toml or else
 ~/.config/sortie/sortie.toml, then defaults. The file's keys: network, manifest, data_dir,
-bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, passphrase_file, esplora_url,
-broadcast_url, proxy, confirmations, finality_depth, wallet, max_fee, max_fee_rate,
-fallback_fee_rate. URLs are repeated on the command line, separated by commas in a variable, and
-a list in the file. The password of --bitcoin-user comes from the variable
+bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, source, blocks_dir,
+verify_all_blocks, max_reorg_depth, passphrase_file, esplora_url, broadcast_url, proxy,
+confirmations, finality_depth, wallet, max_fee, max_fee_rate, fallback_fee_rate. URLs are repeated
+on the command line, separated by commas in a variable, and a list in the file. The password of
+--bitcoin-user comes from the variable
 SORTIE_BITCOIN_PASSWORD or from the file, never from a flag.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 refused for safety.";

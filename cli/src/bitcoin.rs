@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Where the chain is read.
 #[derive(Debug)]
 pub enum Source {
-    Node(RpcNode),
+    Node(Box<RpcNode>),
     Esplora(Box<Esplora>),
 }
 
@@ -54,10 +54,18 @@ impl Bitcoin {
         }
     }
 
+    /// The node, if that is what it is.
+    pub fn node(&self) -> Option<&RpcNode> {
+        match &self.source {
+            Source::Node(node) => Some(node),
+            Source::Esplora(_) => None,
+        }
+    }
+
     /// The node, for what no server can do.
     pub fn into_node(self) -> Result<RpcNode, Failure> {
         match self.source {
-            Source::Node(node) => Ok(node),
+            Source::Node(node) => Ok(*node),
             Source::Esplora(_) => Err(Failure::usage(
                 "a sequencer needs a Bitcoin node of its own; set --bitcoin-url instead of --esplora-url",
             )),
@@ -68,7 +76,7 @@ impl Bitcoin {
 impl<'a> From<&'a Bitcoin> for WalletSource<'a> {
     fn from(bitcoin: &'a Bitcoin) -> Self {
         match &bitcoin.source {
-            Source::Node(node) => node.into(),
+            Source::Node(node) => node.as_ref().into(),
             Source::Esplora(server) => server.as_ref().into(),
         }
     }
@@ -87,8 +95,24 @@ impl BlockSource for Bitcoin {
         ask!(self, source => source.header(hash))
     }
 
+    fn headers(&self, first: BtcHeight, count: u32) -> Result<Vec<Header>, ChainError> {
+        ask!(self, source => source.headers(first, count))
+    }
+
     fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError> {
         ask!(self, source => source.block(hash))
+    }
+
+    fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError> {
+        ask!(self, source => source.read_block(hash, raw))
+    }
+
+    fn lanes(&self) -> usize {
+        ask!(self, source => source.lanes())
+    }
+
+    fn is_own(&self) -> bool {
+        ask!(self, source => source.is_own())
     }
 
     fn wait_for_tip(&self, current: &BlockHash, timeout: Duration) -> Result<BlockRef, ChainError> {

@@ -9,6 +9,7 @@ use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
 use crate::http::SequencerUrl;
 use crate::input::{text_file, toml_error};
+use crate::reading::Reading;
 use bitcoin::{Amount, FeeRate, Network};
 use clap::Args;
 use file::ConfigFile;
@@ -53,6 +54,8 @@ pub struct Globals {
     #[arg(long, global = true, hide = true, env = "SORTIE_FINALITY_DEPTH", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub finality_depth: Option<u32>,
+    #[command(flatten)]
+    pub reading: Reading,
     #[arg(long, global = true, hide = true, env = "SORTIE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[arg(long, global = true, hide = true)]
@@ -238,7 +241,7 @@ impl Settings {
         let proxy = self.proxy();
         let source = match servers.first() {
             Some(url) => Source::Esplora(Box::new(Esplora::connect(url, network, proxy)?)),
-            None => Source::Node(self.connect_node(network)?),
+            None => Source::Node(Box::new(self.connect_node(network)?)),
         };
         let also = servers.iter().skip(1).chain(others).map(|url| Esplora::new(url, network, proxy));
         Ok(Bitcoin::new(source, also.collect::<Result<_, _>>()?))
@@ -261,6 +264,19 @@ impl Settings {
         self.flags.proxy.as_ref().or(self.file.proxy.as_ref())
     }
 
+    /// How blocks are read.
+    pub fn reading(&self) -> Reading {
+        let Reading { source, blocks_dir, verify_all_blocks, max_reorg_depth } = self.flags.reading.clone();
+        Reading {
+            source: source.or(self.file.source),
+            blocks_dir: blocks_dir.or_else(|| self.file.blocks_dir.clone()),
+            verify_all_blocks: verify_all_blocks || self.file.verify_all_blocks,
+            max_reorg_depth: max_reorg_depth.or(self.file.max_reorg_depth),
+        }
+    }
+
+    /// Connects to the Bitcoin node.
+    ///
     /// On regtest, when nothing else is said, that is the node which `sortie regtest up` started.
     fn connect_node(&self, network: Network) -> Result<RpcNode, Failure> {
         let url = self.flags.bitcoin_url.clone().or_else(|| self.file.bitcoin_url.clone());

@@ -6,6 +6,7 @@ use sortie::chain::{ChainError, EsploraError};
 use sortie::manifest::TomlError;
 use sortie::node::NodeError;
 use sortie::publish::PublishError;
+use sortie::scanner::ScanError;
 use sortie::wallet::WalletError;
 use std::fmt;
 use std::io;
@@ -108,7 +109,7 @@ fn chain_code(error: &ChainError) -> Code {
         ChainError::Esplora(EsploraError::Unreachable { .. } | EsploraError::Busy { .. }) => Code::Unreachable,
         ChainError::Esplora(EsploraError::Url { .. } | EsploraError::Proxy { .. }) => Code::Usage,
         ChainError::Esplora(EsploraError::WrongNetwork { .. }) => Code::Refused,
-        ChainError::Url { .. } => Code::Usage,
+        ChainError::Url { .. } | ChainError::BlockFiles { .. } => Code::Usage,
         ChainError::WrongNetwork { .. } => Code::Refused,
         _ => Code::Failed,
     }
@@ -149,6 +150,12 @@ impl From<NodeError> for Failure {
             _ => Code::Failed,
         };
         Self::new(code, &error).temporary_if(error.is_temporary())
+    }
+}
+
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
+        NodeError::from(error).into()
     }
 }
 

@@ -8,18 +8,21 @@ use crate::bitcoin::Bitcoin;
 use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
 use crate::output::{Output, count};
+use crate::progress::Progress;
+use crate::reading::Reading;
 use bitcoin::Network;
 use sortie::chain::BlockSource;
 use sortie::manifest::Manifest;
-use sortie::node::{Node, NodeError};
-use sortie::primitives::BlockRef;
+use sortie::node::{Event, Node, NodeError};
+use sortie::primitives::{BlockRef, BtcHeight};
+use sortie::scanner::MAX_HEADERS;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Blocks behind the tip from which on a person wants to know why it takes so long.
-const WORTH_A_NOTE: u32 = 200;
 /// How long another process is waited for that has the file.
 const PATIENCE: Duration = Duration::from_secs(3);
 const NAP: Duration = Duration::from_millis(50);
@@ -31,6 +34,7 @@ pub struct Place {
     manifest: Manifest,
     network: Network,
     dir: PathBuf,
+    reading: Reading,
 }
 
 /// A lock that this process holds.
@@ -41,15 +45,27 @@ pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 pub struct Writer {
     pub node: Node,
     pub source: Bitcoin,
+    reading: Reading,
+    /// Sources that were refused something, and were told of.
+    refused: BTreeSet<String>,
     lock: Lock,
+}
+
+/// What [`Writer::advance`] ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the tip, or as far as was asked.
+    There,
+    /// It was told to.
+    Told,
 }
 
 /// A follower for commands that only read.
 pub enum Reader {
     /// Brought to the tip by this process.
-    Own(Writer),
+    Own(Box<Writer>),
     /// What another process has written so far.
-    Other(Node),
+    Other(Box<Node>),
 }
 
 impl Place {
@@ -59,7 +75,7 @@ impl Place {
         let network = manifest_network(&manifest)?;
         let name = manifest.rollup_id().to_string();
         let dir = settings.network_dir(network).join("rollups").join(&name[..16]);
-        Ok(Self { manifest, network, dir })
+        Ok(Self { manifest, network, dir, reading: settings.reading() })
     }
 
     /// The manifest.
@@ -127,7 +143,11 @@ impl Place {
     /// Opens the file for writing, or begins one.
     pub fn open(&self, lock: Lock, source: Bitcoin) -> Result<Writer, (Failure, Lock)> {
         match Node::open(&self.file(), self.manifest.clone(), &source) {
-            Ok(node) => Ok(Writer { node, source, lock }),
+            Ok(mut node) => {
+                let reading = self.reading.clone();
+                reading.max_reorg_depth.into_iter().for_each(|depth| node.set_max_reorg_depth(depth));
+                Ok(Writer { node, source, reading, refused: BTreeSet::new(), lock })
+            }
             Err(error) => Err((error.into(), lock)),
         }
     }
@@ -155,21 +175,96 @@ impl Writer {
 
     /// Follows Bitcoin to its tip.
     pub fn sync(&mut self, out: &Output) -> Result<(), Failure> {
-        let from = self.node.derivation().tip().block.height;
-        let to = self.source.tip()?.height;
-        if to.saturating_sub(from) >= WORTH_A_NOTE {
-            out.note(format_args!("reading Bitcoin blocks {} to {to}", from + 1));
-        }
-        for _ in 1..TRIES {
-            match self.node.sync(&self.source, |_| ()) {
+        let mut tries = 1;
+        loop {
+            match self.advance(None, out, |_, _| Ok(ControlFlow::Continue(()))) {
                 // The chain changed while it was read.
-                Err(error) if error.is_temporary() && !matches!(error, NodeError::Chain(_)) => {
+                Err(Ended::Node(error))
+                    if tries < TRIES && error.is_temporary() && !matches!(error, NodeError::Chain(_)) =>
+                {
+                    tries += 1;
                     sleep(Duration::from_millis(200));
                 }
-                synced => return Ok(synced?),
+                ended => return Ok(ended.map(drop)?),
             }
         }
-        Ok(self.node.sync(&self.source, |_| ())?)
+    }
+
+    /// Follows Bitcoin to its tip or to a height, telling of each event, until one of them says that it is enough.
+    pub fn advance(
+        &mut self,
+        until: Option<BtcHeight>,
+        out: &Output,
+        mut on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<End, Ended> {
+        let readers = self.reading.open(&self.source, out)?;
+        let scanner = readers.scanner(&self.source);
+        let (from, shown) =
+            (self.node.derivation().tip().block.height, self.source.tip().map_err(Failure::from)?.height);
+        let to = until.map_or(shown, |until| until.min(shown));
+        let mut progress = Progress::begin(out, from, to, (&readers.first, &readers.why));
+        let mut failed = None;
+        loop {
+            let at = self.node.derivation().tip().block.height;
+            let left = until.map_or(MAX_HEADERS, |until| until.saturating_sub(at).min(MAX_HEADERS));
+            if left == 0 {
+                return Ok(End::There);
+            }
+            let refused = &mut self.refused;
+            let mut told = false;
+            let flow = self.node.advance(&scanner, left, |node, event| {
+                if let Event::Applied(applied) = event {
+                    progress.iter_mut().for_each(|progress| progress.applied(applied));
+                    for refusal in &applied.refused {
+                        // Once for each source: it may be wrong about every block.
+                        if refused.insert(refusal.source.clone()) {
+                            out.warn(refusal);
+                        }
+                    }
+                }
+                let mut tell = || on_event(node, event);
+                let flow = match &progress {
+                    Some(progress) => progress.around(tell),
+                    None => tell(),
+                };
+                let flow = flow.unwrap_or_else(|failure| {
+                    failed.get_or_insert(failure);
+                    ControlFlow::Break(())
+                });
+                told |= flow.is_break();
+                flow
+            });
+            let flow = flow.map_err(Ended::Node)?;
+            if let Some(failure) = failed.take() {
+                return Err(failure.into());
+            }
+            if flow.is_break() {
+                return Ok(if told { End::Told } else { End::There });
+            }
+        }
+    }
+}
+
+/// Why following ended early.
+pub enum Ended {
+    /// Bitcoin or the database.
+    Node(NodeError),
+    /// Anything else.
+    Failure(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Ended> for Failure {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Node(error) => error.into(),
+            Ended::Failure(failure) => failure,
+        }
     }
 }
 
@@ -185,7 +280,7 @@ impl Reader {
                 let source = settings.connect(place.network())?;
                 let mut writer = place.open(lock, source).map_err(|(failure, _)| failure)?;
                 writer.sync(out)?;
-                return Ok(Self::Own(writer));
+                return Ok(Self::Own(Box::new(writer)));
             }
             // Another process holds it. A short one ends soon, and one that follows reaches the tip soon:
             // either way a moment's patience gives the newest state.
@@ -195,7 +290,7 @@ impl Reader {
             match place.open_beside() {
                 Ok(node) if !patient || tip.is_none_or(|tip| tip == node.derivation().tip().block) => {
                     out.note(freshness(node.derivation().tip().block, tip));
-                    return Ok(Self::Other(node));
+                    return Ok(Self::Other(Box::new(node)));
                 }
                 Err(failure) if !patient => return Err(failure),
                 _ => sleep(NAP),

@@ -10,6 +10,8 @@ mod http;
 mod input;
 mod output;
 mod passphrase;
+mod progress;
+mod reading;
 
 use args::Cli;
 use clap::FromArgMatches;

@@ -28,6 +28,11 @@ impl Output {
         self.json
     }
 
+    /// Whether notes are not wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Prints an answer: its JSON form, or what it shows to people, if that is anything.
     pub fn print<T: Serialize + fmt::Display>(&self, answer: &T) -> Result<(), Failure> {
         if self.json {
@@ -42,6 +47,11 @@ impl Output {
     /// Prints an answer that is JSON for everybody.
     pub fn json_line<T: Serialize>(&self, answer: &T) -> Result<(), Failure> {
         line(&serde_json::to_string(answer).map_err(Failure::failed)?)
+    }
+
+    /// Prints a line that is the same for everybody.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        line(text)
     }
 
     /// Something worth knowing; not with `--quiet`.
@@ -59,6 +69,11 @@ impl Output {
     /// An error that the command survives: the one line that it would end with.
     pub fn survived(&self, failure: &Failure, what_next: &str) {
         self.aside("warning", format_args!("{failure}; {what_next}"));
+    }
+
+    /// Something that is JSON for everybody, beside the answers.
+    pub fn aside_json(&self, value: &serde_json::Value) {
+        let _ = writeln!(io::stderr(), "{value}");
     }
 
     fn aside(&self, kind: &str, text: impl fmt::Display) {

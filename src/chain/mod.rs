@@ -1,26 +1,32 @@
-//! Bitcoin as the rest of Sortie sees it: two traits and the errors a Bitcoin node can give.
+//! Bitcoin as the rest of Sortie sees it: three traits and the errors a Bitcoin node can give.
 //!
 //! Guarantees that every failure says what went wrong, where, and how to mend it, and never carries a
 //! password or a cookie. Trusts the node for the chain it shows; what a block *means* is decided
 //! elsewhere, from its raw bytes.
 
+mod blk_files;
 #[cfg(feature = "esplora")]
 mod esplora;
+mod http;
 mod mempool;
+mod rest;
 mod rpc;
 
+pub use blk_files::BlkFiles;
 #[cfg(feature = "esplora")]
 pub use esplora::{Esplora, EsploraError, Proxy};
+pub use rest::RestNode;
 pub use rpc::{Credentials, NodeInfo, RpcNode};
 
 use crate::primitives::{BlockRef, BtcHeight};
+use bitcoin::block::Header;
 use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
 use std::net::IpAddr;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Where blocks come from: what scanning and following need.
-pub trait BlockSource {
+/// Where the chain comes from: what scanning and following need.
+pub trait BlockSource: Sync {
     /// The best block.
     fn tip(&self) -> Result<BlockRef, ChainError>;
 
@@ -28,7 +34,25 @@ pub trait BlockSource {
     fn block_hash(&self, height: BtcHeight) -> Result<Option<BlockHash>, ChainError>;
 
     /// A block's header, on any branch.
-    fn header(&self, hash: &BlockHash) -> Result<bitcoin::block::Header, ChainError>;
+    fn header(&self, hash: &BlockHash) -> Result<Header, ChainError>;
+
+    /// Headers of the best chain from `first` on, each the child of the one before: at most `count`, fewer if
+    /// the tip comes first.
+    fn headers(&self, first: BtcHeight, count: u32) -> Result<Vec<Header>, ChainError> {
+        let mut headers: Vec<Header> = Vec::new();
+        let mut parent = None;
+        for height in first..first.saturating_add(count) {
+            let Some(hash) = self.block_hash(height)? else { break };
+            let header = self.header(&hash)?;
+            // The chain may change between two calls.
+            if parent.is_some_and(|parent| parent != header.prev_blockhash) {
+                break;
+            }
+            headers.push(header);
+            parent = Some(hash);
+        }
+        Ok(headers)
+    }
 
     /// A block's consensus serialisation, on any branch.
     ///
@@ -36,8 +60,39 @@ pub trait BlockSource {
     /// [`ChainError::Pruned`] if the node deleted it, [`ChainError::NotFound`] if it never had it.
     fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError>;
 
+    /// As [`block`](Self::block), in place of whatever `raw` holds: for those who read many.
+    fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError> {
+        *raw = self.block(hash)?;
+        Ok(())
+    }
+
+    /// How many blocks are best asked for at a time.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// Whether whoever reads from it runs it as well, and so believes that it leaves nothing out of a block.
+    fn is_own(&self) -> bool {
+        false
+    }
+
     /// Returns the tip as soon as it is not `current`, or the unchanged tip after `timeout`.
     fn wait_for_tip(&self, current: &BlockHash, timeout: Duration) -> Result<BlockRef, ChainError>;
+}
+
+/// A faster way to the bytes of blocks that a [`BlockSource`] names: from the user's own node, too.
+pub trait BlockReader: Sync {
+    /// What it is and where, for people.
+    fn name(&self) -> String;
+
+    /// How many blocks are best asked for at a time.
+    fn lanes(&self) -> usize;
+
+    /// Puts a block's consensus serialisation in place of whatever `raw` holds.
+    ///
+    /// # Errors
+    /// [`ChainError::NotFound`] if another source may have the block and nothing is wrong with this one.
+    fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError>;
 }
 
 /// Where transactions go: what the wallet and the publisher need of a node.
@@ -105,6 +160,19 @@ pub struct MempoolEntry {
     pub ancestors_fee: Amount,
     /// Fee of it and everything unconfirmed that hangs on it: what its replacement has to exceed.
     pub descendants_fee: Amount,
+}
+
+/// A mempool entry together with everything unconfirmed that it spends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingEntry {
+    /// Virtual size, in vbytes.
+    pub vsize: u64,
+    /// The transaction's own fee.
+    pub fee: Amount,
+    /// Virtual size of it and its unconfirmed ancestors, in vbytes.
+    pub ancestor_vsize: u64,
+    /// Their fees.
+    pub ancestor_fee: Amount,
 }
 
 /// The node's answer about one transaction of a package.
@@ -208,6 +276,20 @@ pub enum ChainError {
     #[cfg(feature = "esplora")]
     #[error(transparent)]
     Esplora(#[from] EsploraError),
+    /// The node was started without its REST interface.
+    #[error("bitcoind at {url} does not serve REST; start it with -rest, or use --source rpc")]
+    RestDisabled {
+        /// Address without credentials.
+        url: String,
+    },
+    /// The block files cannot be used.
+    #[error("{path}: {reason}; --blocks-dir is the folder with blk00000.dat of a node on this network")]
+    BlockFiles {
+        /// The file or folder.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Any other error that the node returned.
     #[error("bitcoind refused {method}: {message} (code {code})")]
     Rpc {

@@ -1,17 +1,22 @@
 //! [`RpcNode`]: a Bitcoin Core node over JSON-RPC.
 //!
 //! Each call has its own connection and its own time limit, so a long poll never holds up another
-//! call. A refused cookie is read again once, because bitcoind makes a new one each time it starts.
+//! call; blocks and rows of headers come over connections that are kept. A refused cookie is read again
+//! once, because bitcoind makes a new one each time it starts.
 
+use super::http::Http;
 use super::{BlockSource, ChainError};
 use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
+use bitcoin::base64::prelude::{BASE64_STANDARD, Engine};
+use bitcoin::block::Header;
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
 use bitcoin::hex::FromHex;
-use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
 use bitcoincore_rpc::RpcApi;
 use bitcoincore_rpc::jsonrpc::{self, minreq, minreq_http};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;
@@ -19,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use ureq::http::StatusCode;
 
 /// Time limit of an ordinary call.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +32,10 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 const POLL_MARGIN: Duration = Duration::from_secs(15);
 /// Interval of the fallback where the node has no race-free long poll.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Blocks asked for at a time: the node's own encoding of them in hexadecimal is the limit.
+const LANES: usize = 4;
+/// Calls in one request.
+const BATCH: usize = 500;
 /// Time limit of a search through the whole UTXO set.
 const UTXO_SCAN_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 
@@ -101,6 +111,24 @@ pub struct RpcNode {
     secret: Mutex<String>,
     network: Network,
     version: u32,
+    http: Http,
+    /// Answers in hexadecimal go here: their memory is used again.
+    answers: Mutex<Vec<Vec<u8>>>,
+}
+
+/// An answer in which the result stands as it came.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    result: Option<&'a str>,
+    #[serde(default)]
+    error: Option<RpcError>,
+}
+
+#[derive(Deserialize)]
+struct RpcError {
+    code: i32,
+    message: String,
 }
 
 impl fmt::Debug for RpcNode {
@@ -134,7 +162,9 @@ impl RpcNode {
             Some(_) => return Err(ChainError::Url { reason: "its scheme is not http" }),
         };
         let secret = Mutex::new(credentials.read()?);
-        let mut node = Self { url, credentials, secret, network, version: 0 };
+        let http = Http::new(&url, CALL_LIMIT);
+        let answers = Mutex::default();
+        let mut node = Self { url, credentials, secret, network, version: 0, http, answers };
         let chain: Value = node.call("getblockchaininfo", &[])?;
         let chain = text(&chain, "chain", "getblockchaininfo")?;
         if Network::from_core_arg(chain) != Ok(network) {
@@ -267,6 +297,77 @@ impl RpcNode {
         }
     }
 
+    /// One request over a connection that is kept; a refused cookie is read again once.
+    fn post(&self, json: &[u8], answer: &mut Vec<u8>) -> Result<(), ChainError> {
+        let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut status = self.http.post(&basic(&secret), json, answer)?;
+        if status == StatusCode::UNAUTHORIZED
+            && let Some(fresh) = self.credentials.read().ok().filter(|fresh| *fresh != secret)
+        {
+            self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
+            status = self.http.post(&basic(&fresh), json, answer)?;
+        }
+        let url = self.url.clone();
+        match status {
+            StatusCode::UNAUTHORIZED => Err(ChainError::Auth { url }),
+            StatusCode::SERVICE_UNAVAILABLE => Err(ChainError::Busy { url }),
+            // An error in the answer comes with 404 or 500.
+            _ => Ok(()),
+        }
+    }
+
+    /// The texts that one method answers for each of these parameters, until it answers with an error.
+    fn texts(&self, method: &str, params: impl Iterator<Item = Value>) -> Result<Vec<String>, ChainError> {
+        let calls: Vec<Value> =
+            params.map(|params| json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params })).collect();
+        let mut answer = Vec::new();
+        self.post(json!(calls).to_string().as_bytes(), &mut answer)?;
+        let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
+        let mut texts = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match (answer.result, answer.error) {
+                (Some(text), _) => texts.push(text.to_owned()),
+                (None, Some(error)) if error.code == OUT_OF_RANGE => break,
+                (None, error) => return Err(self.refusal(method, error)),
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Hands out these transactions of the mempool, as bytes; those that have left it are left out.
+    pub(crate) fn raw_transactions(&self, txids: &[Txid], mut each: impl FnMut(Txid, &[u8])) -> Result<(), ChainError> {
+        const METHOD: &str = "getrawtransaction";
+        let (mut answer, mut raw) = (Vec::new(), Vec::new());
+        // The largest transactions that are relayed, all together, are still one answer.
+        for txids in txids.chunks(16) {
+            let call = |txid| json!({ "jsonrpc": "1.0", "id": 0, "method": METHOD, "params": [txid] });
+            let calls: Vec<Value> = txids.iter().map(call).collect();
+            self.post(json!(calls).to_string().as_bytes(), &mut answer)?;
+            let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
+            for (txid, answer) in txids.iter().zip(answers) {
+                match (answer.result, answer.error) {
+                    (Some(hex), _) => {
+                        raw.resize(hex.len() / 2, 0);
+                        faster_hex::hex_decode(hex.as_bytes(), &mut raw).map_err(|error| malformed(METHOD, error))?;
+                        each(*txid, &raw);
+                    }
+                    (None, Some(error)) if error.code == NOT_FOUND => {}
+                    (None, error) => return Err(self.refusal(METHOD, error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, method: &str, error: Option<RpcError>) -> ChainError {
+        match error {
+            Some(RpcError { code, message }) => {
+                self.explain(method, jsonrpc::Error::Rpc(jsonrpc::error::RpcError { code, message, data: None }))
+            }
+            None => malformed(method, "neither a result nor an error"),
+        }
+    }
+
     fn request_as(
         &self,
         secret: &str,
@@ -365,18 +466,64 @@ impl BlockSource for RpcNode {
         }
     }
 
-    fn header(&self, hash: &BlockHash) -> Result<bitcoin::block::Header, ChainError> {
+    fn header(&self, hash: &BlockHash) -> Result<Header, ChainError> {
         const METHOD: &str = "getblockheader";
         let hex: String =
             self.call(METHOD, &[json!(hash), json!(false)]).map_err(|error| self.explain_block(hash, error))?;
         deserialize_hex(&hex).map_err(|error| malformed(METHOD, error))
     }
 
+    fn headers(&self, first: BtcHeight, count: u32) -> Result<Vec<Header>, ChainError> {
+        let heights: Vec<BtcHeight> = (first..first.saturating_add(count)).collect();
+        let mut headers: Vec<Header> = Vec::new();
+        for heights in heights.chunks(BATCH) {
+            let hashes = self.texts("getblockhash", heights.iter().map(|height| json!([height])))?;
+            let complete = hashes.len() == heights.len();
+            for hex in self.texts("getblockheader", hashes.into_iter().map(|hash| json!([hash, false])))? {
+                let header: Header = deserialize_hex(&hex).map_err(|error| malformed("getblockheader", error))?;
+                // The chain may change between the two requests.
+                if headers.last().is_some_and(|parent| parent.block_hash() != header.prev_blockhash) {
+                    return Ok(headers);
+                }
+                headers.push(header);
+            }
+            if !complete {
+                break;
+            }
+        }
+        Ok(headers)
+    }
+
     fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError> {
+        let mut raw = Vec::new();
+        BlockSource::read_block(self, hash, &mut raw)?;
+        Ok(raw)
+    }
+
+    fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError> {
         const METHOD: &str = "getblock";
-        let hex: String =
-            self.call(METHOD, &[json!(hash), json!(0)]).map_err(|error| self.explain_block(hash, error))?;
-        Vec::from_hex(&hex).map_err(|error| malformed(METHOD, error))
+        let pool = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = pool().pop().unwrap_or_default();
+        let call = json!({ "jsonrpc": "1.0", "id": 0, "method": METHOD, "params": [hash, 0] });
+        self.post(call.to_string().as_bytes(), &mut answer)?;
+        let read: Answer<'_> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
+        let hex = match (read.result, read.error) {
+            (Some(hex), _) => hex,
+            (None, error) => return Err(self.explain_block(hash, self.refusal(METHOD, error))),
+        };
+        raw.resize(hex.len() / 2, 0);
+        faster_hex::hex_decode(hex.as_bytes(), raw).map_err(|error| malformed(METHOD, error))?;
+        pool().push(answer);
+        Ok(())
+    }
+
+    fn lanes(&self) -> usize {
+        LANES
+    }
+
+    /// Whoever has the password of its RPC.
+    fn is_own(&self) -> bool {
+        true
     }
 
     fn wait_for_tip(&self, current: &BlockHash, timeout: Duration) -> Result<BlockRef, ChainError> {
@@ -400,6 +547,10 @@ impl BlockSource for RpcNode {
             sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
         }
     }
+}
+
+fn basic(secret: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(secret))
 }
 
 fn is_unauthorised(error: &jsonrpc::Error) -> bool {
@@ -448,6 +599,8 @@ mod tests {
             secret: Mutex::new("u:hunter2".into()),
             network: Network::Regtest,
             version: 0,
+            http: Http::new("http://127.0.0.1:1", CALL_LIMIT),
+            answers: Mutex::default(),
         };
         assert!(!format!("{node:?}").contains("hunter2"));
     }
@@ -477,5 +630,67 @@ mod tests {
         let cookie = Credentials::Cookie("/nonexistent/.cookie".into());
         let error = RpcNode::connect("127.0.0.1:1", cookie, Network::Regtest).expect_err("none");
         assert!(matches!(&error, ChainError::Cookie { path, .. } if path == "/nonexistent/.cookie"));
+    }
+
+    /// A node whose cookie is `u:new`: what it answers to one request after another, as far as it is authorised.
+    fn one_that_was_restarted(answers: &'static [&'static str]) -> std::net::SocketAddr {
+        use std::io::{BufRead, BufReader, Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let mut answers = answers.iter();
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut reader = BufReader::new(stream);
+                let (mut authorised, mut len) = (false, 0);
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).expect("a line");
+                    let line = line.trim().to_lowercase();
+                    authorised |= line == format!("authorization: {}", basic("u:new")).to_lowercase();
+                    len = line.strip_prefix("content-length:").map_or(len, |len| len.trim().parse().expect("a length"));
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                reader.read_exact(&mut vec![0; len]).expect("a body");
+                let (status, body) = match authorised {
+                    true => ("200 OK", *answers.next().expect("one more answer")),
+                    false => ("401 Unauthorized", ""),
+                };
+                let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+                reader.get_mut().write_all([head.as_bytes(), body.as_bytes()].concat().as_slice()).expect("an answer");
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_cookie_that_was_rotated_is_read_again_for_blocks_and_headers_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let cookie = dir.path().join(".cookie");
+        std::fs::write(&cookie, "u:new").expect("written");
+        let address = one_that_was_restarted(&[
+            r#"{"result":"00fF10","error":null,"id":0}"#,
+            r#"[{"result":null,"error":{"code":-8,"message":"Block height out of range"},"id":0}]"#,
+            "[]",
+        ]);
+        let url = format!("http://{address}");
+        let node = RpcNode {
+            http: Http::new(&url, CALL_LIMIT),
+            url,
+            credentials: Credentials::Cookie(cookie),
+            secret: Mutex::new("u:old".into()),
+            network: Network::Regtest,
+            version: 0,
+            answers: Mutex::default(),
+        };
+        let hash = genesis_block(Network::Regtest).block_hash();
+        assert_eq!(node.block(&hash).expect("authorised"), [0x00, 0xff, 0x10]);
+        "u:old".clone_into(&mut node.secret.lock().expect("no panic"));
+        assert_eq!(node.headers(7, 1).expect("authorised"), []);
+
+        "u:old".clone_into(&mut node.secret.lock().expect("no panic"));
+        std::fs::write(dir.path().join(".cookie"), "u:older").expect("written");
+        assert!(matches!(node.block(&hash), Err(ChainError::Auth { .. })));
     }
 }

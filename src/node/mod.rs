@@ -8,7 +8,9 @@
 mod source;
 mod store;
 
-pub use store::{DerivedBlock, Fate, QueuedItem, Store};
+use store::Writer;
+
+pub use store::{DerivedBlock, Fate, QueuedItem, Store, Tally};
 
 use crate::chain::{BlockSource, ChainError};
 use crate::database::OpenError;
@@ -18,11 +20,20 @@ use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo,
 use crate::l2::{L2Block, Origin};
 use crate::manifest::{Manifest, network_of};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
+use crate::proof::Refutation;
+use crate::scanner::{MAX_HEADERS, Refusal, ScanError, Scanned, Scanner};
 use bitcoin::{BlockHash, Network};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Steps that can be taken back, at least: deeper reorganisations need a rebuild.
 pub const MIN_UNDO_BLOCKS: u32 = 144;
+
+/// Bitcoin blocks in one transaction of the database while many are behind.
+const STEP_BLOCKS: usize = 64;
+
+/// Bytes of blocks with envelopes after which a step has enough.
+const STEP_BYTES: usize = 4 << 20;
 
 /// How deep a manifest's start block must lie before a rollup is followed (regtest excepted).
 pub const MIN_START_DEPTH: u32 = 100;
@@ -55,6 +66,9 @@ pub enum NodeError {
     /// A block's bytes do not match its header: wait for a source that has it.
     #[error("{0}; the source served a damaged block, nothing of it was used")]
     BadBlock(#[from] BadBlock),
+    /// Headers that cannot be Bitcoin's: wait for a source that has others.
+    #[error("{0}; the source showed headers that are not Bitcoin's, nothing of it was used")]
+    BadHeaders(Refutation),
     /// The source answered with another block than the one asked for.
     #[error("asked for Bitcoin block {expected}, got {got}")]
     OtherBlock {
@@ -111,12 +125,25 @@ impl From<OpenError> for NodeError {
     }
 }
 
+impl From<ScanError> for NodeError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Chain(error) => NodeError::Chain(error),
+            ScanError::BadHeaders(reason) => NodeError::BadHeaders(reason),
+            ScanError::BadBlock(error) => NodeError::BadBlock(error),
+            ScanError::NotChild(error) => NodeError::NotChild(error),
+            ScanError::OtherBlock { expected, got } => NodeError::OtherBlock { expected, got },
+        }
+    }
+}
+
 impl NodeError {
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
             NodeError::Chain(error) => error.is_temporary(),
             NodeError::BadBlock(_)
+            | NodeError::BadHeaders(_)
             | NodeError::OtherBlock { .. }
             | NodeError::Missing { .. }
             | NodeError::NotChild(_) => true,
@@ -139,6 +166,10 @@ pub enum Event {
 pub struct Applied {
     /// The Bitcoin block.
     pub block: BlockRef,
+    /// Its length, in bytes.
+    pub len: usize,
+    /// Sources whose answer was refused before another one's was taken.
+    pub refused: Vec<Refusal>,
     /// Items that joined the queue.
     pub queued: Vec<QueuedItem>,
     /// Verdicts on batches and handovers.
@@ -171,6 +202,18 @@ pub struct Heads {
     pub finalized: DerivedBlock,
 }
 
+/// Why a run over blocks ended early.
+enum Stop {
+    Asked,
+    Failed(NodeError),
+}
+
+impl<E: Into<NodeError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Failed(error.into())
+    }
+}
+
 /// A follower with its store.
 pub struct Node {
     manifest: Manifest,
@@ -178,6 +221,7 @@ pub struct Node {
     store: Store,
     derivation: Derivation,
     state: State,
+    max_reorg_depth: u32,
 }
 
 impl Node {
@@ -192,7 +236,7 @@ impl Node {
             write_genesis(&mut store, &manifest, executor.as_ref(), source)?;
         }
         let (derivation, state) = load(&store, &manifest)?;
-        Ok(Self { manifest, executor, store, derivation, state })
+        Ok(Self { manifest, executor, store, derivation, state, max_reorg_depth: MIN_UNDO_BLOCKS })
     }
 
     /// Opens a follower's file that is there already, without a Bitcoin node.
@@ -203,7 +247,7 @@ impl Node {
         let executor = of_manifest(&manifest)?;
         let store = Store::open(path)?;
         let (derivation, state) = load(&store, &manifest)?;
-        Ok(Self { manifest, executor, store, derivation, state })
+        Ok(Self { manifest, executor, store, derivation, state, max_reorg_depth: MIN_UNDO_BLOCKS })
     }
 
     /// The manifest.
@@ -257,36 +301,108 @@ impl Node {
         self.head_at_depth(self.undo_blocks() + 1)
     }
 
-    /// Follows the source to its tip, telling of each step once it is on disk.
+    /// Keeps what is needed to take back this many blocks, or two windows if that is more; from the next
+    /// block on. Without it, [`MIN_UNDO_BLOCKS`].
+    pub fn set_max_reorg_depth(&mut self, blocks: u32) {
+        self.max_reorg_depth = blocks;
+    }
+
+    /// Follows the source to its tip, telling of each block once it is on disk.
     ///
     /// # Errors
     /// [`NodeError`]: every step before it is kept, and calling again goes on from there.
-    pub fn sync(&mut self, source: &impl BlockSource, mut on_event: impl FnMut(&Event)) -> Result<(), NodeError> {
-        while let Some(event) = self.step(source)? {
-            on_event(&event);
-        }
+    pub fn sync<'a>(
+        &mut self,
+        source: impl Into<Scanner<'a>>,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<(), NodeError> {
+        let scanner = source.into();
+        let mut tell = |_: &Self, event: &Event| {
+            on_event(event);
+            ControlFlow::Continue(())
+        };
+        while self.advance(&scanner, MAX_HEADERS, &mut tell)?.is_continue() {}
         Ok(())
     }
 
-    /// Takes one step towards the source's tip: `None` once it is there.
+    /// Takes one block, or takes one back, towards the source's tip: `None` once it is there.
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
-    pub fn step(&mut self, source: &impl BlockSource) -> Result<Option<Event>, NodeError> {
-        let tip = self.derivation.tip().block;
-        let hash = match source::next(source, &self.store, self.manifest.start, tip)? {
-            source::Next::Nothing => return Ok(None),
-            source::Next::Left => {
-                return self.or_reload(|node| node.revert(tip)).map(|()| Some(Event::Reverted(tip)));
-            }
-            source::Next::Block(hash) => hash,
+    pub fn step<'a>(&mut self, source: impl Into<Scanner<'a>>) -> Result<Option<Event>, NodeError> {
+        let mut told = None;
+        let tell = |_: &Self, event: &Event| {
+            told = Some(event.clone());
+            ControlFlow::Break(())
         };
-        let scanned = source::fetch(source, hash, self.manifest.rollup_id().namespace())?;
-        self.or_reload(|node| {
-            let step = node.derivation.apply(&scanned.header, &scanned.found)?;
-            node.record(step)
-        })
-        .map(|applied| Some(Event::Applied(applied)))
+        let _at_the_tip_or_told = self.advance(&source.into(), 1, tell)?;
+        Ok(told)
+    }
+
+    /// Goes at most `max_blocks` towards the source's tip, or takes one block back; tells of each block once it is
+    /// on disk, and ends early if it is told to break. Breaks if it was, or if the tip is reached.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn advance(
+        &mut self,
+        scanner: &Scanner<'_>,
+        max_blocks: u32,
+        mut on_event: impl FnMut(&Self, &Event) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, NodeError> {
+        let tip = self.derivation.tip().block;
+        match source::next(scanner.chain(), &self.store, self.manifest.start, tip)? {
+            source::Next::Nothing => return Ok(ControlFlow::Break(())),
+            source::Next::Left => {
+                self.or_reload(|node| node.revert(tip))?;
+                return Ok(on_event(self, &Event::Reverted(tip)));
+            }
+            source::Next::Block => {}
+        }
+        let known = |height| self.store.bitcoin_block(height).ok().flatten().map(|(hash, ..)| hash);
+        let blocks = scanner.headers_above(self.manifest.network, tip, known, max_blocks)?;
+        let Some(last) = blocks.last().map(|block| block.at.height) else {
+            return Err(NodeError::Missing { height: tip.height + 1, tip: scanner.chain().tip()?.height });
+        };
+
+        let mut step = Vec::new();
+        let mut told = ControlFlow::Continue(());
+        let scanned = scanner.scan(&blocks, self.manifest.rollup_id().namespace(), |scanned| {
+            let at = scanned.block.at.height;
+            step.push(scanned);
+            let with_envelopes = step.iter().filter(|scanned: &&Scanned| !scanned.found.is_empty());
+            let bytes: usize = with_envelopes.map(|scanned| scanned.len).sum();
+            if at == last || step.len() >= STEP_BLOCKS || bytes >= STEP_BYTES {
+                told = self.take(std::mem::take(&mut step), last, &mut on_event)?;
+            }
+            if told.is_break() { Err(Stop::Asked) } else { Ok(()) }
+        });
+        match scanned {
+            Ok(()) => Ok(told),
+            Err(Stop::Asked) => Ok(ControlFlow::Break(())),
+            Err(Stop::Failed(error)) => {
+                // What came before the error is as good as ever.
+                let _told = self.take(step, last, &mut on_event)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Applies blocks, of a chain that is known up to `last`, in one transaction; then tells of each.
+    fn take(
+        &mut self,
+        step: Vec<Scanned>,
+        last: BtcHeight,
+        on_event: &mut impl FnMut(&Self, &Event) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, NodeError> {
+        let applied = self.or_reload(|node| node.apply(step, last))?;
+        let mut told = ControlFlow::Continue(());
+        for applied in applied {
+            if on_event(self, &Event::Applied(applied)).is_break() {
+                told = ControlFlow::Break(());
+            }
+        }
+        Ok(told)
     }
 
     /// Runs a step; if it fails, goes back to what is on disk.
@@ -300,46 +416,27 @@ impl Node {
     }
 
     fn undo_blocks(&self) -> u32 {
-        MIN_UNDO_BLOCKS.max(2 * u32::from(self.manifest.sequencing_window))
+        self.max_reorg_depth.max(2 * u32::from(self.manifest.sequencing_window))
     }
 
-    fn record(&mut self, step: Step) -> Result<Applied, NodeError> {
+    fn apply(&mut self, step: Vec<Scanned>, last: BtcHeight) -> Result<Vec<Applied>, NodeError> {
         let undo_blocks = self.undo_blocks();
-        let Step { origin: Origin { block, queue_size, queue_root, .. }, first_item, items, judged, blocks, undo } =
-            step;
         let writer = self.store.writer()?;
-        writer.put_bitcoin_block(block, (queue_size, queue_root), Some(&undo))?;
-        let queued: Vec<_> =
-            (first_item..).zip(items).map(|(index, item)| QueuedItem { index, item, fate: None }).collect();
-        for queued in &queued {
-            writer.put_item(queued.index, &queued.item)?;
-        }
-        writer.put_judged(block.height, &judged)?;
-        writer.put_sequencers(block.height, &self.derivation)?;
-        let mut executed = Vec::new();
-        for l2_block in blocks {
-            let forced_txs = writer.items(l2_block.forced.clone())?;
-            let done = execute_block(self.executor.as_ref(), &mut self.state, l2_block, &forced_txs);
-            let undo = self.state.take_undo();
-            let derived =
-                DerivedBlock { head: done.block.head(), derived_at: block.height, state_root: done.state_root };
-            writer.put_block(&derived, &undo)?;
-            writer.put_state(&self.state, &undo)?;
-            let l2_number = done.block.header.number;
-            for (item, outcome) in forced_txs.iter().zip(&done.forced) {
-                writer.put_fate(item.index, Fate { l2_number, outcome: *outcome })?;
+        let mut all = Vec::new();
+        for Scanned { block, len, found, refused } in step {
+            let step = self.derivation.apply(&block.header, &found)?;
+            // Far below a tip that has shown its work, nothing is going to be taken back.
+            let keep_undo = block.at.height.saturating_add(undo_blocks) > last;
+            let applied = record(&writer, self.executor.as_ref(), &mut self.state, step, keep_undo)?;
+            writer.put_sequencers(block.at.height, &self.derivation)?;
+            all.push(Applied { len, refused, ..applied });
+            if let Some(old) = block.at.height.checked_sub(undo_blocks) {
+                writer.forget_undo(old)?;
             }
-            for (position, (tx, outcome)) in done.block.own_txs.iter().zip(&done.own).enumerate() {
-                writer.put_own_tx(position, tx, Fate { l2_number, outcome: *outcome })?;
-            }
-            executed.push(done);
         }
         writer.put_snapshot(&self.derivation.snapshot())?;
-        if let Some(old) = block.height.checked_sub(undo_blocks) {
-            writer.forget_undo(old)?;
-        }
         writer.commit()?;
-        Ok(Applied { block, queued, judged, blocks: executed })
+        Ok(all)
     }
 
     fn revert(&mut self, tip: BlockRef) -> Result<(), NodeError> {
@@ -359,6 +456,42 @@ impl Node {
         writer.put_snapshot(&self.derivation.snapshot())?;
         writer.commit()
     }
+}
+
+/// Executes what a step derived, and writes all of it.
+fn record(
+    writer: &Writer<'_>,
+    executor: &dyn Executor,
+    state: &mut State,
+    step: Step,
+    keep_undo: bool,
+) -> Result<Applied, NodeError> {
+    let Step { origin: Origin { block, queue_size, queue_root, .. }, first_item, items, judged, blocks, undo } = step;
+    writer.put_bitcoin_block(block, (queue_size, queue_root), keep_undo.then_some(&undo))?;
+    let queued: Vec<_> =
+        (first_item..).zip(items).map(|(index, item)| QueuedItem { index, item, fate: None }).collect();
+    for queued in &queued {
+        writer.put_item(queued.index, &queued.item)?;
+    }
+    writer.put_judged(block.height, &judged)?;
+    let mut executed = Vec::new();
+    for l2_block in blocks {
+        let forced_txs = writer.items(l2_block.forced.clone())?;
+        let done = execute_block(executor, state, l2_block, &forced_txs);
+        let undo = state.take_undo();
+        let derived = DerivedBlock { head: done.block.head(), derived_at: block.height, state_root: done.state_root };
+        writer.put_block(&derived, keep_undo.then_some(&undo))?;
+        writer.put_state(state, &undo)?;
+        let l2_number = done.block.header.number;
+        for (item, outcome) in forced_txs.iter().zip(&done.forced) {
+            writer.put_fate(item.index, Fate { l2_number, outcome: *outcome })?;
+        }
+        for (position, (tx, outcome)) in done.block.own_txs.iter().zip(&done.own).enumerate() {
+            writer.put_own_tx(position, tx, Fate { l2_number, outcome: *outcome })?;
+        }
+        executed.push(done);
+    }
+    Ok(Applied { block, len: 0, refused: Vec::new(), queued, judged, blocks: executed })
 }
 
 /// Executes a block on a state: its forced section first, then its own transactions.
@@ -404,7 +537,7 @@ fn write_genesis(
     writer.put_genesis(&manifest.rollup_id(), &derivation.snapshot())?;
     writer.put_bitcoin_block(start, (0, head.header.queue_root), None)?;
     writer.put_sequencers(start.height, &derivation)?;
-    writer.put_block(&genesis, &StateUndo::default())?;
+    writer.put_block(&genesis, Some(&StateUndo::default()))?;
     writer.put_genesis_state(&state)?;
     writer.commit()
 }

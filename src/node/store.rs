@@ -55,6 +55,21 @@ pub struct QueuedItem {
     pub fate: Option<Fate>,
 }
 
+/// Items of the queue with one outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// What they did; `None` while they wait.
+    pub outcome: Option<Outcome>,
+    /// How many there are.
+    pub items: u64,
+    /// Length of all their transactions together, in bytes.
+    pub bytes: u64,
+    /// The first one's Bitcoin block.
+    pub first_height: BtcHeight,
+    /// The last one's.
+    pub last_height: BtcHeight,
+}
+
 /// Where and how a transaction was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate {
@@ -170,6 +185,18 @@ impl Store {
     /// The queue's items with these indexes.
     pub fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
         items(&self.db, range)
+    }
+
+    /// How many items there are, by what became of them: waiting ones first.
+    pub fn tally(&self) -> Result<Vec<Tally>, NodeError> {
+        let sql = "SELECT outcome, COUNT(*), SUM(LENGTH(tx)), MIN(height), MAX(height) FROM item
+            GROUP BY outcome ORDER BY outcome";
+        query(&self.db, sql, [], |row| {
+            let outcome: Option<String> = row.get(0)?;
+            let outcome = outcome.map(|outcome| from_json(&outcome)).transpose()?;
+            let (items, bytes) = (row.get(1)?, row.get(2)?);
+            Ok(Tally { outcome, items, bytes, first_height: row.get(3)?, last_height: row.get(4)? })
+        })
     }
 
     /// The item at a place.
@@ -344,7 +371,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    pub(super) fn put_block(&self, block: &DerivedBlock, undo: &StateUndo) -> Result<(), NodeError> {
+    pub(super) fn put_block(&self, block: &DerivedBlock, undo: Option<&StateUndo>) -> Result<(), NodeError> {
+        let undo = undo.map(to_blob).transpose()?;
         self.tx.execute(
             "INSERT INTO l2_block VALUES (?, ?, ?, ?, ?, ?)",
             params![
@@ -353,7 +381,7 @@ impl Writer<'_> {
                 to_blob(&block.head.header)?,
                 block.derived_at,
                 block.state_root.0,
-                to_blob(undo)?
+                undo
             ],
         )?;
         Ok(())

@@ -4,8 +4,12 @@
 //! with is not at hand, `PermittedDifficultyTransition`.
 
 use super::Refutation;
+#[cfg(feature = "node")]
+use super::bitcoin_headers::HeaderChain;
 use super::bitcoin_headers::LinkedHeaders;
 use crate::primitives::BtcHeight;
+#[cfg(feature = "node")]
+use alloc::collections::BTreeMap;
 use bitcoin::block::Header;
 use bitcoin::consensus::Params;
 use bitcoin::p2p::Magic;
@@ -51,6 +55,37 @@ enum Demand {
     Exactly(CompactTarget),
     Between { hardest: CompactTarget, easiest: CompactTarget },
     Unknown,
+}
+
+/// Checks headers that a Bitcoin source shows above blocks which are believed already: each names the one before,
+/// and has the work that the network demands of it. `below` gives headers of those blocks, as far as they are known.
+#[cfg(feature = "node")]
+pub(crate) fn check_headers(
+    network: Magic,
+    chain: &HeaderChain,
+    below: &BTreeMap<BtcHeight, Header>,
+) -> Result<(), Refutation> {
+    let linked = chain.link()?;
+    match HeaderRules::of(network) {
+        HeaderRules::Work(rules) => {
+            let known = |height| linked.at(height).map(|(_, header)| header).or_else(|| below.get(&height));
+            rules.check(&linked, known).map(drop)
+        }
+        HeaderRules::Constant(bits) => match linked.iter().find(|(_, header)| header.bits != bits) {
+            Some((block, _)) => Err(Refutation::Bits { height: block.height }),
+            None => Ok(()),
+        },
+        HeaderRules::Linkage => Ok(()),
+    }
+}
+
+/// How many blocks have the same difficulty, on a network whose headers show work.
+#[cfg(feature = "node")]
+pub(crate) fn difficulty_period(network: Magic) -> Option<u32> {
+    match HeaderRules::of(network) {
+        HeaderRules::Work(rules) => Some(rules.interval()),
+        HeaderRules::Constant(_) | HeaderRules::Linkage => None,
+    }
 }
 
 impl HeaderRules {

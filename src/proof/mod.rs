@@ -33,6 +33,8 @@ pub use broken_receipt::{BrokenReceipt, ReceiptBlock};
 pub use censored::{CaseName, Censored, CensoredCase};
 pub use consistency::Consistency;
 pub use difficulty::BitsChecked;
+#[cfg(feature = "node")]
+pub(crate) use difficulty::{check_headers, difficulty_period};
 pub use evidence::{ConflictingState, Equivocation};
 pub use file::{File, FileError, MAX_FILE, Proof, VERSION};
 pub use included::{Included, Level};

@@ -8,15 +8,19 @@ use crate::follower::{Place, Writer};
 use crate::http::SequencerUrl;
 use crate::output::Output;
 use clap::Args;
+pub use report::UnconfirmedLine;
 use report::{AppliedReport, HeadsReport, RevertedReport, UnsafeHead};
 use serde::Deserialize;
 use sortie::chain::BlockSource;
 use sortie::node::Event;
 use sortie::primitives::{BtcHeight, RollupId};
+use sortie::scanner::MempoolWatch;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long one look at an unchanged chain lasts: Ctrl-C waits no longer.
@@ -36,7 +40,9 @@ Examples:
 /// finality-depth deep), and with --sequencer also unsafe (what the sequencer says). Keeps what it derived, and goes on
 /// from there. Ctrl-C ends it.
 ///
-/// With --json each line has an `event`: applied, reverted or heads.
+/// At the tip it also tells what waits in the node's mempool: its fee rate, and the block it is expected in.
+///
+/// With --json each line has an `event`: applied, reverted, heads or unconfirmed.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Follow {
@@ -96,8 +102,18 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
             return Ok(());
         }
     };
-    let mut session =
-        Session { follow, out, writer, sequencer, rollup_id: place.manifest().rollup_id(), told: None, deaf: false };
+    let mut session = Session {
+        follow,
+        out,
+        writer,
+        sequencer,
+        rollup_id: place.manifest().rollup_id(),
+        told: None,
+        deaf: false,
+        mempool: MempoolWatch::new(place.manifest().rollup_id().namespace()),
+        waiting: BTreeSet::new(),
+        next_look: Instant::now(),
+    };
     let finality_depth = settings.finality_depth();
     while !stop.load(Ordering::Relaxed) {
         let next = match session.round(finality_depth, &stop) {
@@ -131,21 +147,24 @@ struct Session<'a> {
     told: Option<HeadsReport>,
     /// Whether the sequencer's silence has been told.
     deaf: bool,
+    mempool: MempoolWatch,
+    /// Items of the mempool that were told, and when the next look at it is due.
+    waiting: BTreeSet<sortie::queue::Place>,
+    next_look: Instant,
 }
 
 impl Session<'_> {
     /// To the tip, tell the heads if they are new, and wait for the next block.
     fn round(&mut self, finality_depth: u32, stop: &AtomicBool) -> Result<Next, Failure> {
-        while !stop.load(Ordering::Relaxed) && !self.is_far_enough() {
-            match self.writer.node.step(&self.writer.source)? {
-                Some(Event::Applied(applied)) => {
-                    let report = AppliedReport::new(&applied, &self.writer.node)?;
-                    self.out.print(&report)?;
-                }
-                Some(Event::Reverted(block)) => self.out.print(&RevertedReport::new(block))?,
-                None => break,
+        let (follow, out) = (self.follow, self.out);
+        let end = self.writer.advance(follow.until_height, out, |node, event| {
+            match event {
+                Event::Applied(applied) => out.print(&AppliedReport::new(applied, node)?)?,
+                Event::Reverted(block) => out.print(&RevertedReport::new(*block))?,
             }
-        }
+            Ok(if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        end?;
         let heads = self.writer.node.heads(finality_depth)?;
         let report = HeadsReport::new(heads, self.unsafe_head()?);
         if self.told.as_ref() != Some(&report) {
@@ -155,9 +174,23 @@ impl Session<'_> {
         if self.follow.once || self.is_far_enough() || stop.load(Ordering::Relaxed) {
             return Ok(Next::End);
         }
+        self.tell_unconfirmed()?;
         let source = &self.writer.source;
         source.wait_for_tip(&heads.bitcoin.hash, source.look())?;
         Ok(Next::Again)
+    }
+
+    /// Tells of items that are new in the mempool. A large mempool takes long to look at, so it is looked at less often.
+    fn tell_unconfirmed(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let Some(node) = self.writer.source.node().filter(|_| began >= self.next_look) else { return Ok(()) };
+        let lines: Vec<_> = self.mempool.look(node)?.into_iter().flat_map(UnconfirmedLine::of).collect();
+        self.next_look = Instant::now() + began.elapsed() * 10;
+        for line in lines.iter().filter(|line| !self.waiting.contains(&line.place)) {
+            self.out.print(line)?;
+        }
+        self.waiting = lines.into_iter().map(|line| line.place).collect();
+        Ok(())
     }
 
     fn is_far_enough(&self) -> bool {

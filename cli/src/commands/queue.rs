@@ -1,16 +1,19 @@
 //! `sortie queue`: the followed queue.
 
 use super::life::{Effect, due_height, tip};
+use crate::commands::follow::UnconfirmedLine;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::Reader;
-use crate::output::{Output, field};
-use bitcoin::BlockHash;
+use crate::output::{Output, count, field};
 use bitcoin::hex::DisplayHex;
-use clap::{Args, Subcommand};
+use bitcoin::{BlockHash, Txid};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use sortie::node::QueuedItem;
+use sortie::merkle::leaf_hash;
+use sortie::node::{Node, QueuedItem, Tally};
 use sortie::primitives::{BtcHeight, Hash32, L2Number};
+use sortie::scanner::MempoolWatch;
 use std::fmt;
 
 /// Show the queue of forced transactions
@@ -20,12 +23,15 @@ use std::fmt;
 pub enum Queue {
     List(List),
     Root(Root),
+    Stats(Stats),
+    Export(Export),
 }
 
 const LIST_EXAMPLE: &str = "\
 Examples:
   sortie queue list
-  sortie queue list --from 100 --limit 10 --json";
+  sortie queue list --from 100 --limit 10 --json
+  sortie queue list --unconfirmed";
 
 /// List items with their due heights and what became of them
 ///
@@ -40,6 +46,39 @@ pub struct List {
     /// Most items
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u64,
+    /// What waits in the Bitcoin node's mempool instead, with its fee rate and the block it is expected in
+    #[arg(long, conflicts_with_all = ["from", "limit"])]
+    unconfirmed: bool,
+}
+
+const EXPORT_EXAMPLE: &str = "\
+Examples:
+  sortie queue export > queue.jsonl
+  sortie queue export --format csv | head";
+
+/// Write out the whole queue, for audits
+///
+/// One line for each item, from the first, with everything that the queue's root and the derived chain follow from: place,
+/// Bitcoin block, due height, hashes, the transaction itself, and what became of it. Needs no more memory for more items.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXPORT_EXAMPLE)]
+pub struct Export {
+    /// JSON lines, or comma-separated values with a line of names
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+}
+
+/// Count the items: those that wait, and those that were executed, by what they did
+///
+/// Follows Bitcoin to the tip first, and reads the whole queue once.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie queue stats --json")]
+pub struct Stats {}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Jsonl,
+    Csv,
 }
 
 const ROOT_EXAMPLE: &str = "\
@@ -118,12 +157,144 @@ impl fmt::Display for RootLine {
     }
 }
 
+/// An item with everything that an audit asks for.
+#[derive(Serialize)]
+struct ExportLine {
+    #[serde(flatten)]
+    line: Line,
+    txid: Txid,
+    leaf: Hash32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    l2_hash: Option<Hash32>,
+}
+
+/// Columns of [`ExportLine::csv`].
+const COLUMNS: &str =
+    "index,place,txid,height,block_hash,tx_index,due_height,tx_hash,leaf,l2_number,l2_hash,outcome,reason,tx";
+
+impl ExportLine {
+    fn new(queued: &QueuedItem, node: &Node) -> Result<Self, Failure> {
+        let l2_hash = match queued.fate {
+            Some(fate) => node.store().block(fate.l2_number)?.map(|block| block.head.hash),
+            None => None,
+        };
+        Ok(Self {
+            line: Line::new(queued, due_height(node, queued.item.block.height)),
+            txid: queued.item.place.txid,
+            leaf: leaf_hash(&queued.item.leaf()),
+            l2_hash,
+        })
+    }
+
+    /// No value holds a comma or a quote.
+    fn csv(&self) -> String {
+        let Self { line, txid, leaf, l2_hash } = self;
+        let Line { index, place, height, block_hash, tx_index, due_height, tx_hash, tx, l2_number, effect } = line;
+        let number = l2_number.map_or(String::new(), |number| number.to_string());
+        let hash = l2_hash.map_or(String::new(), |hash| hash.to_string());
+        let outcome = effect.map_or("", |effect| effect.outcome);
+        let reason = effect.and_then(|effect| effect.reason).unwrap_or("");
+        format!(
+            "{index},{place},{txid},{height},{block_hash},{tx_index},{due_height},{tx_hash},{leaf},{number},{hash},{outcome},{reason},{tx}"
+        )
+    }
+}
+
+/// Items read from the database at a time.
+const PAGE: u64 = 50;
+
+fn export(format: Format, node: &Node, out: &Output) -> Result<(), Failure> {
+    if let Format::Csv = format {
+        out.line(COLUMNS)?;
+    }
+    let size = node.derivation().tip().queue_size;
+    for from in (0..size).step_by(PAGE as usize) {
+        for queued in node.store().items(from..size.min(from + PAGE))? {
+            let line = ExportLine::new(&queued, node)?;
+            match format {
+                Format::Jsonl => out.json_line(&line)?,
+                Format::Csv => out.line(&line.csv())?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct StatsLine {
+    height: BtcHeight,
+    items: u64,
+    bytes: u64,
+    tally: Vec<TallyLine>,
+}
+
+#[derive(Serialize)]
+struct TallyLine {
+    /// `waiting`, or what they did.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    items: u64,
+    bytes: u64,
+    first_height: BtcHeight,
+    last_height: BtcHeight,
+}
+
+impl From<Tally> for TallyLine {
+    fn from(tally: Tally) -> Self {
+        let effect = tally.outcome.map(Effect::from);
+        Self {
+            outcome: effect.map_or("waiting", |effect| effect.outcome),
+            reason: effect.and_then(|effect| effect.reason),
+            items: tally.items,
+            bytes: tally.bytes,
+            first_height: tally.first_height,
+            last_height: tally.last_height,
+        }
+    }
+}
+
+impl fmt::Display for StatsLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "bitcoin block", self.height)?;
+        field(f, "queue", format_args!("{}, {} bytes", count(self.items, "item"), self.bytes))?;
+        for TallyLine { outcome, reason, items, bytes, first_height, last_height } in &self.tally {
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            let text = format_args!(
+                "{}{reason}, {bytes} bytes, blocks {first_height} to {last_height}",
+                count(*items, "item")
+            )
+            .to_string();
+            field(f, outcome, text)?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs a command.
 pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let reader = Reader::open(settings, out)?;
     let node = reader.node();
     match command {
-        Queue::List(List { from, limit }) => {
+        Queue::List(List { unconfirmed: true, .. }) => {
+            let own_connection;
+            let source = match reader.source() {
+                Some(source) => source,
+                None => {
+                    own_connection = settings.connect(settings.network()?)?;
+                    &own_connection
+                }
+            };
+            let mut watch = MempoolWatch::new(node.manifest().rollup_id().namespace());
+            let node = source.node().ok_or_else(|| {
+                Failure::usage(
+                    "only a Bitcoin node shows what waits in its mempool; set --bitcoin-url instead of --esplora-url",
+                )
+            })?;
+            let lines = watch.look(node)?.into_iter().flat_map(UnconfirmedLine::of);
+            lines.into_iter().try_for_each(|line| out.print(&line))
+        }
+        Queue::List(List { from, limit, .. }) => {
             // The database counts in signed numbers.
             let range = (*from).min(i64::MAX as u64)..from.saturating_add(*limit).min(i64::MAX as u64);
             let items = node.store().items(range)?;
@@ -140,5 +311,12 @@ pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Fai
             })?;
             out.print(&RootLine { height, block_hash, size, root })
         }
+        Queue::Stats(Stats {}) => {
+            let tally: Vec<TallyLine> = node.store().tally()?.into_iter().map(TallyLine::from).collect();
+            let sum = |value: fn(&TallyLine) -> u64| tally.iter().map(value).sum();
+            let (items, bytes) = (sum(|line| line.items), sum(|line| line.bytes));
+            out.print(&StatsLine { height: tip(node)?, items, bytes, tally })
+        }
+        Queue::Export(Export { format }) => export(*format, node, out),
     }
 }

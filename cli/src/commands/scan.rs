@@ -8,9 +8,9 @@ use bitcoin::hex::DisplayHex;
 use clap::Args;
 use serde::Serialize;
 use sortie::chain::BlockSource;
-use sortie::envelope::scan_block;
 use sortie::primitives::{BlockRef, BtcHeight, Hash32};
 use sortie::queue::{Item, Place, items_of};
+use sortie::scanner::Scanned;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -55,6 +55,10 @@ impl From<&Item> for Line {
     }
 }
 
+fn reorganised() -> Failure {
+    Failure::failed("the Bitcoin chain was reorganised while it was read; run the command again")
+}
+
 /// Runs the command.
 pub fn run(scan: &Scan, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let manifest = settings.manifest()?;
@@ -67,22 +71,22 @@ pub fn run(scan: &Scan, settings: &Settings, out: &Output) -> Result<(), Failure
     if scan.from > scan.to && scan.to.is_some() {
         return Err(Failure::usage("--from is above --to"));
     }
+    let reading = settings.reading().open(&node, out)?;
+    let scanner = reading.scanner(&node);
     let namespace = manifest.rollup_id().namespace();
-    let reorganised = || Failure::failed("the Bitcoin chain was reorganised while it was read; run the command again");
-    let mut parent = None;
-    for height in from..=to {
-        let hash = node.block_hash(height)?.ok_or_else(reorganised)?;
-        let scanned = scan_block(&node.block(&hash)?, Some(namespace)).map_err(Failure::failed)?;
-        if scanned.header.block_hash() != hash {
-            return Err(Failure::failed(format_args!("the node served another block than {hash}")));
-        }
-        if parent.is_some_and(|parent| parent != scanned.header.prev_blockhash) {
-            return Err(reorganised());
-        }
-        parent = Some(hash);
-        for item in items_of(BlockRef { height, hash }, &scanned.found) {
-            out.json_line(&Line::from(&item))?;
-        }
+    let start = manifest.start;
+    let known = |height| (height == start.height).then_some(start.hash);
+    let mut parent = match from - 1 {
+        height if height == start.height => start,
+        height => BlockRef { height, hash: node.block_hash(height)?.ok_or_else(reorganised)? },
+    };
+    while parent.height < to {
+        let blocks = scanner.headers_above(manifest.network, parent, known, to - parent.height)?;
+        parent = blocks.last().ok_or_else(reorganised)?.at;
+        scanner.scan(&blocks, namespace, |Scanned { block, found, refused, .. }| {
+            refused.iter().for_each(|refusal| out.warn(refusal));
+            items_of(block.at, &found).iter().try_for_each(|item| out.json_line(&Line::from(item)))
+        })?;
     }
     Ok(())
 }

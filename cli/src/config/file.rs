@@ -3,6 +3,7 @@
 use super::{home, network};
 use crate::failure::Failure;
 use crate::input::{text_file, toml_error};
+use crate::reading::SourceName;
 use bitcoin::Network;
 use serde::{Deserialize, Deserializer, de::Error};
 use sortie::chain::Proxy;
@@ -31,6 +32,11 @@ pub struct ConfigFile {
     pub broadcast_url: Vec<String>,
     #[serde(default, deserialize_with = "proxy")]
     pub proxy: Option<Proxy>,
+    pub source: Option<SourceName>,
+    pub blocks_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub verify_all_blocks: bool,
+    pub max_reorg_depth: Option<u32>,
     pub confirmations: Option<u32>,
     pub finality_depth: Option<u32>,
     pub wallet: Option<String>,
@@ -64,7 +70,8 @@ impl ConfigFile {
             }
         }
         let folder = path.parent().unwrap_or(Path::new(""));
-        let paths = [&mut file.manifest, &mut file.data_dir, &mut file.bitcoin_cookie, &mut file.passphrase_file];
+        let ConfigFile { manifest, data_dir, bitcoin_cookie, passphrase_file, blocks_dir, .. } = &mut file;
+        let paths = [manifest, data_dir, bitcoin_cookie, passphrase_file, blocks_dir];
         for path in paths.into_iter().flatten() {
             *path = match (path.strip_prefix("~"), home()) {
                 (Ok(rest), Some(home)) => home.join(rest),

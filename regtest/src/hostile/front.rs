@@ -64,7 +64,7 @@ impl RpcFront {
     ///
     /// # Errors
     /// No port.
-    pub fn start(source: Arc<impl BlockSource + Send + Sync + 'static>, bitcoind: &Bitcoind) -> Result<Self> {
+    pub fn start(source: Arc<impl BlockSource + Send + 'static>, bitcoind: &Bitcoind) -> Result<Self> {
         let upstream: SocketAddr = bitcoind.rpc_url().trim_start_matches("http://").parse()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;

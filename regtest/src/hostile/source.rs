@@ -75,7 +75,7 @@ impl<'a, S: BlockSource> HostileSource<'a, S> {
     }
 
     /// Answers from another chain from now on.
-    pub fn serve(&self, other: impl BlockSource + Send + Sync + 'a) {
+    pub fn serve(&self, other: impl BlockSource + Send + 'a) {
         self.state().other = Some(Arc::new(other));
     }
 

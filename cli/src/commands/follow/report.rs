@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use sortie::derive::{Judged, Verdict};
 use sortie::node::{Applied, DerivedBlock, ExecutedBlock, Heads, Node, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight, Hash32, L2Number, sha256};
-use sortie::queue::Place;
+use sortie::queue::{Item, Place};
+use sortie::scanner::Unconfirmed;
+use sortie::wallet::SatPerVb;
 use std::fmt;
 
 /// A Bitcoin block was applied.
@@ -145,6 +147,45 @@ impl fmt::Display for AppliedReport {
             }
         }
         Ok(())
+    }
+}
+
+/// An item that waits in the mempool.
+#[derive(Serialize)]
+pub struct UnconfirmedLine {
+    event: &'static str,
+    pub place: Place,
+    tx_hash: Hash32,
+    fee_rate_sat_vb: f64,
+    /// `null`, if the node cannot tell.
+    expected_height: Option<BtcHeight>,
+    #[serde(skip)]
+    shown_rate: SatPerVb,
+}
+
+impl UnconfirmedLine {
+    /// The lines of one Bitcoin transaction.
+    pub fn of(unconfirmed: Unconfirmed) -> Vec<Self> {
+        let Unconfirmed { items, fee_rate, expected_height, .. } = unconfirmed;
+        let line = |item: &Item| Self {
+            event: "unconfirmed",
+            place: item.place,
+            tx_hash: item.tx_hash(),
+            fee_rate_sat_vb: fee_rate.to_sat_per_kwu() as f64 / 250.0,
+            expected_height,
+            shown_rate: SatPerVb(fee_rate),
+        };
+        items.iter().map(line).collect()
+    }
+}
+
+impl fmt::Display for UnconfirmedLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let expected = match self.expected_height {
+            Some(height) => format!("expected in block {height}"),
+            None => "not expected soon".into(),
+        };
+        write!(f, "unconfirmed  {}, {}, {expected}", self.place, self.shown_rate)
     }
 }
 

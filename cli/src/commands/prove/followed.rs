@@ -38,7 +38,7 @@ impl Followed {
                 let (node, source, lock) = writer.into_parts();
                 Self { node, source, _lock: Some(lock) }
             }
-            Reader::Other(node) => Self { node, source: settings.connect(settings.network()?)?, _lock: None },
+            Reader::Other(node) => Self { node: *node, source: settings.connect(settings.network()?)?, _lock: None },
         })
     }
 

@@ -1,0 +1,118 @@
+//! How far a long reading of Bitcoin has come: a bar on a terminal, a line now and then elsewhere, with
+//! `--json` as JSON. On stderr, and never with `--quiet`.
+
+use crate::output::{Output, count};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use serde_json::json;
+use sortie::node::Applied;
+use sortie::primitives::BtcHeight;
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Blocks behind the tip from which on a person wants to know why it takes so long.
+const WORTH_A_NOTE: u32 = 200;
+/// Between two lines.
+const PAUSE: Duration = Duration::from_secs(10);
+const STYLE: &str = "{bar:24} block {pos} of {len}, {rate}, {eta_precise} left, {msg}";
+
+/// The progress of one reading.
+pub struct Progress<'a> {
+    out: &'a Output,
+    from: BtcHeight,
+    to: BtcHeight,
+    at: BtcHeight,
+    bytes: u64,
+    items: u64,
+    began: Instant,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl<'a> Progress<'a> {
+    /// Reading from the block above `from` to `to`; `None` if that is not worth telling.
+    ///
+    /// `source`: what is read, and why that.
+    pub fn begin(out: &'a Output, from: BtcHeight, to: BtcHeight, source: (&str, &str)) -> Option<Self> {
+        if to.saturating_sub(from) < WORTH_A_NOTE || out.is_quiet() {
+            return None;
+        }
+        let (source, why) = source;
+        let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        out.note(format_args!("reading Bitcoin blocks {} to {to} from {source}{why}", from + 1));
+        let now = Instant::now();
+        let bar = (std::io::stderr().is_terminal() && !out.is_json()).then(|| bar(from, to));
+        Some(Self { out, from, to, at: from, bytes: 0, items: 0, began: now, told: now, bar })
+    }
+
+    /// A block was applied.
+    pub fn applied(&mut self, applied: &Applied) {
+        self.at = applied.block.height;
+        self.bytes += applied.len as u64;
+        self.items += applied.queued.len() as u64;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(self.at.into());
+                bar.set_message(count(self.items, "item"));
+            }
+            None if self.told.elapsed() >= PAUSE => {
+                self.told = Instant::now();
+                self.line();
+            }
+            None => {}
+        }
+    }
+
+    /// Prints something without tearing the bar.
+    pub fn around<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn line(&self) {
+        let seconds = self.began.elapsed().as_secs_f64().max(0.001);
+        let done = f64::from(self.at - self.from);
+        let blocks_per_s = done / seconds;
+        let bytes_per_s = self.bytes as f64 / seconds;
+        let eta_s = f64::from(self.to.saturating_sub(self.at)) / blocks_per_s.max(0.001);
+        if self.out.is_json() {
+            self.out.aside_json(&json!({ "progress": {
+                "height": self.at, "target": self.to, "blocks_per_s": blocks_per_s as u64,
+                "bytes_per_s": bytes_per_s as u64, "eta_s": eta_s as u64, "items": self.items,
+            } }));
+            return;
+        }
+        self.out.note(format_args!(
+            "at Bitcoin block {} of {}, {blocks_per_s:.0} blocks/s, {:.0} MB/s, {} left, {}",
+            self.at,
+            self.to,
+            bytes_per_s / 1e6,
+            HumanDuration(Duration::from_secs(eta_s as u64)),
+            count(self.items, "item")
+        ));
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        match &self.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None if self.at > self.from => self.line(),
+            None => {}
+        }
+    }
+}
+
+fn bar(from: BtcHeight, to: BtcHeight) -> ProgressBar {
+    let bar = ProgressBar::new(to.into()).with_position(from.into());
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        let _ = write!(out, "{:.0} blocks/s", state.per_sec());
+    };
+    // The template is a constant; without it there is a plainer bar.
+    let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.with_key("rate", rate));
+    bar.reset_eta();
+    bar
+}

@@ -1,0 +1,87 @@
+//! HTTP to bitcoind with connections that are kept, for answers of the size of blocks.
+
+use super::ChainError;
+use std::io::{self, Read};
+use std::time::Duration;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+/// Longest answer that is read, in bytes: a block of the largest size in hexadecimal, with room to spare.
+const MAX_ANSWER: u64 = 16 << 20;
+
+/// Connections that are kept between requests.
+const KEPT: usize = 8;
+
+/// A client of one server.
+#[derive(Clone, Debug)]
+pub(super) struct Http {
+    agent: Agent,
+    /// Address without credentials.
+    url: String,
+}
+
+impl Http {
+    pub fn new(url: &str, limit: Duration) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(limit))
+            .http_status_as_error(false)
+            .max_idle_connections(KEPT)
+            .max_idle_connections_per_host(KEPT)
+            .build();
+        Self { agent: config.new_agent(), url: url.to_owned() }
+    }
+
+    /// Address without credentials.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `GET` of a path; the answer takes the place of whatever `body` holds.
+    pub fn get(&self, path: &str, body: &mut Vec<u8>) -> Result<StatusCode, ChainError> {
+        self.answer(body, || self.agent.get(format!("{}{path}", self.url)).call())
+    }
+
+    /// `POST` of JSON with an `Authorization`; the answer takes the place of whatever `body` holds.
+    pub fn post(&self, authorization: &str, json: &[u8], body: &mut Vec<u8>) -> Result<StatusCode, ChainError> {
+        self.answer(body, || {
+            let request = self.agent.post(&self.url).header("Authorization", authorization);
+            request.content_type("application/json").send(json)
+        })
+    }
+
+    fn answer(
+        &self,
+        body: &mut Vec<u8>,
+        ask: impl Fn() -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<StatusCode, ChainError> {
+        // A connection that was kept may have been closed meanwhile: one more, with a new connection.
+        self.once(body, &ask).or_else(|_| self.once(body, &ask)).map_err(|error| self.unreachable(&error))
+    }
+
+    fn once(
+        &self,
+        body: &mut Vec<u8>,
+        ask: &impl Fn() -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<StatusCode, ureq::Error> {
+        body.clear();
+        let mut response = ask()?;
+        if let Some(len) = response.body().content_length() {
+            body.reserve(usize::try_from(len.min(MAX_ANSWER)).unwrap_or(0));
+        }
+        response.body_mut().with_config().limit(MAX_ANSWER).reader().read_to_end(body)?;
+        Ok(response.status())
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> ChainError {
+        let reason = match error {
+            ureq::Error::Io(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => "connection refused".into(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timed out".into(),
+                _ => error.to_string(),
+            },
+            ureq::Error::Timeout(_) => "timed out".into(),
+            error => error.to_string(),
+        };
+        ChainError::Unreachable { url: self.url.clone(), reason }
+    }
+}

@@ -1,0 +1,74 @@
+//! [`RestNode`]: blocks of a Bitcoin Core node over REST, in binary.
+
+use super::http::Http;
+use super::rpc::malformed;
+use super::{BlockReader, ChainError};
+use bitcoin::{BlockHash, Network};
+use serde_json::Value;
+use std::time::Duration;
+use ureq::http::StatusCode;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const LANES: usize = 4;
+
+/// A Bitcoin Core node's REST interface (`-rest`), which stands at the address of its RPC.
+#[derive(Debug)]
+pub struct RestNode {
+    http: Http,
+}
+
+impl RestNode {
+    /// Asks the node at `url`, without credentials, whether it serves REST, and for which network.
+    ///
+    /// # Errors
+    /// [`ChainError::RestDisabled`]; [`ChainError::WrongNetwork`]; any other error means that it could not be asked.
+    pub fn connect(url: &str, network: Network) -> Result<Self, ChainError> {
+        let rest = Self { http: Http::new(url, LIMIT) };
+        let mut body = Vec::new();
+        match rest.http.get("/rest/chaininfo.json", &mut body)? {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
+                return Err(ChainError::RestDisabled { url: url.to_owned() });
+            }
+            status => return Err(rest.refusal(status, &body)),
+        }
+        let info: Value = serde_json::from_slice(&body).map_err(|error| malformed("chaininfo", error))?;
+        match info.get("chain").and_then(Value::as_str) {
+            Some(chain) if Network::from_core_arg(chain) == Ok(network) => Ok(rest),
+            chain => {
+                let got = chain.unwrap_or("an unknown chain").to_owned();
+                Err(ChainError::WrongNetwork { expected: network, got })
+            }
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> ChainError {
+        let url = self.http.url().to_owned();
+        let message = String::from_utf8_lossy(body).trim().to_owned();
+        match status {
+            // bitcoind answers so while it loads its index, and says which step it is at.
+            StatusCode::SERVICE_UNAVAILABLE if !message.is_empty() => ChainError::WarmingUp { url, message },
+            StatusCode::SERVICE_UNAVAILABLE => ChainError::Busy { url },
+            status => ChainError::Rpc { method: "REST".into(), code: status.as_u16().into(), message },
+        }
+    }
+}
+
+impl BlockReader for RestNode {
+    fn name(&self) -> String {
+        format!("REST at {}", self.http.url())
+    }
+
+    fn lanes(&self) -> usize {
+        LANES
+    }
+
+    fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError> {
+        match self.http.get(&format!("/rest/block/{hash}.bin"), raw)? {
+            StatusCode::OK => Ok(()),
+            // Unknown or pruned: RPC can tell which.
+            StatusCode::NOT_FOUND => Err(ChainError::NotFound(format!("block {hash}"))),
+            status => Err(self.refusal(status, raw)),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Bitcoin blocks in order, searched for one rollup's envelopes: what a follower and `sortie scan` read.
+//!
+//! The one gate between what a source says and what is derived from it. Guarantees, of every source:
+//!
+//! - a header is used only if it names the one before, back to a block that is known, and has the work that
+//!   the network demands of it;
+//! - bytes are used only for the block whose header they begin with;
+//! - of a block that holds the needle nothing is believed before its Merkle root and its witness commitment
+//!   match: nobody adds an item, alters one, or moves it.
+//!
+//! That nobody *hides* an item can only be known by checking the blocks in which there is nothing to find,
+//! too, and that costs fifty times as much. So it is done for sources of other people. The user's own node
+//! (its RPC, its REST, its block files) is believed to serve whole blocks: whoever can make it lie can as
+//! well change the follower, or the node's own choice of the best chain, against which no check helps. Of
+//! its blocks without the needle only header and coinbase are looked at, so that one which lost its
+//! witnesses is noticed. [`Scanner::verify_all_blocks`] is for those who want the check all the same.
+//!
+//! What the gate refuses is asked of the next source, and the refusal is told.
+
+mod lanes;
+mod mempool;
+
+pub use mempool::{MempoolWatch, Unconfirmed};
+
+use crate::chain::{BlockReader, BlockSource, ChainError};
+use crate::derive::NotChild;
+use crate::envelope::{BadBlock, Found, check_block, scan_block};
+use crate::primitives::{BlockRef, BtcHeight, Namespace};
+use crate::proof::{HeaderChain, Refutation, check_headers, difficulty_period};
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::p2p::Magic;
+use std::collections::BTreeMap;
+use std::fmt;
+use thiserror::Error;
+
+/// Headers taken at a time.
+pub const MAX_HEADERS: u32 = 2_000;
+
+/// Why a block cannot be read.
+#[derive(Debug, Error)]
+pub enum ScanError {
+    /// The source cannot answer.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Headers without their work, or that do not hang together.
+    #[error("{0}; the source showed headers that are not Bitcoin's, nothing of it was used")]
+    BadHeaders(#[from] Refutation),
+    /// A block's bytes do not match its header.
+    #[error("{0}; the source served a damaged block, nothing of it was used")]
+    BadBlock(#[from] BadBlock),
+    /// The chain changed between two questions: try again.
+    #[error(transparent)]
+    NotChild(#[from] NotChild),
+    /// Another block than the one asked for.
+    #[error("asked for Bitcoin block {expected}, got {got}")]
+    OtherBlock {
+        /// What was asked for.
+        expected: BlockHash,
+        /// What came.
+        got: BlockHash,
+    },
+}
+
+/// A block's place in the chain, with its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextBlock {
+    /// Where it stands.
+    pub at: BlockRef,
+    /// Its header.
+    pub header: Header,
+}
+
+/// A block that passed the gate.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The block.
+    pub block: NextBlock,
+    /// The block's length, in bytes.
+    pub len: usize,
+    /// What it holds for the rollup, in Bitcoin order.
+    pub found: Vec<Found>,
+    /// Sources whose answer was refused before another one's was taken.
+    pub refused: Vec<Refusal>,
+}
+
+/// What a source did wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The source.
+    pub source: String,
+    /// The block that was asked for.
+    pub block: BlockRef,
+    /// What came, or why nothing came.
+    pub reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: Bitcoin block {}: {}; asked the next source", self.source, self.block.height, self.reason)
+    }
+}
+
+/// How Bitcoin is read: whose chain, whose bytes, and what is checked of them.
+#[derive(Clone, Copy)]
+pub struct Scanner<'a> {
+    chain: &'a dyn BlockSource,
+    readers: &'a [Box<dyn BlockReader>],
+    verify_all: bool,
+}
+
+impl<'a, S: BlockSource> From<&'a S> for Scanner<'a> {
+    fn from(chain: &'a S) -> Self {
+        Self { chain, readers: &[], verify_all: false }
+    }
+}
+
+impl<'a> Scanner<'a> {
+    /// Takes blocks from these first, in this order, and from the chain's own source where all of them fail.
+    pub fn readers(self, readers: &'a [Box<dyn BlockReader>]) -> Self {
+        Self { readers, ..self }
+    }
+
+    /// Checks every block whole, also those of the user's own node.
+    pub fn verify_all_blocks(self, verify_all: bool) -> Self {
+        Self { verify_all, ..self }
+    }
+
+    /// Whose chain it is.
+    pub fn chain(&self) -> &'a dyn BlockSource {
+        self.chain
+    }
+
+    /// The blocks above `parent` that the source shows, at most [`MAX_HEADERS`], if their headers can be believed.
+    ///
+    /// `known` gives the hashes of earlier blocks of the same chain. The first change of the difficulty above
+    /// them can only be checked within its bounds.
+    ///
+    /// # Errors
+    /// [`ScanError::BadHeaders`]; [`ScanError::NotChild`] if `parent` is not in the source's chain (any more).
+    pub fn headers_above(
+        &self,
+        network: Magic,
+        parent: BlockRef,
+        known: impl Fn(BtcHeight) -> Option<BlockHash>,
+        count: u32,
+    ) -> Result<Vec<NextBlock>, ScanError> {
+        let first = parent.height + 1;
+        let headers = self.chain.headers(first, count.min(MAX_HEADERS))?;
+        match headers.first().map(|header| header.prev_blockhash) {
+            None => return Ok(Vec::new()),
+            Some(got) if got != parent.hash => return Err(NotChild { expected: parent.hash, got }.into()),
+            Some(_) => {}
+        }
+        let mut below = BTreeMap::new();
+        if let Some(period) = difficulty_period(network) {
+            below.insert(parent.height, self.header(parent.hash)?);
+            let period_start = parent.height - parent.height % period;
+            if let Some(hash) = known(period_start) {
+                below.insert(period_start, self.header(hash)?);
+            }
+        }
+        let chain = HeaderChain::new(first, headers);
+        check_headers(network, &chain, &below)?;
+        let blocks = (first..).zip(chain.raw).map(|(height, header)| NextBlock {
+            at: BlockRef { height, hash: header.0.block_hash() },
+            header: header.0,
+        });
+        Ok(blocks.collect())
+    }
+
+    fn header(&self, hash: BlockHash) -> Result<Header, ScanError> {
+        let header = self.chain.header(&hash)?;
+        let got = header.block_hash();
+        if got == hash { Ok(header) } else { Err(ScanError::OtherBlock { expected: hash, got }) }
+    }
+
+    /// Hands out what each of these blocks holds for a rollup, in their order, while those behind it are read.
+    ///
+    /// At most a few blocks' envelopes wait at a time.
+    ///
+    /// # Errors
+    /// The first error, of a block or of `each`: it got every block before that one, and none behind it.
+    pub fn scan<E: From<ScanError>>(
+        &self,
+        blocks: &[NextBlock],
+        namespace: Namespace,
+        mut each: impl FnMut(Scanned) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let lanes = self.readers.iter().map(|reader| reader.lanes()).max().unwrap_or_else(|| self.chain.lanes());
+        lanes::in_order(lanes, blocks, |block, raw| self.fetch(block, namespace, raw), |scanned| each(scanned?))
+    }
+
+    fn fetch(&self, block: &NextBlock, namespace: Namespace, raw: &mut Vec<u8>) -> Result<Scanned, ScanError> {
+        let mut refused = Vec::new();
+        for reader in self.readers {
+            let found = reader.read_block(&block.at.hash, raw).map_err(ScanError::from);
+            match found.and_then(|()| judge(raw, block, namespace, self.verify_all)) {
+                Ok(found) => return Ok(Scanned { block: *block, len: raw.len(), found, refused }),
+                Err(ScanError::Chain(ChainError::NotFound(_))) => {}
+                Err(error) => {
+                    refused.push(Refusal { source: reader.name(), block: block.at, reason: error.to_string() });
+                }
+            }
+        }
+        self.chain.read_block(&block.at.hash, raw)?;
+        let found = judge(raw, block, namespace, self.verify_all || !self.chain.is_own())?;
+        Ok(Scanned { block: *block, len: raw.len(), found, refused })
+    }
+}
+
+/// What a block's bytes hold, if they can be believed.
+fn judge(raw: &[u8], block: &NextBlock, namespace: Namespace, verify_all: bool) -> Result<Vec<Found>, ScanError> {
+    let scanned = scan_block(raw, Some(namespace))?;
+    if scanned.header != block.header {
+        return Err(ScanError::OtherBlock { expected: block.at.hash, got: scanned.header.block_hash() });
+    }
+    if verify_all && scanned.found.is_empty() {
+        // Only then is it known that nothing was hidden or cut off.
+        check_block(raw)?;
+    }
+    Ok(scanned.found)
+}

@@ -1,0 +1,112 @@
+//! `sortie queue` and `sortie follow` on a real bitcoind: what waits in the mempool, what is written out for audits.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use regtest::Proc;
+use serde_json::Value;
+use sortie::envelope::Carrier;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+use support::{Window, World};
+
+const WINDOW: Window = Window { window: 6, max_lag: 4 };
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn sortie(world: &World, arguments: &[&str]) -> Result<Command> {
+    let manifest = world.path("rollup.toml");
+    fs::write(&manifest, world.manifest.to_toml())?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+    command.args(["--network", "regtest", "--bitcoin-url", &world.bitcoind.rpc_url(), "--manifest"]);
+    command.arg(&manifest).arg("--bitcoin-cookie").arg(world.bitcoind.cookie());
+    command.args(["--data-dir", "data"]).args(arguments).current_dir(world.dir.path());
+    Ok(command)
+}
+
+fn lines(world: &World, arguments: &[&str]) -> Result<Vec<String>> {
+    let output = sortie(world, arguments)?.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn an_item_is_seen_in_the_mempool_with_its_rate_and_the_block_it_is_expected_in() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut wallet = world.wallet("alice", 2)?;
+    let mut follower = Proc::spawn(&mut sortie(&world, &["--json", "follow"])?)?;
+    follower.wait_line("the tip", LIMIT, |line| line.contains("\"heads\""))?;
+    assert_eq!(lines(&world, &["--json", "queue", "list", "--unconfirmed"])?, Vec::<String>::new());
+
+    for carrier in [Carrier::OpReturn, Carrier::Taproot] {
+        let sent = world.force(&mut wallet, &[world.transfer(&world.alice, &world.bob, 5, 0)], carrier)?;
+        let next = world.bitcoind.height()? + 1;
+        let txid = sent.place.txid.to_string();
+        let told =
+            follower.wait_line("the item", LIMIT, |line| line.contains("unconfirmed") && line.contains(&txid))?;
+        let told: Value = serde_json::from_str(&told)?;
+        assert_eq!(told["event"], "unconfirmed");
+        assert_eq!(told["expected_height"], next);
+        let rate = told["fee_rate_sat_vb"].as_f64().context("a rate")?;
+        assert!((1.9..2.5).contains(&rate), "{told}");
+        let listed = lines(&world, &["queue", "list", "--unconfirmed"])?;
+        assert!(listed.len() == 1 && listed[0].contains(&format!("expected in block {next}")), "{listed:?}");
+
+        world.bitcoind.mine(1)?;
+        let mined = follower.wait_line("its block", LIMIT, |line| line.contains("applied") && line.contains(&txid))?;
+        assert_eq!(serde_json::from_str::<Value>(&mined)?["height"], next);
+    }
+    assert_eq!(lines(&world, &["queue", "list", "--unconfirmed"])?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn the_exported_queue_gives_the_root_and_every_fate_in_both_formats() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut wallet = world.wallet("alice", 1)?;
+    let good = world.transfer(&world.alice, &world.bob, 5, 0);
+    let bad = world.transfer(&world.alice, &world.bob, 5, 9);
+    world.force(&mut wallet, &[good, bad], Carrier::Taproot)?;
+    world.bitcoind.mine(u32::from(WINDOW.window) + 1)?;
+    world.force(&mut wallet, &[b"waits for its window".to_vec()], Carrier::OpReturn)?;
+    world.bitcoind.mine(1)?;
+
+    let exported: Vec<Value> = lines(&world, &["queue", "export"])?
+        .iter()
+        .map(|line| Ok(serde_json::from_str(line)?))
+        .collect::<Result<_>>()?;
+    let fates: Vec<_> = exported.iter().map(|line| (line["outcome"].as_str(), line["reason"].as_str())).collect();
+    assert_eq!(fates, [(Some("ok"), None), (Some("no-op"), Some("bad_nonce")), (None, None)]);
+    // The root over the leaves that are written there is the queue's.
+    let mut tree = sortie::merkle::Tree::default();
+    for line in &exported {
+        let leaf = line["leaf"].as_str().context("a leaf")?.parse()?;
+        tree.push_hash(leaf);
+    }
+    let head = tree.head(3).context("three leaves")?;
+    let root: Value = serde_json::from_str(&lines(&world, &["--json", "queue", "root"])?[0])?;
+    assert_eq!((root["size"].as_u64(), root["root"].as_str()), (Some(3), Some(&*head.root.to_string())));
+
+    let csv = lines(&world, &["queue", "export", "--format", "csv"])?;
+    let names: Vec<_> = csv[0].split(',').collect();
+    assert_eq!(csv.len(), 4);
+    for (row, line) in csv[1..].iter().zip(&exported) {
+        let values: Vec<_> = row.split(',').collect();
+        assert_eq!(values.len(), names.len());
+        for (name, value) in names.iter().zip(values) {
+            let expected = match &line[*name] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            assert_eq!(value, expected, "{name}");
+        }
+    }
+
+    let stats: Value = serde_json::from_str(&lines(&world, &["--json", "queue", "stats"])?[0])?;
+    assert_eq!(stats["items"], 3);
+    let tally: Vec<_> = stats["tally"].as_array().context("a list")?.iter().collect();
+    assert!(tally.iter().any(|line| line["outcome"] == "waiting" && line["items"] == 1), "{stats}");
+    assert!(tally.iter().any(|line| line["reason"] == "bad_nonce" && line["items"] == 1), "{stats}");
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Random reorganisations of a real bitcoind while four followers read it, each by a way of its own: all end with one
+//! root.
+//!
+//! `SORTIE_SOAK_REORGS` says how many; 60 unless told. `SORTIE_SOAK_SEED` repeats a run.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::{Network, Txid};
+use regtest::hostile::{Envelope, Miner};
+use sortie::chain::{BlkFiles, BlockReader, RestNode};
+use sortie::envelope::{Body, Carrier};
+use sortie::node::{Node, NodeError};
+use sortie::scanner::Scanner;
+use std::env;
+use support::{Window, World};
+
+const WINDOW: Window = Window { window: 6, max_lag: 4 };
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+fn number(variable: &str, default: u64) -> Result<u64> {
+    env::var(variable).map_or(Ok(default), |text| text.parse().with_context(|| format!("{variable}={text}")))
+}
+
+struct Reader {
+    name: &'static str,
+    readers: Vec<Box<dyn BlockReader>>,
+    node: Node,
+}
+
+fn open(world: &World, name: &str) -> Result<Node> {
+    Ok(Node::open(&world.path(name), world.manifest.clone(), &world.rpc()?)?)
+}
+
+#[test]
+fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Result<()> {
+    let (reorgs, seed) = (number("SORTIE_SOAK_REORGS", 60)?, number("SORTIE_SOAK_SEED", 7)?);
+    let mut random = Random(seed);
+    let world = World::new(WINDOW)?;
+    let rpc = world.rpc()?;
+    let rest = || -> Result<Box<dyn BlockReader>> {
+        Ok(Box::new(RestNode::connect(&world.bitcoind.rpc_url(), Network::Regtest)?))
+    };
+    let blk = || -> Result<Box<dyn BlockReader>> {
+        Ok(Box::new(BlkFiles::open(&world.bitcoind.datadir().join("regtest/blocks"), Network::Regtest)?))
+    };
+    let mut all = [
+        Reader { name: "rpc", readers: Vec::new(), node: open(&world, "rpc")? },
+        Reader { name: "rest", readers: vec![rest()?], node: open(&world, "rest")? },
+        Reader { name: "blk", readers: vec![blk()?], node: open(&world, "blk")? },
+        Reader { name: "restarted", readers: vec![blk()?, rest()?], node: open(&world, "restarted")? },
+    ];
+    // No reorganisation reaches the start.
+    world.bitcoind.mine(40)?;
+    let mut forced = 0u64;
+    for reorg in 0..reorgs {
+        for _ in 0..=random.below(2) {
+            forced += 1;
+            let carrier = if random.below(2) == 0 { Carrier::OpReturn } else { Carrier::Taproot };
+            let payload = world.payload(Body::Tx([[7; 60].to_vec(), forced.to_le_bytes().to_vec()].concat()))?;
+            world.bitcoind.mine_envelopes(&[Envelope { carrier, payload }])?;
+        }
+        let deepest = if random.below(20) == 0 { 30 } else { 6 };
+        let depth = 1 + u32::try_from(random.below(deepest))?;
+        // What was dropped comes back in some of the new blocks, and waits in the mempool otherwise.
+        let back = random.below(u64::from(depth) + 1);
+        world.bitcoind.reorg_with(depth, |at| -> Result<Vec<Txid>> {
+            if u64::from(at) == back { mineable(&world) } else { Ok(Vec::new()) }
+        })?;
+        for Reader { name, readers, node } in &mut all {
+            // Each looks at a moment of its own, or misses this one.
+            if random.below(3) == 0 {
+                continue;
+            }
+            let steps = random.below(12);
+            for _ in 0..=steps {
+                match node.step(Scanner::from(&rpc).readers(readers)) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => ensure!(error.is_temporary(), "reorganisation {reorg}, {name}: {error}"),
+                }
+            }
+            if *name == "restarted" {
+                *node = open(&world, name)?;
+            }
+        }
+    }
+    let fresh = world.follower("fresh")?.node;
+    let expected = (fresh.derivation().clone(), fresh.state().clone(), fresh.heads(1)?);
+    for Reader { name, readers, mut node } in all {
+        synced(&mut node, &Scanner::from(&rpc).readers(&readers))?;
+        assert_eq!((node.derivation().clone(), node.state().clone(), node.heads(1)?), expected, "{name}, seed {seed}");
+    }
+    println!("{reorgs} reorganisations, {forced} items forced, queue root {}", expected.0.tip().queue_root);
+    Ok(())
+}
+
+/// The mempool's transactions, in an order in which they can be mined.
+fn mineable(world: &World) -> Result<Vec<Txid>> {
+    let entries = world.bitcoind.call("getrawmempool", &[true.into()])?;
+    let mut entries: Vec<(u64, Txid)> = entries
+        .as_object()
+        .context("a mempool")?
+        .iter()
+        .map(|(txid, entry)| Ok((entry["ancestorcount"].as_u64().context("a count")?, txid.parse()?)))
+        .collect::<Result<_>>()?;
+    entries.sort_unstable();
+    entries.truncate(200);
+    Ok(entries.into_iter().map(|(_, txid)| txid).collect())
+}
+
+fn synced(node: &mut Node, scanner: &Scanner<'_>) -> Result<(), NodeError> {
+    node.sync(*scanner, |_| ())
+}

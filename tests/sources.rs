@@ -1,0 +1,253 @@
+//! One chain by every way to a real bitcoind's blocks: RPC, REST, its files; and what goes wrong with a node.
+
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use bitcoin::Network;
+use regtest::hostile::{Alteration, Envelope, Fault, HostileSource, LyingReader, Miner};
+use regtest::{Bitcoind, Proc};
+use serde_json::Value;
+use sortie::chain::{BlkFiles, BlockReader, ChainError, RestNode};
+use sortie::envelope::{Body, Carrier};
+use sortie::node::{Event, Node, NodeError};
+use sortie::primitives::Hash32;
+use sortie::scanner::Scanner;
+use std::cell::Cell;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+use support::{Window, World};
+
+const WINDOW: Window = Window { window: 6, max_lag: 4 };
+
+fn blocks_dir(bitcoind: &Bitcoind) -> PathBuf {
+    bitcoind.datadir().join("regtest/blocks")
+}
+
+fn rest(world: &World) -> Result<Box<dyn BlockReader>> {
+    Ok(Box::new(RestNode::connect(&world.bitcoind.rpc_url(), Network::Regtest)?))
+}
+
+fn blk(world: &World) -> Result<Box<dyn BlockReader>> {
+    Ok(Box::new(BlkFiles::open(&blocks_dir(&world.bitcoind), Network::Regtest)?))
+}
+
+/// Blocks with envelopes of both carriers, blocks with none, and a branch that lost.
+fn live(world: &World) -> Result<()> {
+    for round in 0..6u8 {
+        let envelope = |carrier, byte: u8| -> Result<Envelope> {
+            Ok(Envelope { carrier, payload: world.payload(Body::Tx(vec![byte; 70]))? })
+        };
+        let both = [envelope(Carrier::OpReturn, round)?, envelope(Carrier::Taproot, round + 100)?];
+        world.bitcoind.mine_envelopes(&both)?;
+        world.bitcoind.mine(3)?;
+        if round % 3 == 1 {
+            world.bitcoind.reorg(5)?;
+        }
+    }
+    Ok(())
+}
+
+/// Bitcoin's tip, the queue's size and root, the L2 head and the state after it.
+#[derive(Debug, PartialEq, Eq)]
+struct Digest(bitcoin::BlockHash, u64, Hash32, Hash32, Hash32);
+
+fn digest(node: &Node) -> Result<Digest> {
+    let tip = node.derivation().tip();
+    let safe = node.heads(1)?.safe;
+    Ok(Digest(tip.block.hash, tip.queue_size, tip.queue_root, safe.head.hash, safe.state_root))
+}
+
+#[test]
+fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    live(&world)?;
+    let rpc = world.rpc()?;
+    let expected = digest(&world.follower("expected")?.node)?;
+    ensure!(expected.1 >= 8, "only {} items", expected.1);
+    let ways: [(&str, Vec<Box<dyn BlockReader>>); 4] = [
+        ("rpc", Vec::new()),
+        ("rest", vec![rest(&world)?]),
+        ("blk", vec![blk(&world)?]),
+        ("blk, then rest", vec![blk(&world)?, rest(&world)?]),
+    ];
+    for (name, readers) in &ways {
+        for verify_all in [false, true] {
+            let scanner = Scanner::from(&rpc).readers(readers).verify_all_blocks(verify_all);
+            let mut node = Node::open(&world.path(&format!("{name}-{verify_all}")), world.manifest.clone(), &rpc)?;
+            let mut refused = Vec::new();
+            node.sync(scanner, |event| {
+                if let Event::Applied(applied) = event {
+                    refused.extend(applied.refused.clone());
+                }
+            })?;
+            assert_eq!(digest(&node)?, expected, "{name}, all blocks verified: {verify_all}");
+            assert_eq!(refused, [], "{name}");
+        }
+    }
+
+    // As they are with a liar in each place, and an honest source behind it.
+    for alteration in Alteration::ALL {
+        let liars: [Box<dyn BlockReader>; 2] = [
+            Box::new(LyingReader::new(BlkFiles::open(&blocks_dir(&world.bitcoind), Network::Regtest)?, *alteration)),
+            Box::new(LyingReader::new(RestNode::connect(&world.bitcoind.rpc_url(), Network::Regtest)?, *alteration)),
+        ];
+        let path = world.path(&format!("{alteration:?}"));
+        let mut node = Node::open(&path, world.manifest.clone(), &rpc)?;
+        node.sync(Scanner::from(&rpc).readers(&liars).verify_all_blocks(true), |_| ())?;
+        assert_eq!(digest(&node)?, expected, "{alteration:?}");
+    }
+    Ok(())
+}
+
+// A source of other people is checked whole without being asked to.
+#[test]
+fn a_remote_source_cannot_hide_an_item_and_an_own_one_cannot_either_if_all_is_verified() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    live(&world)?;
+    let at = world.bitcoind.height()? - 3;
+    let hostile = HostileSource::new(world.rpc()?);
+    for alteration in [Alteration::HiddenOutputs, Alteration::HiddenWitnesses, Alteration::Emptied] {
+        hostile.give(Fault::Altered(at, alteration));
+        let mut node = Node::open(&world.path(&format!("{alteration:?}")), world.manifest.clone(), &hostile)?;
+        let error = node.sync(&hostile, |_| ()).err().context("taken for the block")?;
+        assert!(matches!(error, NodeError::BadBlock(_)), "{error}");
+        assert_eq!(node.derivation().tip().block.height, at - 1);
+        hostile.heal();
+        node.sync(&hostile, |_| ())?;
+        assert_eq!(digest(&node)?, digest(&world.follower("expected")?.node)?);
+    }
+    Ok(())
+}
+
+fn sortie(world: &World, arguments: &[&str]) -> Result<Command> {
+    let manifest = world.path("rollup.toml");
+    fs::write(&manifest, world.manifest.to_toml())?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+    command.args(["--network", "regtest", "--bitcoin-url", &world.bitcoind.rpc_url(), "--manifest"]);
+    command.arg(&manifest).arg("--bitcoin-cookie").arg(world.bitcoind.cookie());
+    command.args(arguments).current_dir(world.dir.path());
+    Ok(command)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_command_says_which_source_it_reads_and_why_and_refuses_one_that_is_not_there() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    world.bitcoind.mine(250)?;
+    let blocks = blocks_dir(&world.bitcoind);
+    let blocks = blocks.to_str().context("a path")?;
+    let cases: [(&[&str], &str); 4] = [
+        (&["--blocks-dir", blocks], "block files in"),
+        (&["--source", "auto"], "the node serves REST"),
+        (&["--source", "rpc"], "from RPC at"),
+        (&["--source", "rest"], "from REST at"),
+    ];
+    let mut roots = Vec::new();
+    for (number, (arguments, words)) in cases.iter().enumerate() {
+        let data = format!("data-{number}");
+        let arguments = [*arguments, &["--data-dir", &data, "queue", "root", "--json"]].concat();
+        let output = sortie(&world, &arguments)?.output()?;
+        ensure!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains(words), "{}", said(&output));
+        assert!(said(&output).contains("\"progress\""), "{}", said(&output));
+        roots.push(output.stdout);
+    }
+    assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
+
+    let nowhere = sortie(&world, &["--source", "blk", "--data-dir", "d", "follow", "--once"])?.output()?;
+    assert_eq!(nowhere.status.code(), Some(2), "{}", said(&nowhere));
+    assert!(said(&nowhere).contains("needs --blocks-dir"), "{}", said(&nowhere));
+    let elsewhere = sortie(&world, &["--source", "blk", "--blocks-dir", ".", "--data-dir", "d", "follow", "--once"])?;
+    let elsewhere = { elsewhere }.output()?;
+    assert_eq!(elsewhere.status.code(), Some(2), "{}", said(&elsewhere));
+    assert!(said(&elsewhere).contains("there is no blk*.dat"), "{}", said(&elsewhere));
+    Ok(())
+}
+
+#[test]
+fn a_node_without_rest_is_named_with_the_cure_and_read_over_rpc_otherwise() -> Result<()> {
+    let bitcoind = Bitcoind::options().arg("-rest=0").start()?;
+    let error = RestNode::connect(&bitcoind.rpc_url(), Network::Regtest).err().context("REST is off")?;
+    assert!(matches!(error, ChainError::RestDisabled { .. }), "{error}");
+    assert!(error.to_string().contains("start it with -rest"), "{error}");
+    let elsewhere = RestNode::connect("http://127.0.0.1:1", Network::Regtest).err().context("nobody is there")?;
+    assert!(elsewhere.is_temporary(), "{elsewhere}");
+    let with_rest = Bitcoind::start()?;
+    let other = RestNode::connect(&with_rest.rpc_url(), Network::Signet).err().context("another chain")?;
+    assert!(matches!(other, ChainError::WrongNetwork { .. }), "{other}");
+    Ok(())
+}
+
+// Scenario 49, with a node that really pruned.
+#[test]
+fn on_a_pruned_node_a_rollup_that_starts_above_is_followed_and_one_below_is_told_the_first_height() -> Result<()> {
+    let mut world = World::new(WINDOW)?;
+    world.bitcoind = Bitcoind::options().arg("-prune=1").arg("-fastprune").start()?;
+    world.bitcoind.mine(120)?;
+    world.start_here()?;
+    let low = world.manifest.clone();
+    world.bitcoind.mine(900)?;
+    world.start_here()?;
+    live(&world)?;
+    world.bitcoind.mine(10)?;
+    world.bitcoind.call("pruneblockchain", &[serde_json::json!(700)])?;
+    let rpc = world.rpc()?;
+    let first = rpc.info()?.prune_height.context("it prunes")?;
+    ensure!(first > 120, "nothing was pruned");
+
+    for (name, readers) in [("rpc", Vec::new()), ("rest", vec![rest(&world)?]), ("blk", vec![blk(&world)?])] {
+        let mut node = Node::open(&world.path(name), world.manifest.clone(), &rpc)?;
+        node.sync(Scanner::from(&rpc).readers(&readers), |_| ())?;
+        assert!(digest(&node)?.1 >= 8, "{name}");
+        let mut node = Node::open(&world.path(&format!("{name}-low")), low.clone(), &rpc)?;
+        let error = node.sync(Scanner::from(&rpc).readers(&readers), |_| ()).err().context("pruned")?;
+        let told = matches!(&error, NodeError::Chain(ChainError::Pruned { height: 121, first_available }) if *first_available == first);
+        assert!(told && !error.is_temporary(), "{name}: {error}");
+        assert!(error.to_string().contains(&format!("keeps blocks from {first}")), "{error}");
+    }
+    Ok(())
+}
+
+// Each step is many blocks in one transaction here.
+#[test]
+fn killed_at_any_moment_a_follower_goes_on_without_gap_or_duplicate() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for _ in 0..4 {
+        live(&world)?;
+        world.bitcoind.mine(60)?;
+    }
+    let expected = sortie(&world, &["--json", "--data-dir", "clean", "queue", "list", "--limit", "1000"])?.output()?;
+    ensure!(expected.status.success(), "{}", said(&expected));
+    let root = sortie(&world, &["--json", "--data-dir", "clean", "queue", "root"])?.output()?;
+    let tip = world.bitcoind.height()?;
+    let mut kills = 0;
+    loop {
+        let mut process = Proc::spawn(&mut sortie(&world, &["--json", "--data-dir", "killed", "follow"])?)?;
+        // A few lines further each time: it dies in the middle of something else.
+        let left = Cell::new(1 + kills * 7 % 23);
+        let line = process.wait_line("a line", Duration::from_secs(60), |line| {
+            left.set(left.get() - 1);
+            left.get() == 0 || line.contains("\"heads\"")
+        })?;
+        let done = line.contains("\"heads\"");
+        process.kill9()?;
+        kills += 1;
+        if done || kills > 60 {
+            break;
+        }
+    }
+    ensure!(kills > 3, "killed only {kills} times");
+    let output = sortie(&world, &["--json", "--data-dir", "killed", "follow", "--once"])?.output()?;
+    let last: Value = serde_json::from_slice(output.stdout.split(|b| *b == b'\n').rev().nth(1).context("a line")?)?;
+    assert_eq!(last["bitcoin"]["height"], tip);
+    let killed = sortie(&world, &["--json", "--data-dir", "killed", "queue", "list", "--limit", "1000"])?.output()?;
+    assert_eq!(String::from_utf8(killed.stdout)?, String::from_utf8(expected.stdout)?);
+    let killed_root = sortie(&world, &["--json", "--data-dir", "killed", "queue", "root"])?.output()?;
+    assert_eq!(killed_root.stdout, root.stdout);
+    Ok(())
+}
