@@ -6,7 +6,10 @@ cd "$(dirname "$0")/.."
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/sortie/embit-0.8.0
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv.new"
-    "$venv.new/bin/pip" install --quiet embit==0.8.0
+    if ! "$venv.new/bin/pip" install --quiet embit==0.8.0; then
+        echo "skipped: embit 0.8.0 cannot be had from PyPI" >&2
+        exit 0
+    fi
     rm -rf "$venv" && mv "$venv.new" "$venv"
 fi
 BITCOIND=${BITCOIND:-$(scripts/bitcoind.sh)}
