@@ -4,7 +4,7 @@
 //! the node has already counts as accepted.
 
 use super::rpc::{malformed, number, text};
-use super::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, PendingEntry, RelayFacts, RpcNode, Verdict};
+use super::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hex::FromHex;
 use bitcoin::{Amount, Denomination, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Wtxid};
@@ -135,23 +135,6 @@ impl RpcNode {
         const METHOD: &str = "getmempoolinfo";
         let info: Value = self.call(METHOD, &[])?;
         info.get("bytes").and_then(Value::as_u64).ok_or_else(|| malformed(METHOD, "no bytes"))
-    }
-
-    /// What a transaction in the mempool pays, and what those that it spends from do.
-    pub(crate) fn pending_entry(&self, txid: &Txid) -> Result<Option<PendingEntry>, ChainError> {
-        const METHOD: &str = "getmempoolentry";
-        let entry: Value = match self.call(METHOD, &[json!(txid)]) {
-            Ok(entry) => entry,
-            Err(ChainError::NotFound(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let fees = entry.get("fees").ok_or_else(|| malformed(METHOD, "no fees"))?;
-        Ok(Some(PendingEntry {
-            vsize: number(&entry, "vsize", METHOD)?.into(),
-            fee: amount(fees, "base", METHOD)?,
-            ancestor_vsize: number(&entry, "ancestorsize", METHOD)?.into(),
-            ancestor_fee: amount(fees, "ancestor", METHOD)?,
-        }))
     }
 
     fn submit_one(&self, tx: &Transaction, limits: &[Value; 2]) -> Result<Verdict, ChainError> {

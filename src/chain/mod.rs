@@ -162,19 +162,6 @@ pub struct MempoolEntry {
     pub descendants_fee: Amount,
 }
 
-/// A mempool entry together with everything unconfirmed that it spends from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PendingEntry {
-    /// Virtual size, in vbytes.
-    pub vsize: u64,
-    /// The transaction's own fee.
-    pub fee: Amount,
-    /// Virtual size of it and its unconfirmed ancestors, in vbytes.
-    pub ancestor_vsize: u64,
-    /// Their fees.
-    pub ancestor_fee: Amount,
-}
-
 /// The node's answer about one transaction of a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {

@@ -1,6 +1,6 @@
 //! What waits in a node's mempool for a rollup.
 
-use crate::chain::{ChainError, Mempool, PendingEntry, RpcNode};
+use crate::chain::{ChainError, Mempool, MempoolEntry, RpcNode};
 use crate::envelope::{Found, MAGIC, scan_transaction};
 use crate::primitives::{BlockRef, BtcHeight, Namespace};
 use crate::queue::{Item, items_of};
@@ -67,7 +67,7 @@ impl MempoolWatch {
         for (txid, found) in &self.waiting {
             let items = items_of(nowhere, found);
             // It may have left between two calls.
-            let Some(entry) = node.pending_entry(txid)?.filter(|_| !items.is_empty()) else { continue };
+            let Some(entry) = node.entry(txid)?.filter(|_| !items.is_empty()) else { continue };
             let fee_rate = entry.fee_rate();
             let expected_height = expected_height(node, fee_rate)?;
             unconfirmed.push(Unconfirmed { txid: *txid, items, fee_rate, expected_height });
@@ -76,11 +76,11 @@ impl MempoolWatch {
     }
 }
 
-impl PendingEntry {
+impl MempoolEntry {
     /// Its own rate, or that of it and its unconfirmed ancestors together if that is lower: a miner takes all or none.
     fn fee_rate(&self) -> FeeRate {
         let rate = |fee: bitcoin::Amount, vsize: u64| FeeRate::from_sat_per_kwu(fee.to_sat() * 250 / vsize.max(1));
-        rate(self.fee, self.vsize).min(rate(self.ancestor_fee, self.ancestor_vsize))
+        rate(self.fee, self.vsize).min(rate(self.ancestors_fee, self.ancestors_vsize))
     }
 }
 
