@@ -339,3 +339,11 @@ fn every_reason_has_a_flaw_in_these_tables_in_the_order_of_the_checks() {
     // Between the second and the third stands HandoverPending, which no handover has alone.
     assert_eq!(of_handovers, [R::Malformed, R::WrongSeq, R::SignatureCount, R::Signer, R::BadSignature]);
 }
+
+#[test]
+fn a_verdict_is_told_with_its_reason() {
+    assert_eq!(Verdict::Accept.to_string(), "accept");
+    for reason in ALL_REASONS {
+        assert_eq!(Verdict::Drop(reason).to_string(), format!("drop ({reason:?})"));
+    }
+}
