@@ -56,8 +56,11 @@ impl Judge<'_> {
             parent = header;
         }
         let mut signers = self.signers(&proof.receipt)?;
-        for block in &proof.blocks {
-            signers = in_both(signers, &self.signers(&block.header)?)?;
+        // Every signature is checked before anybody is said to have signed something else.
+        let of_blocks: Vec<_> =
+            proof.blocks.iter().map(|block| self.signers(&block.header)).collect::<Result<_, _>>()?;
+        for others in &of_blocks {
+            signers = in_both(signers, others)?;
         }
         Ok(Fact::BrokenReceipt { signers, receipt })
     }

@@ -127,6 +127,10 @@ pub(super) fn cases() -> Vec<Case> {
         changed("a block that nobody signed: a derived one convicts nobody", "refuted/unsigned", &|proof| {
             proof.blocks[1].header.signatures.clear();
         }),
+        changed("a receipt by another signer, and a block that nobody signed", "refuted/unsigned", &|proof| {
+            proof.receipt = receipt(&world, b"promised", 2, 3, &[2]);
+            proof.blocks[1].header.signatures.clear();
+        }),
         changed("another transaction than was promised", "refuted/bad_signature", &|proof| {
             proof.receipt.statement.tx_hash = sha256(b"never promised");
         }),
