@@ -58,7 +58,7 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-json() { "$sortie" --json "$@"; }
+json() { "$sortie" --json --quiet "$@"; }
 mine() { "$sortie" regtest mine "$1" >/dev/null; }
 height() { json regtest info | field height; }
 # The follower's heads: the last line that it prints.
