@@ -36,7 +36,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const LANES: usize = 4;
 /// Calls in one request.
 const BATCH: usize = 500;
-/// Time limit of a search through the whole UTXO set.
+/// The search through the whole UTXO set.
+const SCAN_UTXOS: &str = "scantxoutset";
+/// Its time limit.
 const UTXO_SCAN_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 
 const NOT_FOUND: i32 = -5;
@@ -227,40 +229,38 @@ impl RpcNode {
     ///
     /// Reads the whole UTXO set: minutes on mainnet.
     pub fn scan_utxo_set(&self, descriptors: &[(String, u32)]) -> Result<Vec<(ScriptBuf, BtcHeight)>, ChainError> {
-        const METHOD: &str = "scantxoutset";
         let objects: Vec<Value> =
             descriptors.iter().map(|(descriptor, range)| json!({ "desc": descriptor, "range": range })).collect();
-        let found: Value = self.call_within(UTXO_SCAN_LIMIT, METHOD, &[json!("start"), json!(objects)])?;
-        let unspents = found.get("unspents").and_then(Value::as_array);
-        unspents
-            .ok_or_else(|| malformed(METHOD, "no unspents"))?
-            .iter()
-            .map(|coin| {
-                let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", METHOD)?)
-                    .map_err(|error| malformed(METHOD, error))?;
-                Ok((ScriptBuf::from_bytes(script), number(coin, "height", METHOD)?))
-            })
-            .collect()
+        self.scan_utxos(&objects, |coin, script_pubkey| Ok((script_pubkey, number(coin, "height", SCAN_UTXOS)?)))
     }
 
     /// All unspent outputs in the chain that pay one of `scripts`.
     ///
     /// Reads the whole UTXO set: minutes on mainnet.
     pub fn unspent_of(&self, scripts: &[ScriptBuf]) -> Result<Vec<(OutPoint, TxOut)>, ChainError> {
-        const METHOD: &str = "scantxoutset";
-        let objects: Vec<String> = scripts.iter().map(|script| format!("raw({script:x})")).collect();
-        let found: Value = self.call_within(UTXO_SCAN_LIMIT, METHOD, &[json!("start"), json!(objects)])?;
+        let objects: Vec<Value> = scripts.iter().map(|script| json!(format!("raw({script:x})"))).collect();
+        self.scan_utxos(&objects, |coin, script_pubkey| {
+            let txid = parse(text(coin, "txid", SCAN_UTXOS)?, SCAN_UTXOS)?;
+            let value = super::mempool::amount(coin, "amount", SCAN_UTXOS)?;
+            Ok((OutPoint::new(txid, number(coin, "vout", SCAN_UTXOS)?), TxOut { value, script_pubkey }))
+        })
+    }
+
+    /// Reads every unspent output that the scan objects match.
+    fn scan_utxos<T>(
+        &self,
+        objects: &[Value],
+        read: impl Fn(&Value, ScriptBuf) -> Result<T, ChainError>,
+    ) -> Result<Vec<T>, ChainError> {
+        let found: Value = self.call_within(UTXO_SCAN_LIMIT, SCAN_UTXOS, &[json!("start"), json!(objects)])?;
         let unspents = found.get("unspents").and_then(Value::as_array);
         unspents
-            .ok_or_else(|| malformed(METHOD, "no unspents"))?
+            .ok_or_else(|| malformed(SCAN_UTXOS, "no unspents"))?
             .iter()
             .map(|coin| {
-                let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", METHOD)?)
-                    .map_err(|error| malformed(METHOD, error))?;
-                let outpoint =
-                    OutPoint::new(parse(text(coin, "txid", METHOD)?, METHOD)?, number(coin, "vout", METHOD)?);
-                let value = super::mempool::amount(coin, "amount", METHOD)?;
-                Ok((outpoint, TxOut { value, script_pubkey: ScriptBuf::from_bytes(script) }))
+                let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", SCAN_UTXOS)?)
+                    .map_err(|error| malformed(SCAN_UTXOS, error))?;
+                read(coin, ScriptBuf::from_bytes(script))
             })
             .collect()
     }
