@@ -9,13 +9,13 @@
 use anyhow::{Context, Result, ensure};
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
-use bitcoin::hashes::Hash;
+use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, ScriptBuf, TxOut};
 use regtest::Bitcoind;
 use regtest::hostile::{Envelope, write_block_files};
 use rustix::time::{ClockId, clock_gettime};
 use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError, RestNode};
-use sortie::envelope::{Body, Carrier, MAGIC, Payload, scan_block};
+use sortie::envelope::{Body, Carrier, MAGIC, Payload, check_block, scan_block};
 use sortie::primitives::{BlockRef, BtcHeight, Namespace};
 use sortie::scanner::{MAX_HEADERS, ScanError, Scanned, Scanner};
 use std::fs::File;
@@ -282,6 +282,23 @@ fn files() -> Result<()> {
         copies.iter().try_for_each(|raw| deserialize::<Block>(raw).map(black_box).map(drop).map_err(Into::into))
     })?;
     compare("search / decode-everything loop, in memory", ">= 20 *", searched, decoded);
+    let checked = best(bytes, || copies.iter().try_for_each(|raw| check_block(raw).map_err(Into::into)))?;
+    let decoded = best(bytes, || {
+        copies.iter().try_for_each(|raw| {
+            let block = deserialize::<Block>(raw)?;
+            ensure!(block.check_merkle_root() && block.check_witness_commitment(), "it is mainnet's");
+            Ok(())
+        })
+    })?;
+    compare("whole check / the same by rust-bitcoin, in memory", "", checked, decoded);
+    // A block's transactions are hashed with their witnesses and without.
+    let hashed = best(bytes, || {
+        copies.iter().chain(&copies).for_each(|raw| {
+            black_box(sha256::Hash::hash(raw));
+        });
+        Ok(())
+    })?;
+    compare("whole check / SHA-256 of the same bytes, twice", "", checked, hashed);
     println!(
         "| RssAnon at its peak while {count} blocks ({} MB) were scanned: {:.1} MiB, {:.1} MiB before |",
         ours.bytes / 1_000_000,

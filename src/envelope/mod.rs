@@ -5,6 +5,7 @@
 //! bytes are, the answer is [`Decoded`]. What stands in an envelope is not judged here.
 
 mod op_return;
+mod raw_block;
 mod search;
 mod taproot;
 

@@ -1,18 +1,16 @@
 //! Envelopes in whole transactions and raw blocks.
 //!
 //! A raw block is searched for the needle (magic and namespace) as bytes first: most blocks hold none
-//! and are not parsed. One that does is checked against its header before anything in it is believed.
+//! and are not parsed. One that does is checked against its header before anything in it is believed, and
+//! only its transactions with a needle are decoded.
 
+use super::raw_block::{RawBlock, header_and_coinbase, lost_its_witness};
 use super::{Carrier, Decoded, Flaw, MAGIC, Payload, op_return, taproot};
 use crate::primitives::Namespace;
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bitcoin::consensus::encode;
-use bitcoin::{Block, Transaction, TxOut, Txid, VarInt, block};
-
-/// What a coinbase output that commits to the witnesses begins with (BIP141).
-const COMMITMENT: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
-const COMMITMENT_LEN: usize = 38;
+use bitcoin::{Transaction, Txid, block};
+use memchr::memmem;
 
 /// An envelope, or a flawed candidate for one, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +62,7 @@ pub fn scan_block(raw: &[u8], namespace: Option<Namespace>) -> Result<ScannedBlo
     if let Some(namespace) = namespace {
         needle.extend_from_slice(&namespace.0);
     }
-    if memchr::memmem::find(raw, &needle).is_none() {
+    if memmem::find(raw, &needle).is_none() {
         let (header, coinbase) = header_and_coinbase(raw).map_err(BadBlock::Encoding)?;
         if lost_its_witness(&coinbase) {
             return Err(BadBlock::WitnessCommitment(header.block_hash()));
@@ -72,9 +70,12 @@ pub fn scan_block(raw: &[u8], namespace: Option<Namespace>) -> Result<ScannedBlo
         return Ok(ScannedBlock { header, found: Vec::new() });
     }
     let block = whole_block(raw)?;
+    let needle = memmem::Finder::new(&needle);
+    let mut found = Vec::new();
     // The coinbase, index 0, carries nothing.
-    let found =
-        (0u32..).zip(&block.txdata).skip(1).flat_map(|(index, tx)| scan_indexed(index, tx, namespace)).collect();
+    for (index, tx) in (0u32..).zip(&block.txs).skip(1).filter(|(_, tx)| needle.find(tx.bytes).is_some()) {
+        found.extend(scan_indexed(index, &tx.decode().map_err(BadBlock::Encoding)?, namespace));
+    }
     Ok(ScannedBlock { header: block.header, found })
 }
 
@@ -88,39 +89,10 @@ pub fn check_block(raw: &[u8]) -> Result<(), BadBlock> {
     whole_block(raw).map(drop)
 }
 
-fn whole_block(raw: &[u8]) -> Result<Block, BadBlock> {
-    let block: Block = encode::deserialize(raw).map_err(BadBlock::Encoding)?;
-    if !block.check_merkle_root() || repeats_a_transaction(&block) {
-        return Err(BadBlock::MerkleRoot(block.block_hash()));
-    }
-    if !block.check_witness_commitment() || block.txdata.first().is_none_or(lost_its_witness) {
-        return Err(BadBlock::WitnessCommitment(block.block_hash()));
-    }
+fn whole_block(raw: &[u8]) -> Result<RawBlock<'_>, BadBlock> {
+    let block = RawBlock::read(raw).map_err(BadBlock::Encoding)?;
+    block.check()?;
     Ok(block)
-}
-
-fn header_and_coinbase(raw: &[u8]) -> Result<(block::Header, Transaction), encode::Error> {
-    let (header, at) = encode::deserialize_partial(raw)?;
-    let (VarInt(_count), len) = encode::deserialize_partial(&raw[at..])?;
-    let (coinbase, _) = encode::deserialize_partial(&raw[at + len..])?;
-    Ok((header, coinbase))
-}
-
-/// Whether a coinbase with a witness commitment has no witness: a block served without its witnesses, in
-/// which no Taproot envelope can be seen. Whoever commits must have one (BIP141).
-fn lost_its_witness(coinbase: &Transaction) -> bool {
-    let commits = |output: &TxOut| {
-        let script = output.script_pubkey.as_bytes();
-        script.len() >= COMMITMENT_LEN && script.starts_with(&COMMITMENT)
-    };
-    coinbase.input.iter().all(|input| input.witness.is_empty()) && coinbase.output.iter().any(commits)
-}
-
-/// Whether a transaction stands there twice: the Merkle root can be that of the block without the second
-/// (CVE-2012-2459).
-fn repeats_a_transaction(block: &Block) -> bool {
-    let mut seen = BTreeSet::new();
-    !block.txdata.iter().all(|tx| seen.insert(tx.compute_txid()))
 }
 
 /// Every envelope and flawed candidate of a transaction that is looked at alone.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::primitives::BlockRef;
 use crate::queue::items_of;
+use alloc::collections::BTreeSet;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, Transaction};
@@ -167,4 +168,78 @@ fn a_block_without_the_needle_is_an_empty_one() {
     let raw = serialize(&block);
     assert_eq!(deserialize::<Block>(&raw).unwrap(), block);
     assert_eq!(scan_block(&raw, Some(NAMESPACE)).unwrap().found, []);
+}
+
+/// What rust-bitcoin thinks of the bytes, decoding all of them.
+fn is_block(raw: &[u8]) -> bool {
+    let repeats = |block: &Block| {
+        let txids: BTreeSet<_> = block.txdata.iter().map(Transaction::compute_txid).collect();
+        txids.len() < block.txdata.len()
+    };
+    let has_lost_witnesses = |block: &Block| {
+        let has_witness = |tx: &Transaction| tx.input.iter().any(|input| !input.witness.is_empty());
+        !has_witness(&block.txdata[0])
+            && block.txdata[0]
+                .output
+                .iter()
+                .any(|output| output.script_pubkey.as_bytes().starts_with(&[0x6a, 0x24, 0xaa]))
+    };
+    deserialize::<Block>(raw).is_ok_and(|block| {
+        block.check_merkle_root() && block.check_witness_commitment() && !repeats(&block) && !has_lost_witnesses(&block)
+    })
+}
+
+/// One byte changed, left out or added, at every place: rust-bitcoin takes the same bytes for a block.
+#[test]
+fn the_same_bytes_are_a_block_as_for_rust_bitcoin() {
+    let with_witnesses = busy_block();
+    let mut without =
+        block_of([blocks::spend_to_script(&[0x51]), blocks::carry(Carrier::OpReturn, &tx_payload(b"1"), 1)].into());
+    without.txdata[0].input[0].witness.clear();
+    without.txdata[0].output.pop();
+    without.header.merkle_root = without.compute_merkle_root().unwrap();
+    for block in [with_witnesses, without] {
+        let raw = serialize(&block);
+        let mut accepted = 0;
+        for at in 0..raw.len() {
+            for change in [1u8, 0x80, 0xff] {
+                let mut changed = raw.clone();
+                changed[at] ^= change;
+                assert_eq!(check_block(&changed).is_ok(), is_block(&changed), "byte {at} changed by {change}");
+                accepted += u32::from(is_block(&changed));
+            }
+            let shorter = [&raw[..at], &raw[at + 1..]].concat();
+            assert_eq!(check_block(&shorter).is_ok(), is_block(&shorter), "without byte {at}");
+            let longer = [&raw[..at], &[0], &raw[at..]].concat();
+            assert_eq!(check_block(&longer).is_ok(), is_block(&longer), "a zero in front of byte {at}");
+        }
+        // The header but for its Merkle root: the block's own hash tells.
+        assert_eq!(accepted, 3 * (80 - 32));
+    }
+}
+
+#[test]
+fn a_block_of_mainnet_is_whole() {
+    let raw = bitcoin_test_data::blocks::mainnet_702861();
+    assert!(check_block(raw).is_ok());
+    let mut changed = raw.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    assert!(matches!(check_block(&changed), Err(BadBlock::MerkleRoot(_))));
+}
+
+/// A tree's inner nodes, read as transactions, have the root of the block whose they are (CVE-2017-12842).
+#[test]
+fn transactions_that_are_nodes_of_the_tree_are_refused() {
+    // 64 bytes each: one input, one output, 4 bytes of script.
+    let of_64_bytes = |salt| {
+        let mut tx = blocks::spend_to_script(&[0x51; 4]);
+        tx.input[0].previous_output.vout = salt;
+        tx
+    };
+    let mut block = block_of(Vec::new());
+    block.txdata = [of_64_bytes(1), of_64_bytes(2)].into();
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    let raw = serialize(&block);
+    assert_eq!(raw.len(), 81 + 2 * 64);
+    assert!(matches!(check_block(&raw), Err(BadBlock::MerkleRoot(_))));
 }
