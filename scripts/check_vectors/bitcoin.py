@@ -73,13 +73,15 @@ def read_block(raw):
     if not txids or merkle_root(txids) != block.merkle_root or len(set(txids)) < len(txids):
         raise Malformed("not the header's transactions")
     coinbase = block.transactions[0]
+    if coinbase.outpoints != [NO_OUTPOINT]:
+        raise Malformed("no coinbase")
     commitment = witness_commitment(coinbase)
     if commitment is None:
         if any(any(t.witnesses) for t in block.transactions):
             raise Malformed("a witness that nothing commits to")
         return block
-    if coinbase.outpoints != [NO_OUTPOINT] or [len(e) for e in coinbase.witnesses[0]] != [32]:
-        raise Malformed("no coinbase with a reserved value")
+    if [len(e) for e in coinbase.witnesses[0]] != [32]:
+        raise Malformed("no reserved value")
     root = merkle_root([bytes(32)] + [t.wtxid for t in block.transactions[1:]])
     if sha256d(root + coinbase.witnesses[0][0]) != commitment:
         raise Malformed("not the coinbase's witnesses")
