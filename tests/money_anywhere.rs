@@ -7,9 +7,10 @@ use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Amount, Network, OutPoint, Transaction};
 use regtest::Bitcoind;
 use sortie::envelope::{Body, Carrier};
+use sortie::publish::anywhere::Payment;
 use sortie::publish::{
-    Backup, Caps, CarrierChoice, JobState, PublishError, Reclaimed, Request, anywhere, bump, job, prepare, reclaim,
-    resume,
+    Backup, Caps, CarrierChoice, JobState, Outcome, PublishError, Reclaimed, Request, anywhere, bump, job, prepare,
+    reclaim, resume,
 };
 use sortie::wallet::Wallet;
 use support::money::{Cli, Purse, in_mempool, payload, rate};
@@ -84,7 +85,7 @@ fn several_payments_add_up_and_a_late_one_is_swept_back() -> Result<()> {
     purse.wallet.sync(&purse.rpc)?;
     let resumed = resume(&mut purse.wallet, &purse.rpc)?;
     let payment = anywhere::payment(&purse.wallet, &asked)?;
-    assert_eq!(resumed[0].outcome, sortie::publish::Outcome::Unpaid(payment));
+    assert_eq!(resumed[0].outcome, Outcome::Unpaid(payment));
     assert_eq!(payment.received, less);
     assert!(payment.missing > missing - less, "a second payment has to pay for its own input, too");
     world.bitcoind.fund(&address, payment.missing)?;
@@ -109,6 +110,78 @@ fn several_payments_add_up_and_a_late_one_is_swept_back() -> Result<()> {
     assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)), "the publication stands");
     let error = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default()).expect_err("nothing left");
     assert!(matches!(error, PublishError::NotReclaimable { .. }), "{error}");
+    Ok(())
+}
+
+/// What a wallet's "speed up" does: the same coins, the same payment, a higher fee.
+fn sped_up(world: &World, payment: OutPoint, more: Amount, to: Option<&Address>) -> Result<OutPoint> {
+    let mut tx = transaction(world, payment.txid)?;
+    let change = tx.output.iter_mut().find(|output| output.value > more + more).context("change")?;
+    change.value -= more;
+    if let Some(to) = to {
+        tx.output[payment.vout as usize].script_pubkey = to.script_pubkey();
+    }
+    Ok(OutPoint::new(world.bitcoind.send(&tx)?, payment.vout))
+}
+
+#[test]
+fn a_payment_that_its_sender_replaces_is_revealed_anew_and_once() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 300)?;
+    let paid = world.bitcoind.fund(&address, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let first = anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?.txids()[0];
+    assert!(in_mempool(&world, first)?);
+
+    // The reveal leaves the mempool together with the payment that it spends.
+    let replaced = sped_up(&world, paid, Amount::from_sat(30_000), None)?;
+    assert!(!in_mempool(&world, first)? && !in_mempool(&world, paid.txid)?);
+    // The process ended in between.
+    drop(purse.wallet);
+    purse.wallet = Wallet::open(&world.path("alice"), Network::Regtest)?;
+    purse.wallet.sync(&purse.rpc)?;
+    resume(&mut purse.wallet, &purse.rpc)?;
+    let revealed = job(&purse.wallet, asked.id)?;
+    let second = revealed.current().context("signed")?.transactions[0].clone();
+    assert_eq!(second.input[0].previous_output, replaced);
+    assert!(in_mempool(&world, second.compute_txid())?);
+    resume(&mut purse.wallet, &purse.rpc)?;
+    assert_eq!(job(&purse.wallet, asked.id)?.generations.len(), 2, "signed anew once");
+    world.bitcoind.mine(1)?;
+    let done = purse.job(asked.id)?;
+    assert!(matches!(done.state, JobState::Confirmed(_)));
+    assert_eq!(done.confirmed_by, Some(second.compute_txid()));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
+    Ok(())
+}
+
+#[test]
+fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 300)?;
+    let paid = world.bitcoind.fund(&address, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+    sped_up(&world, paid, Amount::from_sat(30_000), Some(&Bitcoind::anyone_address()))?;
+    purse.wallet.sync(&purse.rpc)?;
+    let outcome = |purse: &mut Purse| -> Result<Outcome> {
+        purse.wallet.sync(&purse.rpc)?;
+        Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
+    };
+    // Until that is mined the first payment may come back, and the reveal with it.
+    let refused = outcome(&mut purse)?;
+    assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
+    world.bitcoind.mine(1)?;
+    let unpaid = outcome(&mut purse)?;
+    assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
+    world.bitcoind.fund(&address, missing)?;
+    let sent = outcome(&mut purse)?;
+    assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
     Ok(())
 }
 

@@ -16,7 +16,8 @@ use crate::wallet::{
     Caps, Event, Generation, Job, JobId, JobState, Payer, SIGNATURE_LEN, Wallet, fee_for, key_spend, transaction,
     unix_now, vsize,
 };
-use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut};
+use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
+use std::collections::BTreeSet;
 
 /// What an envelope's address has received, and what its reveal needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +114,31 @@ pub fn payment(wallet: &Wallet, job: &Job) -> Result<Payment, PublishError> {
     Ok(Payment { received, missing })
 }
 
+/// Whether the job is to be signed, again or for the first time, before it can go on.
+///
+/// Again if whoever paid has replaced the payment by another to the same address ("speed up"): the reveal
+/// that spends the first is lost with it. Only where no two of the reveals can ever be mined.
+pub fn is_unsigned(wallet: &Wallet, job: &Job) -> Result<bool, PublishError> {
+    let has_left = match job.state {
+        JobState::Planned => return Ok(job.payer == Payer::Anywhere),
+        JobState::Signed | JobState::CommitSent | JobState::RevealSent => job.payer == Payer::Anywhere,
+        _ => false,
+    };
+    let Some(reveal) = job.current().and_then(Generation::carrier_tx).filter(|_| has_left) else { return Ok(false) };
+    let paid: BTreeSet<Txid> = unspent(wallet, job)?.into_iter().map(|(outpoint, _)| outpoint.txid).collect();
+    let confirmed = wallet.confirmed();
+    let mut lost = reveal.input.iter().map(|input| input.previous_output.txid).filter(|txid| !wallet.is_current(txid));
+    let is_certain = |txid: &Txid| paid.contains(txid) || confirmed.contains_key(txid);
+    Ok(lost.any(|txid| wallet.conflicts(&txid).iter().any(is_certain)))
+}
+
 /// Reveals an envelope that has been paid for. Sync the wallet first.
 ///
 /// # Errors
 /// [`PublishError::Unpaid`] if too little has arrived; it may be called again.
 pub fn reveal(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
     let job = load(wallet, id)?;
-    if job.state != JobState::Planned {
+    if !is_unsigned(wallet, &job)? {
         return super::broadcast(wallet, node, id);
     }
     let Payment { received, missing } = payment(wallet, &job)?;

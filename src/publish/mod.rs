@@ -312,7 +312,7 @@ pub fn publish(
         && let Some(job) = journal::of_payload(wallet.db(), sha256(payload))?
     {
         let job = match (&job.state, job.payer) {
-            (JobState::Planned, Payer::Anywhere) => anywhere::reveal(wallet, node, job.id)?,
+            (state, Payer::Anywhere) if state.is_unfinished() => anywhere::reveal(wallet, node, job.id)?,
             (JobState::Planned, _) => {
                 return Err(PublishError::ForeignPsbt(format!(
                     "job {} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first",

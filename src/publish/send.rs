@@ -1,10 +1,10 @@
 //! What was written down leaves, as often as it must.
 
-use super::anywhere::{Payment, reveal};
+use super::anywhere::{Payment, is_unsigned, reveal};
 use super::{PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
+use crate::wallet::{Event, Job, JobId, JobState, Wallet, journal, rate_of, vsize};
 use bitcoin::{Amount, FeeRate, Transaction, Txid};
 use std::collections::BTreeMap;
 
@@ -43,16 +43,16 @@ pub enum Outcome {
 pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, PublishError> {
     let mut done = Vec::new();
     for job in journal::watched(wallet.db())?.into_iter().filter(|job| job.state.is_unfinished()) {
-        let outcome = match (&job.state, job.payer) {
+        let outcome = match &job.state {
             // Recovered from its backup line alone: it can only be reclaimed.
-            (JobState::Planned, Payer::Anywhere) if job.payload.is_empty() => continue,
-            (JobState::Planned, Payer::Anywhere) => match reveal(wallet, node, job.id) {
+            JobState::Planned if job.payload.is_empty() => continue,
+            _ if is_unsigned(wallet, &job)? => match reveal(wallet, node, job.id) {
                 Ok(job) => Outcome::Sent(job.txids()),
                 Err(PublishError::Unpaid { received, missing, .. }) => Outcome::Unpaid(Payment { received, missing }),
                 Err(PublishError::Stuck { txid, reason, .. }) => Outcome::Refused { txid, reason },
                 Err(error) => return Err(error),
             },
-            (JobState::Planned, _) => continue,
+            JobState::Planned => continue,
             _ => push(wallet, node, &job)?,
         };
         done.push(Resumed { job: job.id, outcome });

@@ -180,6 +180,7 @@ impl Wallet {
             update.seen_ats = matter.iter().map(|(tx, seen)| (tx.compute_txid(), *seen)).collect();
             update.txs = matter.into_iter().map(|(tx, _)| tx).collect();
             self.learn(update);
+            self.forget_replaced(event.update.iter().map(|(tx, _)| tx), kept);
             self.bdk.apply_unconfirmed_txs(event.update);
         } else {
             let confirmed = self.confirmed();
@@ -205,8 +206,10 @@ impl Wallet {
         if !watch.is_empty() {
             let chain = self.bdk.latest_checkpoint();
             let request = SyncRequest::builder().chain_tip(chain).spks(watch.scripts).outpoints(watch.outpoints);
-            let found = server.sync(request.build())?;
-            self.learn(found.tx_update);
+            let found = server.sync(request.build())?.tx_update;
+            let waits = |tx: &&Arc<Transaction>| found.seen_ats.iter().any(|(txid, _)| *txid == tx.compute_txid());
+            self.learn(found.clone());
+            self.forget_replaced(found.txs.iter().filter(waits), kept);
         }
         Ok(())
     }
@@ -214,11 +217,17 @@ impl Wallet {
     /// What of the chain matters to jobs, beside the wallet's own transactions.
     pub(crate) fn watch(&self, jobs: &[Job]) -> Result<Watch, WalletError> {
         let mut watch = Watch::default();
+        let confirmed = self.confirmed();
         for job in jobs {
-            watch.outpoints.extend(self.locked(job)?);
+            let locked = self.locked(job)?;
             if job.payer == Payer::Anywhere {
                 watch.scripts.extend(self.envelope_script(job)?);
+                // Until it is mined, a payment can be replaced by one to somebody else.
+                let unconfirmed = locked.iter().filter(|paid| !confirmed.contains_key(&paid.txid));
+                let payments = unconfirmed.filter_map(|paid| self.bdk.tx_graph().get_tx(paid.txid));
+                watch.outpoints.extend(payments.flat_map(|tx| tx.input.clone()).map(|input| input.previous_output));
             }
+            watch.outpoints.extend(locked);
         }
         Ok(watch)
     }
@@ -266,6 +275,23 @@ impl Wallet {
     pub(crate) fn is_conflicted(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
         let graph = self.bdk.tx_graph();
         graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid))
+    }
+
+    /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.
+    fn forget_replaced<'t>(&mut self, present: impl Iterator<Item = &'t Arc<Transaction>>, kept: &BTreeSet<Txid>) {
+        let graph = self.bdk.tx_graph();
+        let of_others = present.filter(|tx| !kept.contains(&tx.compute_txid()));
+        let replaced = of_others.flat_map(|tx| graph.direct_conflicts(tx)).map(|(_, txid)| txid);
+        let replaced: BTreeSet<Txid> = replaced.filter(|txid| !kept.contains(txid)).collect();
+        let lost = replaced.iter().flat_map(|txid| graph.walk_descendants(*txid, |_, txid| Some(txid)));
+        self.forget(&replaced.iter().copied().chain(lost).collect::<Vec<_>>());
+    }
+
+    /// Those that stand in the place of a transaction which they replaced, in the chain or waiting for it.
+    pub(crate) fn conflicts(&self, txid: &Txid) -> BTreeSet<Txid> {
+        let graph = self.bdk.tx_graph();
+        let Some(tx) = graph.get_tx(*txid) else { return BTreeSet::new() };
+        graph.direct_conflicts(&tx).map(|(_, txid)| txid).filter(|txid| self.is_current(txid)).collect()
     }
 
     /// Moves each watched job to where the chain shows it, and saves all that was learnt.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use sortie::envelope::Carrier;
 use sortie::primitives::{BtcHeight, Hash32};
-use sortie::publish::anywhere::Payment;
+use sortie::publish::anywhere::{Payment, is_unsigned};
 use sortie::publish::{
     self, Backup, Bump as How, Bumped, Event, Generation, Job, JobId, JobState, Outcome, Payer, Reclaimed, Recorded,
     Resumed,
@@ -96,8 +96,9 @@ pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Fai
 pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let (mut wallet, node) = open_synced(settings, &command.wallet)?;
     // Only what others pay for is signed when it is resumed.
-    let waits = |job: &Job| job.state == JobState::Planned && job.payer == Payer::Anywhere;
-    if publish::jobs(&wallet)?.iter().any(waits) {
+    let unsigned =
+        publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, job)).collect::<Result<Vec<_>, _>>()?;
+    if unsigned.contains(&true) {
         wallet = unlock(wallet, settings)?;
     }
     let resumed = publish::resume(&mut wallet, &node)?;
