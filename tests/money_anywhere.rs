@@ -126,8 +126,19 @@ fn sped_up(world: &World, payment: OutPoint, more: Amount, to: Option<&Address>)
 
 #[test]
 fn a_payment_that_its_sender_replaces_is_revealed_anew_and_once() -> Result<()> {
+    replaced(5_000)
+}
+
+#[test]
+fn the_same_on_a_node_with_a_large_mempool() -> Result<()> {
+    replaced(0)
+}
+
+/// With a wallet that takes mempools with more transactions for large ones.
+fn replaced(small_mempool: u32) -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[])?;
+    purse.wallet.read_mempools_up_to(small_mempool);
     let (asked, address, missing) = asked(&world, &mut purse, 300)?;
     let paid = world.bitcoind.fund(&address, missing)?;
     purse.wallet.sync(&purse.rpc)?;
@@ -140,6 +151,7 @@ fn a_payment_that_its_sender_replaces_is_revealed_anew_and_once() -> Result<()> 
     // The process ended in between.
     drop(purse.wallet);
     purse.wallet = Wallet::open(&world.path("alice"), Network::Regtest)?;
+    purse.wallet.read_mempools_up_to(small_mempool);
     purse.wallet.sync(&purse.rpc)?;
     resume(&mut purse.wallet, &purse.rpc)?;
     let revealed = job(&purse.wallet, asked.id)?;

@@ -40,7 +40,7 @@ use files::Folder;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, Row, params};
 use seed::{Branch, PublicKeys, SeedFile};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -234,6 +234,9 @@ pub struct Wallet {
     network: Network,
     birthday: BtcHeight,
     key_base: u32,
+    /// What of a large mempool was read.
+    seen: HashSet<Txid>,
+    small_mempool: u32,
 }
 
 impl fmt::Debug for Wallet {
@@ -423,7 +426,8 @@ impl Wallet {
             .map_err(|error| damaged(dir, error))?
             .ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))?;
         let secp = Secp256k1::new();
-        Ok(Self { folder, dir: dir.to_owned(), db, bdk, secp, public, secret: None, network, birthday, key_base })
+        let (dir, seen, small_mempool) = (dir.to_owned(), HashSet::new(), sync::SMALL_MEMPOOL);
+        Ok(Self { folder, dir, db, bdk, secp, public, secret: None, network, birthday, key_base, seen, small_mempool })
     }
 
     /// The network it was made for.

@@ -1,7 +1,7 @@
 //! The wallet follows the chain: new blocks, reorganisations, the mempool; and restores from words.
 //!
-//! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is not read: only our own transactions are
-//! looked up in it, so that a foreign payment appears when it is confirmed.
+//! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is read only for payments to envelopes, each
+//! transaction once, while one is awaited. Others to the wallet appear there when they are confirmed.
 
 use super::seed::{Branch, SeedFile};
 use super::{Event, Generation, Job, JobState, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal, unix_now};
@@ -15,8 +15,9 @@ use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::{BlockId, ChainPosition, ConfirmationBlockTime, TxUpdate};
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
+use bitcoin::consensus::deserialize;
 use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, Txid};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ use std::sync::Arc;
 const MARGIN: BtcHeight = 10;
 /// How often a long sync is written to disk.
 const SAVE_EVERY_BLOCKS: u32 = 500;
-/// Transactions in a mempool that is still read whole.
-const SMALL_MEMPOOL: u32 = 5_000;
+/// Transactions in a mempool that is read whole by each sync.
+pub(super) const SMALL_MEMPOOL: u32 = 5_000;
 /// Addresses of each kind that `restore` looks for.
 const RESTORE_RANGE: u32 = 1_000;
 /// Addresses in a row that were never used, after which a search ends (BIP44).
@@ -171,28 +172,50 @@ impl Wallet {
             }
         }
 
-        if node.mempool_size()? <= SMALL_MEMPOOL {
+        if node.mempool_size()? <= self.small_mempool {
             let event = emitter.mempool().map_err(explain)?;
             let evicted = event.evicted.into_iter().filter(|(txid, _)| !kept.contains(txid));
             self.bdk.apply_evicted_txs(evicted);
-            let matter: Vec<_> = event.update.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
-            let mut update = TxUpdate::default();
-            update.seen_ats = matter.iter().map(|(tx, seen)| (tx.compute_txid(), *seen)).collect();
-            update.txs = matter.into_iter().map(|(tx, _)| tx).collect();
-            self.learn(update);
+            let matter = event.update.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
+            self.learn_waiting(matter);
             self.forget_replaced(event.update.iter().map(|(tx, _)| tx), kept);
             self.bdk.apply_unconfirmed_txs(event.update);
-        } else {
-            let confirmed = self.confirmed();
-            for tx in unconfirmed {
-                let txid = tx.compute_txid();
-                let known = kept.contains(&txid) || confirmed.contains_key(&txid);
-                if !known && node.entry(&txid)?.is_none() {
-                    self.bdk.apply_evicted_txs([(txid, unix_now())]);
-                }
+            return Ok(blocks);
+        }
+        let confirmed = self.confirmed();
+        for tx in unconfirmed {
+            let txid = tx.compute_txid();
+            let known = kept.contains(&txid) || confirmed.contains_key(&txid);
+            if !known && node.entry(&txid)?.is_none() {
+                self.bdk.apply_evicted_txs([(txid, unix_now())]);
             }
         }
+        if watch.awaits_payment {
+            let here: HashSet<Txid> = node.mempool_txids()?.into_iter().collect();
+            let new: Vec<Txid> = here.difference(&self.seen).copied().collect();
+            let (mut paid, seen) = (Vec::new(), unix_now());
+            node.raw_transactions(&new, |_, raw| {
+                let tx = deserialize::<Transaction>(raw).ok().filter(|tx| watch.concerns(tx));
+                paid.extend(tx.map(|tx| (Arc::new(tx), seen)));
+            })?;
+            self.learn_waiting(paid.clone());
+            self.forget_replaced(paid.iter().map(|(tx, _)| tx), kept);
+            self.seen = here;
+        }
         Ok(blocks)
+    }
+
+    /// Takes in transactions of the mempool that matter to jobs, with the times at which they were seen there.
+    fn learn_waiting(&mut self, waiting: Vec<(Arc<Transaction>, u64)>) {
+        let mut update = TxUpdate::default();
+        update.seen_ats = waiting.iter().map(|(tx, seen)| (tx.compute_txid(), *seen)).collect();
+        update.txs = waiting.into_iter().map(|(tx, _)| tx).collect();
+        self.learn(update);
+    }
+
+    /// How many transactions a node's mempool may have that each [`sync`](Self::sync) reads whole: 5,000 unless told.
+    pub fn read_mempools_up_to(&mut self, transactions: u32) {
+        self.small_mempool = transactions;
     }
 
     /// Asks a server for the histories of all addresses handed out and of all that jobs watch; `kept` are not
@@ -221,6 +244,7 @@ impl Wallet {
         for job in jobs {
             let locked = self.locked(job)?;
             if job.payer == Payer::Anywhere {
+                watch.awaits_payment |= job.state.is_unfinished();
                 watch.scripts.extend(self.envelope_script(job)?);
                 // Until it is mined, a payment can be replaced by one to somebody else.
                 let unconfirmed = locked.iter().filter(|paid| !confirmed.contains_key(&paid.txid));
@@ -356,6 +380,8 @@ enum Fate {
 pub(crate) struct Watch {
     pub scripts: BTreeSet<ScriptBuf>,
     pub outpoints: BTreeSet<OutPoint>,
+    /// Whether one of the scripts may be paid at any moment.
+    pub awaits_payment: bool,
 }
 
 impl Watch {
