@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Signs the P2TR key spends of a PSBT with a BIP 39 mnemonic, by embit: another implementation than Sortie's.
+"""Signs the inputs of a PSBT with a BIP 39 mnemonic, by embit: another implementation than Sortie's.
 
 Usage: sign_psbt.py IN OUT < WORDS
 """

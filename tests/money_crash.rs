@@ -8,7 +8,7 @@ mod support;
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Address, Amount, Network, Transaction};
+use bitcoin::{Address, Amount, Network};
 use regtest::Bitcoind;
 use serde_json::Value;
 use sortie::envelope::{Carrier, scan_block};
@@ -180,7 +180,7 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     let found = scan_block(&raw, Some(world.manifest.rollup_id().namespace()))?.found;
     let expected = usize::from(case.act != Act::Reclaim);
     ensure!(found.len() == expected, "{} envelopes in the block, {answer}", found.len());
-    let fees: Amount = world.rpc_fees(&block.txdata[1..])?;
+    let fees: Amount = world.fees_of(&block.txdata[1..])?;
     let mut wallet = Wallet::open(&world.path(&Cli::wallet_dir(&name)), Network::Regtest)?;
     wallet.sync(&world.rpc()?)?;
     let after = wallet.balance().total();
@@ -204,29 +204,4 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
         sum.fees += fees.to_sat();
     }
     Ok(was_killed)
-}
-
-impl World {
-    /// What a block's transactions pay: inputs less outputs.
-    fn rpc_fees(&self, transactions: &[Transaction]) -> Result<Amount> {
-        let mut fees = Amount::ZERO;
-        for tx in transactions {
-            for input in &tx.input {
-                fees += self.value_of(input.previous_output)?;
-            }
-            fees -= tx.output.iter().map(|output| output.value).sum();
-        }
-        Ok(fees)
-    }
-
-    fn value_of(&self, outpoint: bitcoin::OutPoint) -> Result<Amount> {
-        let mut height = self.bitcoind.height()?;
-        loop {
-            let block = self.bitcoind.block(&self.bitcoind.block_hash(height)?)?;
-            if let Some(tx) = block.txdata.iter().find(|tx| tx.compute_txid() == outpoint.txid) {
-                return Ok(tx.output[outpoint.vout as usize].value);
-            }
-            height = height.checked_sub(1).context("an output from nowhere")?;
-        }
-    }
 }

@@ -53,11 +53,17 @@ fn another_implementation_signs_and_the_payload_is_published_once() -> Result<()
     let world = World::new(WINDOW)?;
     let cli = Cli::new(&world)?;
     let python = std::env::var("SORTIE_PSBT_SIGNER").context("SORTIE_PSBT_SIGNER")?;
-    for (name, carrier) in [("op", "op-return"), ("tap", "taproot")] {
-        let purse = Purse::new(&world, &Cli::wallet_dir(name), &[300_000, 200_000])?;
-        let (words, before) = (purse.words.words(), purse.before);
-        drop(purse);
-        let tx = [name.as_bytes(), &[7; 150]].concat().to_lower_hex_string();
+    let purse = Purse::new(&world, &Cli::wallet_dir("own"), &[300_000, 200_000])?;
+    let words = purse.words.words();
+    let [receive, change] = purse.wallet.descriptors().texts();
+    drop(purse);
+    let descriptors = ["--descriptor", &receive, "--change-descriptor", &change];
+    cli.run(&[&["wallet", "create", "--wallet", "watching", "--watch-only"], &descriptors[..]].concat())?;
+    for (name, carrier) in
+        [("own", "op-return"), ("own", "taproot"), ("watching", "op-return"), ("watching", "taproot")]
+    {
+        let before = cli.run(&["wallet", "balance", "--wallet", name])?["total_sat"].as_u64().context("a balance")?;
+        let tx = [name.as_bytes(), carrier.as_bytes(), &[7; 150]].concat().to_lower_hex_string();
         let (unsigned, signed) = (world.path("out.psbt"), world.path("in.psbt"));
         let out = unsigned.display().to_string();
         let force =
@@ -76,10 +82,11 @@ fn another_implementation_signs_and_the_payload_is_published_once() -> Result<()
         world.bitcoind.mine(1)?;
         let balance = cli.run(&["wallet", "balance", "--wallet", name])?;
         let fee = done["fee_sat"].as_u64().context("a fee")?;
-        assert_eq!(balance["total_sat"], before.to_sat() - fee, "to the satoshi");
+        assert_eq!(balance["total_sat"], before - fee, "to the satoshi");
         let story = cli.lines(&["jobs", "--wallet", name])?;
-        assert_eq!((&story[0]["state"], &story[0]["payer"]), (&"confirmed".into(), &"psbt".into()));
+        let last = story.last().context("a job")?;
+        assert_eq!((&last["state"], &last["payer"]), (&"confirmed".into(), &"psbt".into()));
     }
-    assert_eq!(world.follower("follower")?.items()?.len(), 2);
+    assert_eq!(world.follower("follower")?.items()?.len(), 4);
     Ok(())
 }

@@ -120,6 +120,8 @@ fn wallet_code(error: &WalletError) -> Code {
         WalletError::Chain(error) => chain_code(error),
         WalletError::Missing { .. }
         | WalletError::Mnemonic
+        | WalletError::Descriptor(_)
+        | WalletError::WatchOnly { .. }
         | WalletError::Locked { .. }
         | WalletError::WrongPassphrase { .. }
         | WalletError::EmptyPassphrase

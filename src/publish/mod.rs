@@ -290,7 +290,8 @@ pub fn quote(
 ) -> Result<Vec<CarrierCost>, PublishError> {
     check_length(payload)?;
     let change = wallet.next_change();
-    let terms = Terms { payload, rate: fee_rate, policy, change: &change, must_spend: None };
+    let input = wallet.input();
+    let terms = Terms { payload, rate: fee_rate, policy, change: &change, input: &input, must_spend: None };
     let both = plan::both(wallet, wallet.next_key_index()?, &terms)?;
     Ok(both.into_iter().map(|(cost, _)| cost).collect())
 }
@@ -342,8 +343,8 @@ pub fn prepare(
     let must_spend = request.fund_from.map(|outpoint| wallet.coin(outpoint)).transpose()?;
     let change = wallet.next_change();
     let key_index = wallet.next_key_index()?;
-    let terms =
-        Terms { payload, rate: request.fee_rate, policy: &policy, change: &change, must_spend: must_spend.as_ref() };
+    let (rate, input, must_spend) = (request.fee_rate, wallet.input(), must_spend.as_ref());
+    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend };
     let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
     request.caps.check(plan.fee, plan.vsize)?;
 

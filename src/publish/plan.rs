@@ -20,7 +20,7 @@ use crate::wallet::{
 use bitcoin::key::UntweakedPublicKey;
 use bitcoin::secp256k1::{Secp256k1, Verification};
 use bitcoin::taproot::{LeafVersion, TaprootBuilder, TaprootSpendInfo};
-use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Weight, Witness};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxIn, TxOut, Weight, Witness};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -161,6 +161,8 @@ pub(crate) struct Terms<'a> {
     pub rate: FeeRate,
     pub policy: &'a Policy,
     pub change: &'a ScriptBuf,
+    /// An input that spends a coin of the wallet, of final size.
+    pub input: &'a TxIn,
     pub must_spend: Option<&'a Coin>,
 }
 
@@ -210,7 +212,8 @@ pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Short
     let script = op_return_script(terms.payload);
     let bytes = script.len();
     let output = TxOut { value: Amount::ZERO, script_pubkey: script };
-    let Draft { tx, coins, fee, change } = pay(coins, terms.must_spend, &[output], terms.change, terms.rate)?;
+    let Draft { tx, coins, fee, change } =
+        pay(coins, terms.must_spend, &[output], terms.change, terms.input, terms.rate)?;
     let profile = terms.policy.profile;
     let limit = profile.op_return_limit();
     let relayed = match bytes > limit {
@@ -236,7 +239,7 @@ pub(crate) fn taproot(
     coins: &[Coin],
     terms: &Terms<'_>,
 ) -> Result<Result<Plan, Shortfall>, PublishError> {
-    let Terms { rate, policy, change, must_spend, .. } = *terms;
+    let Terms { rate, policy, change, input, must_spend, .. } = *terms;
     let least = policy.floor.max(STATIC_FLOOR).min(rate);
     let commit_rate = if policy.packages { least } else { rate };
     let dust = change.minimal_non_dust();
@@ -251,7 +254,7 @@ pub(crate) fn taproot(
     let reveal_vsize = vsize(&reveal(OutPoint::null(), dust)?);
     // (commit's, reveal's): together at the wanted rate, and neither below what enters a mempool.
     let fees = |inputs: usize| {
-        let empty = transaction(vec![key_spend(OutPoint::null()); inputs], vec![commit_output(dust)]);
+        let empty = transaction(vec![input.clone(); inputs], vec![commit_output(dust)]);
         let commit_vsize = vsize(&empty);
         let commit = fee_for(commit_rate, commit_vsize);
         let together = fee_for(rate, commit_vsize + reveal_vsize);
@@ -296,7 +299,7 @@ pub(crate) fn both(
 ) -> Result<[(CarrierCost, Option<Plan>); 2], PublishError> {
     let envelope = Envelope::of(wallet, terms.payload, key_index)?;
     let coins = wallet.coins()?;
-    let ample = Coin::ample();
+    let ample = Coin { placeholder: terms.input.witness.clone(), ..Coin::ample() };
     let alone = Terms { must_spend: Some(&ample), ..*terms };
     let op_return = match op_return(&coins, terms) {
         Ok(plan) => planned(plan),

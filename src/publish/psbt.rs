@@ -10,11 +10,12 @@ use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::sha256;
 use crate::wallet::journal::{self, NewJob};
-use crate::wallet::{Event, Generation, Job, JobState, Payer, Wallet, outputs_of, unix_now};
+use crate::wallet::{
+    BadSignature, Event, Generation, Job, JobState, Payer, Wallet, check_witness, outputs_of, unix_now, vsize, witness,
+};
+use bdk_wallet::miniscript::psbt::PsbtExt;
 use bitcoin::psbt::Psbt;
-use bitcoin::secp256k1::Message;
-use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
-use bitcoin::{Transaction, TxOut, Witness, taproot};
+use bitcoin::{Transaction, TxOut, Witness};
 
 /// Plans a publication and makes the PSBT of the transaction that spends the wallet's coins (BIP 174, BIP 371).
 ///
@@ -34,7 +35,8 @@ pub fn draft(
     fees::check_floor(request.fee_rate, policy.floor)?;
     let change = wallet.next_change();
     let key_index = wallet.next_key_index()?;
-    let terms = Terms { payload, rate: request.fee_rate, policy: &policy, change: &change, must_spend: None };
+    let (rate, input) = (request.fee_rate, wallet.input());
+    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend: None };
     let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
     request.caps.check(plan.fee, plan.vsize)?;
     let job = NewJob {
@@ -71,11 +73,12 @@ pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result
         return Publication::new(&job, true);
     }
     let mut generation = job.draft.clone().ok_or(PublishError::Broken("a PSBT's job without its transaction"))?;
-    let spent = spent(wallet, &generation.transactions[0])?;
-    let tx = &mut generation.transactions[0];
-    for (input, witness) in witnesses(wallet, tx, &spent, signed)?.into_iter().enumerate() {
-        tx.input[input].witness = witness;
+    let witnesses = witnesses(wallet, &generation.transactions[0], signed)?;
+    for (input, witness) in generation.transactions[0].input.iter_mut().zip(witnesses) {
+        input.witness = witness;
     }
+    // Signatures of ECDSA may be a byte smaller than was planned for.
+    generation.vsize = generation.transactions.iter().map(vsize).sum();
     wallet.note(&generation.transactions);
     wallet.record(job.id, &[Event::Signed { generation }])?;
     let job = load(wallet, job.id)?;
@@ -102,16 +105,21 @@ fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
     let tx = tx.ok_or_else(|| PublishError::ForeignPsbt(format!("job {} is {}", job.id, job.state)))?;
     let mut psbt = Psbt::from_unsigned_tx(tx.clone())
         .map_err(|_| PublishError::Broken("the transaction to be signed has signatures"))?;
-    for (input, output) in psbt.inputs.iter_mut().zip(spent(wallet, tx)?) {
-        let origin = wallet.origin(&output.script_pubkey)?;
-        input.witness_utxo = Some(output);
-        input.tap_internal_key = origin.as_ref().map(|(key, _)| *key);
-        input.tap_key_origins.extend(origin.map(|(key, source)| (key, (Vec::new(), source))));
+    for (n, (input, output)) in tx.input.iter().zip(spent(wallet, tx)?).enumerate() {
+        let descriptor = wallet.descriptor_of(&output.script_pubkey);
+        let descriptor = descriptor.ok_or(PublishError::Broken("a coin that is not the wallet's"))?;
+        // Signers of version 0 want to see for themselves what the coin holds.
+        let whole = wallet.transaction(input.previous_output.txid).filter(|_| !output.script_pubkey.is_p2tr());
+        psbt.inputs[n].non_witness_utxo = whole.map(|tx| tx.as_ref().clone());
+        psbt.inputs[n].witness_utxo = Some(output);
+        psbt.update_input_with_descriptor(n, &descriptor)
+            .map_err(|_| PublishError::Broken("a coin without its descriptor"))?;
     }
-    for (output, made) in psbt.outputs.iter_mut().zip(&tx.output) {
-        let origin = wallet.origin(&made.script_pubkey)?;
-        output.tap_internal_key = origin.as_ref().map(|(key, _)| *key);
-        output.tap_key_origins.extend(origin.map(|(key, source)| (key, (Vec::new(), source))));
+    for (n, output) in tx.output.iter().enumerate() {
+        if let Some(descriptor) = wallet.descriptor_of(&output.script_pubkey) {
+            psbt.update_output_with_descriptor(n, &descriptor)
+                .map_err(|_| PublishError::Broken("change without its descriptor"))?;
+        }
     }
     Ok(psbt)
 }
@@ -122,27 +130,16 @@ fn spent(wallet: &Wallet, tx: &Transaction) -> Result<Vec<TxOut>, PublishError> 
     outputs.ok_or(PublishError::Broken("a coin that the wallet does not know"))
 }
 
-/// The signatures for each input, checked.
-fn witnesses(wallet: &Wallet, tx: &Transaction, spent: &[TxOut], signed: &Psbt) -> Result<Vec<Witness>, PublishError> {
-    let foreign = |input: usize, what: &str| PublishError::ForeignPsbt(format!("input {input}: {what}"));
-    let mut cache = SighashCache::new(tx);
-    let mut witnesses = Vec::new();
-    for (n, (input, output)) in signed.inputs.iter().zip(spent).enumerate() {
-        let finished = input.final_script_witness.as_ref().and_then(|witness| witness.nth(0));
-        let finished = finished.and_then(|bytes| taproot::Signature::from_slice(bytes).ok());
-        let signature = input.tap_key_sig.or(finished).ok_or_else(|| foreign(n, "it is not signed"))?;
-        if signature.sighash_type != TapSighashType::Default {
-            return Err(foreign(n, "its signature does not cover the whole transaction"));
-        }
-        let hash = cache
-            .taproot_key_spend_signature_hash(n, &Prevouts::All(spent), TapSighashType::Default)
-            .map_err(|_| PublishError::Broken("the transaction cannot be hashed"))?;
-        let key = output.script_pubkey.as_bytes().get(2..).unwrap_or_default();
-        let key = bitcoin::XOnlyPublicKey::from_slice(key).map_err(|_| PublishError::Broken("a coin without a key"))?;
-        let secp = wallet.secp();
-        let checked = secp.verify_schnorr(&signature.signature, &Message::from(hash), &key);
-        checked.map_err(|_| foreign(n, "its signature is wrong"))?;
-        witnesses.push(Witness::p2tr_key_spend(&signature));
-    }
-    Ok(witnesses)
+/// What spends each input of `tx`, out of what the signers of a PSBT put there, checked.
+fn witnesses(wallet: &Wallet, tx: &Transaction, signed: &Psbt) -> Result<Vec<Witness>, PublishError> {
+    let spent = spent(wallet, tx)?;
+    let taken = |(n, output): (usize, &TxOut)| -> Result<Witness, PublishError> {
+        let foreign = |bad: BadSignature| PublishError::ForeignPsbt(format!("input {n}: {bad}"));
+        let descriptor = wallet.descriptor_of(&output.script_pubkey);
+        let descriptor = descriptor.ok_or(PublishError::Broken("a coin that is not the wallet's"))?;
+        let witness = witness(&descriptor, signed, n).map_err(foreign)?;
+        check_witness(wallet.secp(), tx, n, &spent, &witness).map_err(foreign)?;
+        Ok(witness)
+    };
+    spent.iter().enumerate().map(taken).collect()
 }

@@ -24,6 +24,8 @@ pub struct Coin {
     /// Blocks on top of and including its own; 0 while unconfirmed.
     pub confirmations: u32,
     pub(crate) script_pubkey: ScriptBuf,
+    /// What takes the place of its input's witness until it is signed.
+    pub(crate) placeholder: Witness,
     pub(crate) branch: Branch,
 }
 
@@ -37,8 +39,13 @@ impl Coin {
             value: Amount::MAX_MONEY,
             confirmations: 1,
             script_pubkey,
+            placeholder: Witness::from_slice(&[[0; SIGNATURE_LEN]]),
             branch: Branch::Receive,
         }
+    }
+
+    fn input(&self) -> TxIn {
+        TxIn { witness: self.placeholder.clone(), ..key_spend(self.outpoint) }
     }
 
     pub(crate) fn output(&self) -> TxOut {
@@ -69,10 +76,9 @@ pub(crate) struct Draft {
     pub change: Option<u32>,
 }
 
-/// A transaction that spends `coins` by key into `outputs`, with placeholder signatures.
+/// A transaction that spends `coins` into `outputs`, with placeholder signatures.
 pub(crate) fn unsigned(coins: &[Coin], outputs: Vec<TxOut>) -> Transaction {
-    let input = |coin: &Coin| key_spend(coin.outpoint);
-    transaction(coins.iter().map(input).collect(), outputs)
+    transaction(coins.iter().map(Coin::input).collect(), outputs)
 }
 
 pub(crate) fn transaction(input: Vec<TxIn>, output: Vec<TxOut>) -> Transaction {
@@ -90,7 +96,7 @@ pub(crate) fn key_spend(previous_output: OutPoint) -> TxIn {
     }
 }
 
-/// Drafts a payment of `outputs` at `rate`, change last.
+/// Drafts a payment of `outputs` at `rate`, change last, with inputs of the size of `input`.
 ///
 /// Without a coin that leaves change above dust, the rest (below the cost of change) goes to the fee.
 pub(crate) fn pay(
@@ -98,6 +104,7 @@ pub(crate) fn pay(
     must_spend: Option<&Coin>,
     outputs: &[TxOut],
     change: &Script,
+    input: &TxIn,
     rate: FeeRate,
 ) -> Result<Draft, Shortfall> {
     let paid: Amount = outputs.iter().map(|output| output.value).sum();
@@ -106,7 +113,7 @@ pub(crate) fn pay(
     with_change.push(TxOut { value: dust, script_pubkey: change.to_owned() });
 
     let cost = |outputs: &[TxOut], inputs: usize| {
-        let tx = transaction(vec![key_spend(OutPoint::null()); inputs], outputs.to_vec());
+        let tx = transaction(vec![input.clone(); inputs], outputs.to_vec());
         fee_for(rate, vsize(&tx))
     };
     let selected = select(coins, must_spend, |n| paid + cost(&with_change, n) + dust);
@@ -175,6 +182,7 @@ mod tests {
             value: Amount::from_sat(sat),
             confirmations,
             script_pubkey: change(),
+            placeholder: key_spend(OutPoint::null()).witness,
             branch: Branch::Receive,
         }
     }
@@ -223,13 +231,17 @@ mod tests {
         }];
         let rate = FeeRate::from_sat_per_kwu(250);
         // 1 in, p2wpkh and p2tr out: 142 vbytes; without change 99.
-        let draft = pay(&[coin(1, 10_472, 1)], None, &outputs, &change(), rate).expect("enough");
+        let draft =
+            pay(&[coin(1, 10_472, 1)], None, &outputs, &change(), &key_spend(OutPoint::null()), rate).expect("enough");
         assert_eq!((draft.fee.to_sat(), draft.change), (142, Some(1)));
         assert_eq!(draft.tx.output[1].value.to_sat(), 330);
-        let draft = pay(&[coin(1, 10_471, 1)], None, &outputs, &change(), rate).expect("enough");
+        let draft =
+            pay(&[coin(1, 10_471, 1)], None, &outputs, &change(), &key_spend(OutPoint::null()), rate).expect("enough");
         assert_eq!((draft.fee.to_sat(), draft.change, draft.tx.output.len()), (471, None, 1));
-        let draft = pay(&[coin(1, 10_099, 1)], None, &outputs, &change(), rate).expect("enough");
+        let draft =
+            pay(&[coin(1, 10_099, 1)], None, &outputs, &change(), &key_spend(OutPoint::null()), rate).expect("enough");
         assert_eq!((draft.fee.to_sat(), vsize(&draft.tx)), (99, 99));
-        pay(&[coin(1, 10_098, 1)], None, &outputs, &change(), rate).expect_err("one short");
+        pay(&[coin(1, 10_098, 1)], None, &outputs, &change(), &key_spend(OutPoint::null()), rate)
+            .expect_err("one short");
     }
 }

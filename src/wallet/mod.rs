@@ -1,4 +1,5 @@
-//! The built-in wallet: BIP86 coins in SQLite, over a Bitcoin Core node or an Esplora server.
+//! The built-in wallet: BIP86 coins in SQLite, over a Bitcoin Core node or an Esplora server; or the coins of
+//! public descriptors, whose keys are elsewhere, beside a seed of its own for envelopes.
 //!
 //! Guarantees: one process per wallet; the seed file is whole or absent; whatever is about to be
 //! broadcast is first on disk, together with the fact that it spends its coins; keys stay out of
@@ -7,6 +8,7 @@
 //! small (see `sync`).
 
 mod coins;
+mod descriptors;
 mod fee;
 mod files;
 mod job;
@@ -15,6 +17,7 @@ mod seed;
 mod sync;
 
 pub use coins::{Coin, Shortfall};
+pub use descriptors::{BadDescriptor, Descriptors};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
 pub use job::{Event, Generation, Job, JobId, JobState, Payer};
 pub use journal::{FINAL_DEPTH, Recorded};
@@ -22,22 +25,25 @@ pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
 
 pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
+pub(crate) use descriptors::{BadSignature, check_witness, witness};
 pub(crate) use seed::Keys;
 
 use crate::chain::{Answer, ChainError, Mempool};
 use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_wallet::chain::{ConfirmationBlockTime, TxUpdate};
+use bdk_wallet::miniscript::Descriptor;
+use bdk_wallet::miniscript::descriptor::DefiniteDescriptorKey;
 use bdk_wallet::{ChangeSet, KeychainKind, Update};
-use bitcoin::bip32::KeySource;
 use bitcoin::key::{Secp256k1, TapTweak};
 use bitcoin::secp256k1::{All, Message};
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
 use bitcoin::{
-    Address, Amount, FeeRate, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Witness, XOnlyPublicKey, taproot,
+    Address, Amount, FeeRate, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, XOnlyPublicKey,
+    taproot,
 };
 use files::Folder;
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, params};
 use seed::{Branch, PublicKeys, SeedFile};
 use std::collections::{BTreeSet, HashSet};
@@ -103,6 +109,17 @@ pub enum WalletError {
     /// The words are not a BIP39 mnemonic. They are not repeated here.
     #[error("these words are not a BIP39 mnemonic in English; check their spelling, number and order")]
     Mnemonic,
+    /// A descriptor is not taken.
+    #[error("this descriptor cannot be used: {0}")]
+    Descriptor(#[from] BadDescriptor),
+    /// The keys of the wallet's coins are elsewhere.
+    #[error(
+        "the wallet in {} watches coins whose keys are elsewhere; `sortie force --psbt FILE` writes what is to be signed there", dir.display()
+    )]
+    WatchOnly {
+        /// Where it is.
+        dir: PathBuf,
+    },
     /// The seed file is encrypted, and nobody gave its passphrase.
     #[error("the wallet in {} is locked; {HOW_TO_UNLOCK}", dir.display())]
     Locked {
@@ -234,6 +251,8 @@ pub struct Wallet {
     network: Network,
     birthday: BtcHeight,
     key_base: u32,
+    /// What takes the place of an input's witness until it is signed.
+    placeholder: Witness,
     /// What of a large mempool was read.
     seen: HashSet<Txid>,
     small_mempool: u32,
@@ -263,7 +282,7 @@ impl Wallet {
         let mnemonic = Mnemonic::generate()?;
         let seed = SeedFile { network, birthday, mnemonic: mnemonic.clone() };
         let folder = Self::vacant(dir)?;
-        Ok((Self::found(folder, dir, &seed, passphrase, |_| Ok(0))?, mnemonic))
+        Ok((Self::found(folder, dir, &seed, passphrase, None, |_| 0)?, mnemonic))
     }
 
     /// Opens the wallet in `dir`: locked, if its seed is encrypted.
@@ -281,6 +300,16 @@ impl Wallet {
         }
         let seed = SeedFile::from_text(&text).ok_or_else(|| damaged(dir, "the seed file cannot be read"))?;
         wallet.unlocked(&seed)
+    }
+
+    /// Whether the keys of its coins are elsewhere: the seed is for envelopes only.
+    pub fn is_watch_only(&self) -> bool {
+        self.public.coins.is_none()
+    }
+
+    /// The public descriptors of its coins.
+    pub fn descriptors(&self) -> Descriptors {
+        descriptors_of(&self.bdk)
     }
 
     /// Whether the wallet has to be unlocked before it can sign.
@@ -320,7 +349,9 @@ impl Wallet {
 
     fn unlocked(self, seed: &SeedFile) -> Result<Self, WalletError> {
         let keys = Keys::new(&seed.mnemonic, seed.network)?;
-        if keys.public() != self.public || seed.network != self.network {
+        let mut public = keys.public();
+        public.coins = public.coins.filter(|_| !self.is_watch_only());
+        if public != self.public || seed.network != self.network {
             return Err(damaged(&self.dir, "seed and wallet.sqlite are of different wallets"));
         }
         Ok(Self { secret: Some(keys), ..self })
@@ -342,23 +373,27 @@ impl Wallet {
     }
 
     /// Writes the database, then the seed: the seed file is what makes a folder a wallet.
+    ///
+    /// `prepare` reveals the addresses that were used before, and says from which index on reveal keys are new.
     fn found(
         folder: Folder,
         dir: &Path,
         seed: &SeedFile,
         passphrase: Option<&Passphrase>,
-        prepare: impl FnOnce(&mut bdk_wallet::Wallet) -> Result<u32, WalletError>,
+        watched: Option<&Descriptors>,
+        prepare: impl FnOnce(&mut bdk_wallet::Wallet) -> u32,
     ) -> Result<Self, WalletError> {
         let sealed = seed.seal(passphrase)?;
-        let public = Keys::new(&seed.mnemonic, seed.network)?.public();
-        let descriptors = [Branch::Receive, Branch::Change].map(|branch| public.descriptor(branch));
-        let [receive, change] = descriptors;
+        let keys = Keys::new(&seed.mnemonic, seed.network)?;
+        let mut public = keys.public();
+        public.coins = public.coins.filter(|_| watched.is_none());
+        let Descriptors { receive, change } = watched.map_or_else(|| keys.descriptors(), |d| Ok(d.clone()))?;
         let mut bdk = bdk_wallet::Wallet::create(receive, change)
             .network(seed.network)
             .lookahead(LOOKAHEAD)
             .create_wallet_no_persist()
             .map_err(|error| damaged(dir, error))?;
-        let key_base = prepare(&mut bdk)?;
+        let key_base = prepare(&mut bdk);
 
         let unfinished = folder.unfinished_database();
         folder.touch(&unfinished)?;
@@ -372,12 +407,13 @@ impl Wallet {
                 birthday INTEGER NOT NULL,
                 key_base INTEGER NOT NULL,
                 fingerprint TEXT NOT NULL,
-                coins_xpub TEXT NOT NULL,
+                coins_xpub TEXT,
                 reveals_xpub TEXT NOT NULL
             ) STRICT;",
         )?;
         let PublicKeys { fingerprint, coins, reveals } = public;
-        let [fingerprint, coins, reveals] = [fingerprint.to_string(), coins.to_string(), reveals.to_string()];
+        let (fingerprint, reveals) = (fingerprint.to_string(), reveals.to_string());
+        let coins = coins.map(|coins| coins.to_string());
         tx.execute(
             "INSERT INTO sortie_wallet VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![seed.network.to_string(), seed.birthday, key_base, fingerprint, coins, reveals],
@@ -411,23 +447,41 @@ impl Wallet {
                 row.get("key_base")?,
                 PublicKeys {
                     fingerprint: parsed(row, "fingerprint")?,
-                    coins: parsed(row, "coins_xpub")?,
+                    coins: match row.get_ref("coins_xpub")? {
+                        ValueRef::Null => None,
+                        _ => Some(parsed(row, "coins_xpub")?),
+                    },
                     reveals: parsed(row, "reveals_xpub")?,
                 },
             ))
         })?;
         tx.commit()?;
-        let bdk = bdk_wallet::Wallet::load()
-            .descriptor(KeychainKind::External, Some(public.descriptor(Branch::Receive)))
-            .descriptor(KeychainKind::Internal, Some(public.descriptor(Branch::Change)))
-            .check_network(network)
-            .lookahead(LOOKAHEAD)
+        let expected = bdk_wallet::Wallet::load().check_network(network).lookahead(LOOKAHEAD);
+        let expected = match public.descriptors()? {
+            Some(Descriptors { receive, change }) => expected
+                .descriptor(KeychainKind::External, Some(receive))
+                .descriptor(KeychainKind::Internal, Some(change)),
+            None => expected,
+        };
+        let bdk = expected
             .load_wallet_no_persist(changes)
             .map_err(|error| damaged(dir, error))?
             .ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))?;
-        let secp = Secp256k1::new();
-        let (dir, seen, small_mempool) = (dir.to_owned(), HashSet::new(), sync::SMALL_MEMPOOL);
-        Ok(Self { folder, dir, db, bdk, secp, public, secret: None, network, birthday, key_base, seen, small_mempool })
+        Ok(Self {
+            folder,
+            dir: dir.to_owned(),
+            db,
+            placeholder: descriptors_of(&bdk).placeholder(),
+            bdk,
+            secp: Secp256k1::new(),
+            public,
+            secret: None,
+            network,
+            birthday,
+            key_base,
+            seen: HashSet::new(),
+            small_mempool: sync::SMALL_MEMPOOL,
+        })
     }
 
     /// The network it was made for.
@@ -508,6 +562,7 @@ impl Wallet {
                 value: output.txout.value,
                 confirmations,
                 script_pubkey: output.txout.script_pubkey,
+                placeholder: self.placeholder.clone(),
                 branch: Branch::of(output.keychain),
             })
         };
@@ -536,7 +591,7 @@ impl Wallet {
             return Err(WalletError::Dust { amount, limit });
         }
         let change = self.next_change();
-        let draft = pay(&self.coins()?, None, &[output], &change, rate)?;
+        let draft = pay(&self.coins()?, None, &[output], &change, &self.input(), rate)?;
         let vsize = vsize(&draft.tx);
         caps.check(draft.fee, vsize)?;
         let mut tx = draft.tx;
@@ -596,10 +651,15 @@ impl Wallet {
         self.bdk.tx_graph().get_tx(*txid).is_none() || self.canonical().any(|(tx, _)| tx.compute_txid() == *txid)
     }
 
-    /// The untweaked key of one of the wallet's scripts, and how it is derived.
-    pub(crate) fn origin(&self, script: &ScriptBuf) -> Result<Option<(XOnlyPublicKey, KeySource)>, WalletError> {
-        let Some((keychain, index)) = self.bdk.derivation_of_spk(script.clone()) else { return Ok(None) };
-        self.public.origin(&self.secp, Branch::of(keychain), index).map(Some)
+    /// An input like those that spend the wallet's coins, of their final size.
+    pub(crate) fn input(&self) -> TxIn {
+        TxIn { witness: self.placeholder.clone(), ..key_spend(OutPoint::null()) }
+    }
+
+    /// The descriptor of one of the wallet's scripts.
+    pub(crate) fn descriptor_of(&self, script: &ScriptBuf) -> Option<Descriptor<DefiniteDescriptorKey>> {
+        let (keychain, index) = self.bdk.derivation_of_spk(script.clone())?;
+        self.bdk.public_descriptor(keychain).at_derivation_index(index).ok()
     }
 
     /// The first scripts of both kinds.
@@ -607,6 +667,11 @@ impl Wallet {
         let keychains = [KeychainKind::External, KeychainKind::Internal];
         let scripts = |keychain| self.bdk.unbounded_spk_iter(keychain).take(count as usize).map(|(_, script)| script);
         keychains.into_iter().flat_map(scripts).collect()
+    }
+
+    /// A transaction that the wallet knows whole.
+    pub(crate) fn transaction(&self, txid: Txid) -> Option<Arc<Transaction>> {
+        self.bdk.tx_graph().get_tx(txid)
     }
 
     /// An output that the wallet has heard of, its own or not, spent or not.
@@ -638,12 +703,18 @@ impl Wallet {
     }
 
     /// Signs those inputs of `tx`, which spends `spent` in order, that are the wallet's own.
+    ///
+    /// # Errors
+    /// [`WalletError::WatchOnly`] if there are any whose keys are elsewhere.
     pub(crate) fn sign(&self, tx: &mut Transaction, spent: &[TxOut]) -> Result<(), WalletError> {
         let keys = self.keys()?;
         let mut witnesses = Vec::new();
         let mut cache = SighashCache::new(&*tx);
         for (input, output) in spent.iter().enumerate() {
             let Some((keychain, index)) = self.bdk.derivation_of_spk(output.script_pubkey.clone()) else { continue };
+            if self.is_watch_only() {
+                return Err(WalletError::WatchOnly { dir: self.dir.clone() });
+            }
             let hash = cache
                 .taproot_key_spend_signature_hash(input, &Prevouts::All(spent), TapSighashType::Default)
                 .map_err(|error| WalletError::Sign(error.to_string()))?;
@@ -731,6 +802,11 @@ fn open_database(path: &Path) -> Result<Connection, WalletError> {
     // As FULL, and after each commit the folder is flushed too.
     db.pragma_update(None, "synchronous", "EXTRA")?;
     Ok(db)
+}
+
+fn descriptors_of(bdk: &bdk_wallet::Wallet) -> Descriptors {
+    let [receive, change] = [KeychainKind::External, KeychainKind::Internal];
+    Descriptors { receive: bdk.public_descriptor(receive).clone(), change: bdk.public_descriptor(change).clone() }
 }
 
 /// A column whose text is parsed.

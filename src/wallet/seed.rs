@@ -4,12 +4,12 @@
 //! passphrase the seed file is an armored age file (<https://age-encryption.org/v1>, scrypt): the
 //! `age` tool and the passphrase bring the words back without Sortie.
 
-use super::WalletError;
+use super::{Descriptors, WalletError};
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::secrecy::SecretString;
 use age::{Decryptor, Encryptor, scrypt};
 use bdk_wallet::{KeychainKind, bip39};
-use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, KeySource, Xpriv, Xpub};
+use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpriv, Xpub};
 use bitcoin::key::{Keypair, Secp256k1};
 use bitcoin::secp256k1::{All, Verification, rand::RngCore, rand::rngs::OsRng};
 use bitcoin::{Network, NetworkKind, XOnlyPublicKey};
@@ -165,37 +165,16 @@ impl SeedFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PublicKeys {
     pub fingerprint: Fingerprint,
-    /// m/86'/coin'/0'
-    pub coins: Xpub,
+    /// m/86'/coin'/0', if the wallet's coins are this seed's.
+    pub coins: Option<Xpub>,
     /// m/5825'/coin'/0'
     pub reveals: Xpub,
 }
 
 impl PublicKeys {
-    /// The public BIP86 descriptor of a branch.
-    pub fn descriptor(&self, branch: Branch) -> String {
-        let Self { fingerprint, coins, .. } = self;
-        let coin = match coins.network {
-            NetworkKind::Main => 0,
-            NetworkKind::Test => 1,
-        };
-        format!("tr([{fingerprint}/{COIN_PURPOSE}'/{coin}'/0']{coins}/{}/*)", branch as u32)
-    }
-
-    /// The public key of a coin, and its path from the master key.
-    pub fn origin<C: Verification>(
-        &self,
-        secp: &Secp256k1<C>,
-        branch: Branch,
-        index: u32,
-    ) -> Result<(XOnlyPublicKey, KeySource), WalletError> {
-        let network = match self.coins.network {
-            NetworkKind::Main => Network::Bitcoin,
-            NetworkKind::Test => Network::Regtest,
-        };
-        let path = [ChildNumber::from_normal_idx(branch as u32)?, ChildNumber::from_normal_idx(index)?];
-        let key = self.coins.derive_pub(secp, &path)?.to_x_only_pub();
-        Ok((key, (self.fingerprint, account(COIN_PURPOSE, network)?.extend(path))))
+    /// The BIP86 descriptors of the seed's coins, if they are the wallet's.
+    pub fn descriptors(&self) -> Result<Option<Descriptors>, WalletError> {
+        self.coins.map(|coins| bip86(self.fingerprint, &coins)).transpose()
     }
 
     /// The key that is both the internal key of an envelope's output and the key in its leaf.
@@ -235,9 +214,14 @@ impl Keys {
     pub fn public(&self) -> PublicKeys {
         PublicKeys {
             fingerprint: self.master.fingerprint(&self.secp),
-            coins: Xpub::from_priv(&self.secp, &self.coins),
+            coins: Some(Xpub::from_priv(&self.secp, &self.coins)),
             reveals: Xpub::from_priv(&self.secp, &self.reveals),
         }
+    }
+
+    /// The BIP86 descriptors of its coins.
+    pub fn descriptors(&self) -> Result<Descriptors, WalletError> {
+        bip86(self.master.fingerprint(&self.secp), &Xpub::from_priv(&self.secp, &self.coins))
     }
 
     /// The untweaked key of a coin.
@@ -251,6 +235,15 @@ impl Keys {
         let path = [ChildNumber::from_normal_idx(index)?];
         Ok(self.reveals.derive_priv(&self.secp, &path)?.to_keypair(&self.secp))
     }
+}
+
+fn bip86(fingerprint: Fingerprint, coins: &Xpub) -> Result<Descriptors, WalletError> {
+    let (coin, network) = match coins.network {
+        NetworkKind::Main => (0, Network::Bitcoin),
+        NetworkKind::Test => (1, Network::Regtest),
+    };
+    let both = format!("tr([{fingerprint}/{COIN_PURPOSE}'/{coin}'/0']{coins}/<0;1>/*)");
+    Ok(Descriptors::parse(&both, None, network)?)
 }
 
 fn account(purpose: u32, network: Network) -> Result<DerivationPath, WalletError> {
@@ -284,7 +277,8 @@ mod tests {
         // Vectors of BIP86.
         let mnemonic: Mnemonic = WORDS.parse().expect("valid");
         let keys = Keys::new(&mnemonic, Network::Bitcoin).expect("keys");
-        assert!(keys.public().descriptor(Branch::Receive).contains("xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ/0/*"));
+        let [receive, _] = keys.descriptors().expect("descriptors").texts();
+        assert!(receive.contains("xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ/0/*"));
         let (key, _) = keys.coin(Branch::Receive, 0).expect("key").x_only_public_key();
         assert_eq!(key.to_string(), "cc8a4bc64d897bddc5fbc2f670f7a8ba0b386779106cf1223c6fc5d7cd6fc115");
     }

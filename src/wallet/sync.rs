@@ -3,8 +3,11 @@
 //! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is read only for payments to envelopes, each
 //! transaction once, while one is awaited. Others to the wallet appear there when they are confirmed.
 
-use super::seed::{Branch, SeedFile};
-use super::{Event, Generation, Job, JobState, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal, unix_now};
+use super::seed::SeedFile;
+use super::{
+    Descriptors, Event, Generation, Job, JobState, Keys, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal,
+    unix_now,
+};
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
 use crate::chain::{BlockSource, ChainError, Mempool, RpcNode};
@@ -92,22 +95,52 @@ impl Wallet {
         passphrase: Option<&Passphrase>,
         source: impl Into<WalletSource<'a>>,
     ) -> Result<Self, WalletError> {
+        Self::search(dir, network, mnemonic, passphrase, None, source.into(), former_keys)
+    }
+
+    /// Makes a wallet of coins whose keys are elsewhere, and finds them as [`restore`](Self::restore) does.
+    ///
+    /// Its words are for envelopes only: those of a former wallet, or new ones, which the caller shows to their
+    /// owner once.
+    pub fn watch_only<'a>(
+        dir: &Path,
+        network: Network,
+        descriptors: &Descriptors,
+        mnemonic: Option<Mnemonic>,
+        passphrase: Option<&Passphrase>,
+        source: impl Into<WalletSource<'a>>,
+    ) -> Result<(Self, Mnemonic), WalletError> {
+        let first_key = if mnemonic.is_some() { former_keys } else { |_| 0 };
+        let mnemonic = mnemonic.map_or_else(Mnemonic::generate, Ok)?;
         let source = source.into();
+        let wallet = Self::search(dir, network, mnemonic.clone(), passphrase, Some(descriptors), source, first_key)?;
+        Ok((wallet, mnemonic))
+    }
+
+    /// Makes a wallet of the coins that a source finds. `first_key`: the index from which reveal keys are new.
+    fn search(
+        dir: &Path,
+        network: Network,
+        mnemonic: Mnemonic,
+        passphrase: Option<&Passphrase>,
+        watched: Option<&Descriptors>,
+        source: WalletSource<'_>,
+        first_key: fn(BtcHeight) -> u32,
+    ) -> Result<Self, WalletError> {
         let folder = Self::vacant(dir)?;
-        let keys = super::Keys::new(&mnemonic, network)?.public();
-        let descriptors = [Branch::Receive, Branch::Change].map(|branch| keys.descriptor(branch));
+        let own = Keys::new(&mnemonic, network)?.descriptors()?;
+        let descriptors = watched.unwrap_or(&own);
         let life = match source {
             WalletSource::Node(node) => on_node(node, dir, descriptors)?,
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => on_server(server, dir, descriptors)?,
         };
         let seed = SeedFile { network, birthday: life.birthday, mnemonic };
-        let mut wallet = Self::found(folder, dir, &seed, passphrase, |bdk| {
+        let mut wallet = Self::found(folder, dir, &seed, passphrase, watched, |bdk| {
             for (keychain, index) in life.used {
                 let _ = bdk.reveal_addresses_to(keychain, index).count();
             }
-            // Far beyond the keys of the wallet's former life, and the same for the same height.
-            Ok(life.tip.height.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff)
+            first_key(life.tip.height)
         })?;
         wallet.sync(source)?;
         Ok(wallet)
@@ -414,10 +447,15 @@ fn block_ref(checkpoint: &CheckPoint) -> BlockRef {
     BlockRef { height: checkpoint.height(), hash: checkpoint.hash() }
 }
 
+/// Far beyond the reveal keys of a wallet's former life, and the same for the same height.
+fn former_keys(tip: BtcHeight) -> u32 {
+    tip.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff
+}
+
 /// Searches a node's coins.
-fn on_node(node: &RpcNode, dir: &Path, descriptors: [String; 2]) -> Result<FormerLife, WalletError> {
+fn on_node(node: &RpcNode, dir: &Path, descriptors: &Descriptors) -> Result<FormerLife, WalletError> {
     let tip = node.tip()?;
-    let found = node.scan_utxo_set(&descriptors.clone().map(|descriptor| (descriptor, RESTORE_RANGE - 1)))?;
+    let found = node.scan_utxo_set(&descriptors.texts().map(|descriptor| (descriptor, RESTORE_RANGE - 1)))?;
     let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
     if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
         return Err(ChainError::Pruned { height: birthday, first_available }.into());
@@ -428,7 +466,7 @@ fn on_node(node: &RpcNode, dir: &Path, descriptors: [String; 2]) -> Result<Forme
 
 /// Asks a server for address after address.
 #[cfg(feature = "esplora")]
-fn on_server(server: &Esplora, dir: &Path, descriptors: [String; 2]) -> Result<FormerLife, WalletError> {
+fn on_server(server: &Esplora, dir: &Path, descriptors: &Descriptors) -> Result<FormerLife, WalletError> {
     let tip = server.tip()?;
     let blank = blank(server.network(), dir, descriptors)?;
     let found = server.full_scan(blank.start_full_scan().build(), STOP_GAP)?;
@@ -438,8 +476,8 @@ fn on_server(server: &Esplora, dir: &Path, descriptors: [String; 2]) -> Result<F
 }
 
 /// A wallet that knows its scripts and nothing else.
-fn blank(network: Network, dir: &Path, descriptors: [String; 2]) -> Result<bdk_wallet::Wallet, WalletError> {
-    let [receive, change] = descriptors;
+fn blank(network: Network, dir: &Path, descriptors: &Descriptors) -> Result<bdk_wallet::Wallet, WalletError> {
+    let Descriptors { receive, change } = descriptors.clone();
     let blank = bdk_wallet::Wallet::create(receive, change).network(network).create_wallet_no_persist();
     blank.map_err(|error| super::damaged(dir, error))
 }

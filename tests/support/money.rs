@@ -154,6 +154,31 @@ impl Mempool for NoPackages<'_> {
     }
 }
 
+impl World {
+    /// What mined transactions pay: inputs less outputs.
+    pub fn fees_of(&self, transactions: &[Transaction]) -> Result<Amount> {
+        let mut fees = Amount::ZERO;
+        for tx in transactions {
+            for input in &tx.input {
+                fees += self.value_of(input.previous_output)?;
+            }
+            fees -= tx.output.iter().map(|output| output.value).sum();
+        }
+        Ok(fees)
+    }
+
+    fn value_of(&self, outpoint: OutPoint) -> Result<Amount> {
+        let mut height = self.bitcoind.height()?;
+        loop {
+            let block = self.bitcoind.block(&self.bitcoind.block_hash(height)?)?;
+            if let Some(tx) = block.txdata.iter().find(|tx| tx.compute_txid() == outpoint.txid) {
+                return Ok(tx.output[outpoint.vout as usize].value);
+            }
+            height = height.checked_sub(1).context("an output from nowhere")?;
+        }
+    }
+}
+
 /// The command `sortie` in a world.
 pub struct Cli<'a> {
     world: &'a World,

@@ -11,7 +11,7 @@ pub use psbt::{Finish, finish};
 pub use recover::{Recover, recover};
 
 use super::life::{Effect, Life, Teller};
-use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, rate};
+use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, open_to_spend, rate};
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
@@ -190,7 +190,10 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     let (payload, txs) = command.txs.payload(&manifest)?;
     let (publication, quote) = {
         // The wallet is closed before the wait: it is for one process at a time.
-        let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
+        let (mut wallet, node) = match command.psbt.is_some() || command.anywhere.is_wanted() {
+            true => open_to_sign(settings, &command.wallet)?,
+            false => open_to_spend(settings, &command.wallet)?,
+        };
         let rate = rate(&node, &command.fees, command.target, settings, out)?;
         let caps = settings.caps(&command.fees);
         if let Some(refund) = command.anywhere.refund(settings)? {

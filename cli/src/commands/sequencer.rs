@@ -137,7 +137,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     if command.rebuild {
         place.clear(&lock)?;
     }
-    let wallet = passphrase::unlock(wallet::open(settings, &command.wallet)?, settings)?;
+    let wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
     let writer = place.open(lock, settings.connect(network)?).map_err(|(failure, _)| failure)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
     let policy = Policy {

@@ -13,10 +13,12 @@ use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::publish::{ChosenRate, fee_rate};
-use sortie::wallet::{Mnemonic, Passphrase, Wallet};
+use sortie::wallet::{Descriptors, Mnemonic, Passphrase, Wallet, WalletError};
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin, stdout};
 use std::path::PathBuf;
+
+const SEARCHING: &str = "searching Bitcoin for its coins";
 
 /// Blocks within which a payment is to confirm, for the estimate of its rate.
 pub const TARGET_BLOCKS: u16 = 6;
@@ -31,22 +33,55 @@ pub enum WalletCommand {
     Restore(Restore),
     Address(AddressArgs),
     Balance(BalanceArgs),
+    Descriptors(DescriptorsArgs),
     Send(SendArgs),
     Passphrase(PassphraseArgs),
 }
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  sortie wallet create --wallet alice
+  sortie wallet create --wallet vault --watch-only --descriptor \"wpkh([d34db33f/84'/0'/0']xpub.../<0;1>/*)\"";
 
 /// Make a wallet and show its twelve words
 ///
 /// They are shown once: write them down on paper, for whoever knows them owns the coins. Where the output is not a
 /// terminal, they are shown with --json only. The seed file is encrypted with a passphrase, asked for on the terminal or
 /// read from --passphrase-file; on regtest it is not, unless that option is given.
+///
+/// With --watch-only the wallet's coins are those of public descriptors, and their keys stay where they are: `force
+/// --psbt` writes what is to be signed there. The words are then for envelopes only: they reveal a commit or take it back.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  sortie wallet create --wallet alice")]
+#[command(after_long_help = CREATE_EXAMPLES)]
 pub struct Create {
+    #[command(flatten)]
+    watched: Watched,
     #[command(flatten)]
     protection: Protection,
     #[command(flatten)]
     name: WalletName,
+}
+
+/// Whose the coins are, if not the seed's.
+#[derive(Args, Debug)]
+struct Watched {
+    /// Watch coins whose keys are elsewhere, and have them signed for there
+    #[arg(long, requires = "descriptor")]
+    watch_only: bool,
+    /// Their public descriptor, of tr(), wpkh() or wsh(); with <0;1> for receive and change addresses
+    #[arg(long, value_name = "DESCRIPTOR", requires = "watch_only")]
+    descriptor: Option<String>,
+    /// The descriptor of change, if the other one is for receive addresses only
+    #[arg(long, value_name = "DESCRIPTOR", requires = "watch_only")]
+    change_descriptor: Option<String>,
+}
+
+impl Watched {
+    fn descriptors(&self, network: Network) -> Result<Option<Descriptors>, Failure> {
+        let Some(receive) = &self.descriptor else { return Ok(None) };
+        let change = self.change_descriptor.as_deref();
+        Ok(Some(Descriptors::parse(receive, change, network).map_err(WalletError::from)?))
+    }
 }
 
 /// How the seed file is written.
@@ -69,10 +104,13 @@ impl Protection {
 /// Make a wallet from its words
 ///
 /// Reads them from stdin and searches for its coins: among all coins of the Bitcoin node, which takes minutes on mainnet,
-/// or address after address on an Esplora server, until twenty in a row were never used.
+/// or address after address on an Esplora server, until twenty in a row were never used. A watch-only wallet needs its
+/// descriptors as well as its words.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet restore --wallet alice < words.txt")]
 pub struct Restore {
+    #[command(flatten)]
+    watched: Watched,
     #[command(flatten)]
     protection: Protection,
     #[command(flatten)]
@@ -95,6 +133,17 @@ pub struct AddressArgs {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet balance --wallet alice --json | jq .spendable_sat")]
 pub struct BalanceArgs {
+    #[command(flatten)]
+    name: WalletName,
+}
+
+/// Show the public descriptors of the wallet's coins
+///
+/// One for the addresses that others pay, one for change. Whoever has them sees every coin and can spend none: a
+/// watch-only wallet can be made of them, here or in other software.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet descriptors --wallet alice")]
+pub struct DescriptorsArgs {
     #[command(flatten)]
     name: WalletName,
 }
@@ -149,6 +198,7 @@ struct Made {
     dir: PathBuf,
     network: Network,
     birthday: BtcHeight,
+    watch_only: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<String>,
 }
@@ -157,15 +207,32 @@ impl Made {
     fn new(wallet: &Wallet, words: Option<String>) -> Self {
         let dir = wallet.dir().to_owned();
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { wallet: name, dir, network: wallet.network(), birthday: wallet.birthday(), words }
+        let (network, birthday, watch_only) = (wallet.network(), wallet.birthday(), wallet.is_watch_only());
+        Self { wallet: name, dir, network, birthday, watch_only, words }
     }
 }
 
 impl fmt::Display for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(words) = &self.words {
-            writeln!(f, "These words are the wallet. Write them down now: they are not shown again,")?;
-            writeln!(f, "and whoever knows them can take its coins.\n\n    {words}\n")?;
+            match self.watch_only {
+                false => {
+                    writeln!(f, "These words are the wallet. Write them down now: they are not shown again,")?;
+                    writeln!(f, "and whoever knows them can take its coins.")?;
+                }
+                true => {
+                    writeln!(
+                        f,
+                        "These words open this wallet's Taproot envelopes, and nothing else: with a backup line"
+                    )?;
+                    writeln!(
+                        f,
+                        "or the L2 transaction they reveal a commit or take it back. The coins need the keys of"
+                    )?;
+                    writeln!(f, "their descriptors. Write the words down now: they are not shown again.")?;
+                }
+            }
+            writeln!(f, "\n    {words}\n")?;
         }
         field(f, "wallet", self.dir.display())?;
         field(f, "network", self.network)?;
@@ -181,6 +248,21 @@ struct AddressShown {
 impl fmt::Display for AddressShown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.address)
+    }
+}
+
+#[derive(Serialize)]
+struct DescriptorsShown {
+    receive: String,
+    change: String,
+    watch_only: bool,
+}
+
+impl fmt::Display for DescriptorsShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        field(f, "receive", &self.receive)?;
+        field(f, "change", &self.change)?;
+        field(f, "keys", if self.watch_only { "elsewhere" } else { "of this wallet's seed" })
     }
 }
 
@@ -250,6 +332,11 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
                 synced_to: wallet.synced_to(),
             })
         }
+        WalletCommand::Descriptors(DescriptorsArgs { name }) => {
+            let wallet = open(settings, &name)?;
+            let [receive, change] = wallet.descriptors().texts();
+            out.print(&DescriptorsShown { receive, change, watch_only: wallet.is_watch_only() })
+        }
         WalletCommand::Send(send) => out.print(&send.run(settings, out)?),
         WalletCommand::Passphrase(change) => out.print(&change.run(settings)?),
     }
@@ -261,7 +348,20 @@ pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
     Ok(Wallet::open(&settings.wallet_dir(network, name)?, network)?)
 }
 
-/// Opens a wallet that is to sign, and brings it up to date.
+/// A wallet that has the keys of its coins.
+pub fn with_keys(wallet: Wallet) -> Result<Wallet, Failure> {
+    match wallet.is_watch_only() {
+        true => Err(WalletError::WatchOnly { dir: wallet.dir().to_owned() }.into()),
+        false => Ok(wallet),
+    }
+}
+
+/// Opens a wallet that is to sign for its coins, and brings it up to date.
+pub fn open_to_spend(settings: &Settings, name: &WalletName) -> Result<(Wallet, Bitcoin), Failure> {
+    synced(passphrase::unlock(with_keys(open(settings, name)?)?, settings)?, settings)
+}
+
+/// Opens a wallet that is to sign, perhaps for envelopes only, and brings it up to date.
 pub fn open_to_sign(settings: &Settings, name: &WalletName) -> Result<(Wallet, Bitcoin), Failure> {
     synced(passphrase::unlock(open(settings, name)?, settings)?, settings)
 }
@@ -299,9 +399,16 @@ impl Create {
     fn run(self, settings: &Settings, out: &Output) -> Result<Made, Failure> {
         let network = settings.network()?;
         let dir = settings.wallet_dir(network, &self.name)?;
-        let birthday = settings.connect(network)?.tip()?.height;
+        let watched = self.watched.descriptors(network)?;
+        let node = settings.connect(network)?;
         let passphrase = self.protection.passphrase(settings, network)?;
-        let (wallet, mnemonic) = Wallet::create(&dir, network, birthday, passphrase.as_ref())?;
+        let (wallet, mnemonic) = match &watched {
+            None => Wallet::create(&dir, network, node.tip()?.height, passphrase.as_ref())?,
+            Some(watched) => {
+                out.note(SEARCHING);
+                Wallet::watch_only(&dir, network, watched, None, passphrase.as_ref(), &node)?
+            }
+        };
         // Not into a file or a pipe that nobody thought of.
         let shown = out.is_json() || stdout().is_terminal();
         if !shown {
@@ -320,6 +427,7 @@ impl Restore {
     fn run(self, settings: &Settings, out: &Output) -> Result<Made, Failure> {
         let network = settings.network()?;
         let dir = settings.wallet_dir(network, &self.name)?;
+        let watched = self.watched.descriptors(network)?;
         let node = settings.connect(network)?;
         let mut words = String::new();
         let read = if stdin().is_terminal() {
@@ -331,8 +439,12 @@ impl Restore {
         read.map_err(|error| Failure::usage(format_args!("stdin: {error}")))?;
         let mnemonic: Mnemonic = words.parse()?;
         let passphrase = self.protection.passphrase(settings, network)?;
-        out.note("searching Bitcoin for its coins");
-        let wallet = Wallet::restore(&dir, network, mnemonic, passphrase.as_ref(), &node)?;
+        out.note(SEARCHING);
+        let passphrase = passphrase.as_ref();
+        let wallet = match &watched {
+            None => Wallet::restore(&dir, network, mnemonic, passphrase, &node)?,
+            Some(watched) => Wallet::watch_only(&dir, network, watched, Some(mnemonic), passphrase, &node)?.0,
+        };
         Ok(Made::new(&wallet, None))
     }
 }
@@ -356,7 +468,7 @@ impl PassphraseArgs {
 impl SendArgs {
     fn run(self, settings: &Settings, out: &Output) -> Result<Paid, Failure> {
         let to = address_on(settings.network()?, self.to)?;
-        let (mut wallet, node) = open_to_sign(settings, &self.name)?;
+        let (mut wallet, node) = open_to_spend(settings, &self.name)?;
         let rate = rate(&node, &self.fees, TARGET_BLOCKS, settings, out)?.rate;
         let amount = Amount::from_sat(self.amount);
         let payment = wallet.send(&node, &to, amount, rate, &settings.caps(&self.fees))?;

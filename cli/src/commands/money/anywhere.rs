@@ -32,6 +32,11 @@ pub struct Anywhere {
 }
 
 impl Anywhere {
+    /// Whether others are to pay.
+    pub fn is_wanted(&self) -> bool {
+        self.pay_from_anywhere
+    }
+
     /// The refund address, if others are to pay.
     pub fn refund(&self, settings: &Settings) -> Result<Option<Address>, Failure> {
         let refund = self.refund.clone().filter(|_| self.pay_from_anywhere);
