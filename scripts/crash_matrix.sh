@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Kills `sortie` at every write of the wallet's database and every question to the node, on either side of
-# it, runs the same command again until it is done, and counts: published once, no satoshi lost but fees.
+# Kills `sortie` at every write of the wallet's database and every question to the node or server, on
+# either side of it, runs the same command again until it is done, and counts: published once, no satoshi lost but fees.
 # `--sample` tries every ninth point only. Prints a table.
 set -euo pipefail
 cd "$(dirname "$0")/.."

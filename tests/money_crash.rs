@@ -1,4 +1,4 @@
-//! The process is killed at every write of the wallet's database and every question to the node, on either
+//! The process is killed at every write of the wallet's database and every question to the node or server, on either
 //! side of it; the same command is run again until it is done. Each payload is published exactly once, and
 //! no satoshi is lost but for fees.
 //!
@@ -9,13 +9,13 @@ mod support;
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Amount, Network};
-use regtest::Bitcoind;
+use regtest::{Bitcoind, EsploraServer};
 use serde_json::Value;
-use sortie::envelope::{Carrier, scan_block};
+use sortie::envelope::{Body, Carrier, scan_block};
 use sortie::wallet::Wallet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
-use support::money::{Cli, Purse, answers};
+use support::money::{Cli, Purse, Signer, answers};
 use support::{Window, World};
 
 const KILLED: i32 = 9;
@@ -34,16 +34,28 @@ enum Act {
     Ask,
     /// Reveals what was paid to it.
     Paid,
+    /// Writes down what is to be signed elsewhere.
+    Draft,
+    /// Publishes what was signed there.
+    Finish,
 }
 
 struct Case {
     act: Act,
     carrier: Carrier,
+    /// Instead of the node.
+    server: Option<EsploraServer>,
 }
 
 impl Case {
     fn name(&self) -> String {
-        format!("{:?} {:?}", self.act, self.carrier).to_lowercase()
+        let over = if self.server.is_some() { " over esplora" } else { "" };
+        format!("{:?} {:?}{over}", self.act, self.carrier).to_lowercase()
+    }
+
+    /// The options that lead the command to the server.
+    fn source(&self) -> Vec<String> {
+        self.server.iter().flat_map(|server| ["--esplora-url".to_owned(), server.url()]).collect()
     }
 }
 
@@ -56,16 +68,19 @@ struct Sum {
 }
 
 fn killed_at_any_point(act: Act, carrier: Carrier) -> Result<()> {
+    let world = World::new(Window { window: 30_000, max_lag: 20_000 })?;
+    all_points(&world, &Case { act, carrier, server: None })
+}
+
+fn all_points(world: &World, case: &Case) -> Result<()> {
     let every = match std::env::var("SORTIE_CRASH_MATRIX").as_deref() {
         Ok("all") => 1,
         _ => SAMPLE,
     };
-    let world = World::new(Window { window: 30_000, max_lag: 20_000 })?;
-    let case = Case { act, carrier };
     let name = case.name();
     let mut sum = Sum::default();
     let mut at = 1;
-    while run(&world, &case, at, &mut sum).with_context(|| format!("{name}, killed at point {at}"))? {
+    while run(world, case, at, &mut sum).with_context(|| format!("{name}, killed at point {at}"))? {
         at += every;
     }
     ensure!(sum.killed > 0, "{name}: never killed");
@@ -109,11 +124,47 @@ fn reclaim_publishes_nothing_and_loses_nothing() -> Result<()> {
     killed_at_any_point(Act::Reclaim, Carrier::Taproot)
 }
 
+#[test]
+fn drafting_by_op_return_reserves_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Draft, Carrier::OpReturn)
+}
+
+#[test]
+fn drafting_by_taproot_reserves_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Draft, Carrier::Taproot)
+}
+
+#[test]
+fn finishing_by_op_return_publishes_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Finish, Carrier::OpReturn)
+}
+
+#[test]
+fn finishing_by_taproot_publishes_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Finish, Carrier::Taproot)
+}
+
+#[test]
+fn force_over_a_server_publishes_once_and_loses_nothing() -> Result<()> {
+    let world = World::new(Window { window: 30_000, max_lag: 20_000 })?;
+    let server = Some(EsploraServer::start(&world.bitcoind)?);
+    all_points(&world, &Case { act: Act::Force, carrier: Carrier::Taproot, server })
+}
+
 /// Kills one run at one point, restarts it, and counts. `false`: there are not so many points.
 fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     let cli = Cli::new(world)?;
     let name = format!("{}-{at}", case.name().replace(' ', "-"));
-    let before = Purse::new(world, &Cli::wallet_dir(&name), &[300_000, 400_000])?.before;
+    let (dir, coins) = (Cli::wallet_dir(&name), [300_000, 400_000]);
+    let signer = Signer::new(7)?;
+    let before = match case.act {
+        Act::Draft | Act::Finish => {
+            let descriptor = format!("tr({})", signer.account(&format!("86'/1'/{at}'"))?);
+            Purse::watching(world, &dir, &descriptor, &coins)?.before
+        }
+        _ => Purse::new(world, &dir, &coins)?.before,
+    };
+    let start = world.bitcoind.height()?;
     let payload: Vec<u8> = name.bytes().cycle().take(150).collect();
     let tx = payload.to_lower_hex_string();
     let carrier = match case.carrier {
@@ -138,7 +189,13 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
         "2",
         "--no-wait",
     ];
+    let file = world.path(&format!("{name}.psbt"));
+    let psbt = file.display().to_string();
+    let draft = [&force[..], &["--psbt", &psbt]].concat();
+    let finish = ["finish", &psbt, "--wallet", &name];
     let command: &[&str] = match case.act {
+        Act::Draft => &draft,
+        Act::Finish => &finish,
         Act::Force => &force,
         Act::Bump => &bump,
         Act::Reclaim => &reclaim,
@@ -152,12 +209,22 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     };
     let mut paid = Amount::ZERO;
     match case.act {
-        Act::Force | Act::Ask => {}
+        Act::Force | Act::Ask | Act::Draft => {}
+        Act::Finish => {
+            cli.run(&draft)?;
+            signer.sign_file(&file)?;
+        }
         Act::Bump | Act::Reclaim => drop(cli.run(&force)?),
         Act::Paid => paid = pay(&cli.run(&ask)?)?,
     }
 
-    let first = cli.command(command).env("SORTIE_CRASH_AT", at.to_string()).output()?;
+    let source = case.source();
+    let command = || {
+        let mut command = cli.command(command);
+        command.args(&source);
+        command
+    };
+    let first = command().env("SORTIE_CRASH_AT", at.to_string()).output()?;
     let was_killed = first.status.signal() == Some(KILLED);
     let mut output: Output = first;
     let mut restarts = 0;
@@ -165,21 +232,29 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         restarts += 1;
         ensure!(restarts <= RESTARTS, "it does not come to an end: {said}");
-        output = cli.command(command).output()?;
+        output = command().output()?;
     }
     let mut answer: Value = answers(&output)?.into_iter().next().context("an answer")?;
     if case.act == Act::Ask {
         paid = pay(&answer)?;
         answer = cli.run(&ask)?;
     }
+    if case.act == Act::Draft {
+        signer.sign_file(&file)?;
+        answer = cli.run(&finish)?;
+    }
     let hash = world.bitcoind.mine(1)?[0];
 
     // The chain has it once, and the wallet has the rest.
     let block = world.bitcoind.block(&hash)?;
-    let raw = bitcoin::consensus::serialize(&block);
-    let found = scan_block(&raw, Some(world.manifest.rollup_id().namespace()))?.found;
+    let mut found = Vec::new();
+    for height in start + 1..=world.bitcoind.height()? {
+        let raw = bitcoin::consensus::serialize(&world.bitcoind.block(&world.bitcoind.block_hash(height)?)?);
+        found.extend(scan_block(&raw, Some(world.manifest.rollup_id().namespace()))?.found);
+    }
     let expected = usize::from(case.act != Act::Reclaim);
-    ensure!(found.len() == expected, "{} envelopes in the block, {answer}", found.len());
+    let bodies: Vec<_> = found.into_iter().map(|found| found.payload.map(|payload| payload.body)).collect();
+    ensure!(bodies == vec![Ok(Body::Tx(payload)); expected], "{bodies:?} in the chain, {answer}");
     let fees: Amount = world.fees_of(&block.txdata[1..])?;
     let mut wallet = Wallet::open(&world.path(&Cli::wallet_dir(&name)), Network::Regtest)?;
     wallet.sync(&world.rpc()?)?;

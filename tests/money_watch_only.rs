@@ -3,10 +3,8 @@
 mod support;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use bitcoin::bip32::{DerivationPath, Xpriv, Xpub};
 use bitcoin::hex::DisplayHex;
 use bitcoin::psbt::{Psbt, PsbtSighashType};
-use bitcoin::secp256k1::Secp256k1;
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
 use bitcoin::{Address, Amount, Network, Txid};
 use regtest::EsploraServer;
@@ -16,41 +14,25 @@ use sortie::publish::{CarrierChoice, JobState, PublishError, Request, psbt};
 use sortie::wallet::{Descriptors, Passphrase, Wallet};
 use std::io::Write;
 use std::process::Stdio;
-use support::money::{Cli, Purse, payload, rate};
+use support::money::{Cli, Purse, Signer, payload, rate};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 
-/// Master keys that never come near the wallet.
-fn signers(count: u8) -> Result<Vec<Xpriv>> {
-    Ok((1..=count).map(|n| Xpriv::new_master(Network::Regtest, &[n; 32])).collect::<Result<_, _>>()?)
-}
-
-/// The public key of an account, as descriptors write it, for receive and change addresses.
-fn account(signer: &Xpriv, path: &str) -> Result<String> {
-    let secp = Secp256k1::new();
-    let account = signer.derive_priv(&secp, &path.parse::<DerivationPath>()?)?;
-    Ok(format!("[{}/{path}]{}/<0;1>/*", signer.fingerprint(&secp), Xpub::from_priv(&secp, &account)))
-}
-
 /// Each kind of descriptor with those who have to sign.
-fn kinds() -> Result<Vec<(&'static str, String, Vec<Xpriv>)>> {
-    let all = signers(3)?;
-    let keys = |path| all.iter().map(|signer| account(signer, path)).collect::<Result<Vec<_>>>();
+fn kinds() -> Result<Vec<(&'static str, String, Vec<Signer>)>> {
+    let all = (1..=3).map(Signer::new).collect::<Result<Vec<_>>>()?;
+    let keys = |path| all.iter().map(|signer| signer.account(path)).collect::<Result<Vec<_>>>();
     let (single, shared) = (keys("86'/1'/0'")?, keys("48'/1'/0'/2'")?);
     Ok(vec![
         ("tr", format!("tr({})", single[0]), vec![all[0]]),
-        ("wpkh", format!("wpkh({})", account(&all[0], "84'/1'/0'")?), vec![all[0]]),
+        ("wpkh", format!("wpkh({})", all[0].account("84'/1'/0'")?), vec![all[0]]),
         ("multi", format!("wsh(sortedmulti(2,{}))", shared.join(",")), vec![all[2], all[0]]),
     ])
 }
 
-fn signed(psbt: &Psbt, signers: &[Xpriv]) -> Result<Psbt> {
-    let mut psbt = psbt.clone();
-    for signer in signers {
-        psbt.sign(signer, &Secp256k1::new()).map_err(|(_, errors)| anyhow!("{errors:?}"))?;
-    }
-    Ok(psbt)
+fn signed(psbt: &Psbt, signers: &[Signer]) -> Result<Psbt> {
+    signers.iter().try_fold(psbt.clone(), |psbt, signer| signer.sign(&psbt))
 }
 
 fn balance(cli: &Cli<'_>, name: &str) -> Result<u64> {
@@ -184,11 +166,7 @@ fn what_signers_give_back_is_checked_for_each_kind() -> Result<()> {
     let world = World::new(WINDOW)?;
     let rpc = world.rpc()?;
     for (name, descriptor, signers) in kinds()? {
-        let descriptors = Descriptors::parse(&descriptor, None, Network::Regtest)?;
-        let dir = world.path(name);
-        let (mut wallet, _) = Wallet::watch_only(&dir, Network::Regtest, &descriptors, None, None, &rpc)?;
-        world.bitcoind.fund_and_mine(&wallet.address()?, Amount::from_sat(100_000))?;
-        wallet.sync(&rpc)?;
+        let Purse { mut wallet, .. } = Purse::watching(&world, name, &descriptor, &[100_000])?;
         let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
         let (drafted, unsigned) = psbt::draft(&mut wallet, &rpc, &payload(&world, 150)?, &request)?;
         assert!(wallet.coins()?.is_empty(), "reserved");
@@ -276,7 +254,7 @@ fn its_files_are_for_their_owner_and_its_words_are_encrypted_and_shown_nowhere()
 fn private_descriptors_are_refused_and_stored_nowhere() -> Result<()> {
     let world = World::new(WINDOW)?;
     let cli = Cli::new(&world)?;
-    let secret = signers(1)?[0].to_string();
+    let secret = Signer::new(1)?.0.to_string();
     for descriptor in [format!("tr({secret}/<0;1>/*)"), format!("tr({secret}/<0;1>/*"), secret.clone()] {
         let create = ["wallet", "create", "--watch-only", "--descriptor", &descriptor];
         let (code, error) = cli.fails(&create)?;

@@ -1,13 +1,17 @@
 //! What the flows of the money path share: a purse whose satoshis are counted, and a node that refuses.
 
 use super::World;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use bitcoin::bip32::{DerivationPath, Xpriv, Xpub};
+use bitcoin::psbt::Psbt;
+use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
 use serde_json::Value;
 use sortie::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, Job, JobId, Publication, Request, job, publish};
-use sortie::wallet::{Mnemonic, Wallet};
+use sortie::wallet::{Descriptors, Mnemonic, Wallet};
+use std::path::Path;
 use std::process::{Command, Output};
 
 pub fn rate(sat_per_vb: u64) -> FeeRate {
@@ -18,6 +22,36 @@ pub fn rate(sat_per_vb: u64) -> FeeRate {
 pub fn payload(world: &World, length: usize) -> Result<Vec<u8>> {
     let tx = (0..length).map(|n| (n * 7 + 3) as u8).collect();
     world.payload(sortie::envelope::Body::Tx(tx))
+}
+
+/// A master key that never comes near the wallet whose coins it signs for.
+#[derive(Clone, Copy)]
+pub struct Signer(pub Xpriv);
+
+impl Signer {
+    pub fn new(seed: u8) -> Result<Self> {
+        Ok(Self(Xpriv::new_master(Network::Regtest, &[seed; 32])?))
+    }
+
+    /// The public key of an account as descriptors write it, for receive and change addresses.
+    pub fn account(&self, path: &str) -> Result<String> {
+        let secp = Secp256k1::new();
+        let account = self.0.derive_priv(&secp, &path.parse::<DerivationPath>()?)?;
+        Ok(format!("[{}/{path}]{}/<0;1>/*", self.0.fingerprint(&secp), Xpub::from_priv(&secp, &account)))
+    }
+
+    /// The PSBT with the signatures that this key can add.
+    pub fn sign(&self, psbt: &Psbt) -> Result<Psbt> {
+        let mut psbt = psbt.clone();
+        psbt.sign(&self.0, &Secp256k1::new()).map_err(|(_, errors)| anyhow!("{errors:?}"))?;
+        Ok(psbt)
+    }
+
+    /// Signs a PSBT in its file.
+    pub fn sign_file(&self, path: &Path) -> Result<()> {
+        let psbt = std::fs::read_to_string(path)?.parse()?;
+        Ok(std::fs::write(path, self.sign(&psbt)?.to_string())?)
+    }
 }
 
 /// A wallet, its node, and what it had at first.
@@ -31,7 +65,18 @@ pub struct Purse {
 impl Purse {
     /// A wallet with confirmed coins of these values.
     pub fn new(world: &World, name: &str, sats: &[u64]) -> Result<Self> {
-        let (mut wallet, words) = Wallet::create(&world.path(name), Network::Regtest, world.bitcoind.height()?, None)?;
+        let made = Wallet::create(&world.path(name), Network::Regtest, world.bitcoind.height()?, None)?;
+        Self::fill(world, made, sats)
+    }
+
+    /// A wallet that watches confirmed coins of these values.
+    pub fn watching(world: &World, name: &str, descriptor: &str, sats: &[u64]) -> Result<Self> {
+        let descriptors = Descriptors::parse(descriptor, None, Network::Regtest)?;
+        let made = Wallet::watch_only(&world.path(name), Network::Regtest, &descriptors, None, None, &world.rpc()?)?;
+        Self::fill(world, made, sats)
+    }
+
+    fn fill(world: &World, (mut wallet, words): (Wallet, Mnemonic), sats: &[u64]) -> Result<Self> {
         let rpc = world.rpc()?;
         for sat in sats {
             let address = wallet.address()?;
@@ -198,12 +243,19 @@ impl<'a> Cli<'a> {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.for_people(arguments);
+        command.arg("--json");
+        command
+    }
+
+    /// The command as people use it.
+    pub fn for_people(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SORTIE_")) {
             command.env_remove(name);
         }
         command
-            .args(["--json", "--network", "regtest", "--manifest", &self.manifest])
+            .args(["--network", "regtest", "--manifest", &self.manifest])
             .arg("--data-dir")
             .arg(self.world.path("data"))
             .args(["--bitcoin-url", &self.world.bitcoind.rpc_url()])

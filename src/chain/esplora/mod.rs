@@ -12,6 +12,7 @@ mod mempool;
 pub use error::EsploraError;
 
 use super::{BlockSource, ChainError, is_loopback};
+use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_esplora::EsploraAsyncExt;
 use bdk_esplora::esplora_client::{self, AsyncClient};
@@ -164,14 +165,13 @@ impl Esplora {
         request: FullScanRequest<KeychainKind>,
         stop_gap: usize,
     ) -> Result<FullScanResponse<KeychainKind>, ChainError> {
-        let scan = self.client.full_scan(request, stop_gap, PARALLEL);
-        self.runtime.block_on(scan).map_err(|error| self.explain("a wallet's history", *error))
+        self.ask(self.client.full_scan(request, stop_gap, PARALLEL))
+            .map_err(|error| self.explain("a wallet's history", *error))
     }
 
     /// Everything new about a wallet's revealed scripts.
     pub(crate) fn sync<I: Send>(&self, request: SyncRequest<I>) -> Result<SyncResponse, ChainError> {
-        let sync = self.client.sync(request, PARALLEL);
-        self.runtime.block_on(sync).map_err(|error| self.explain("a wallet's history", *error))
+        self.ask(self.client.sync(request, PARALLEL)).map_err(|error| self.explain("a wallet's history", *error))
     }
 
     /// `GET`; `None` for what the server does not have.
@@ -196,6 +196,13 @@ impl Esplora {
         }
     }
 
+    fn ask<T>(&self, question: impl Future<Output = T>) -> T {
+        crash::point();
+        let answer = self.runtime.block_on(question);
+        crash::point();
+        answer
+    }
+
     /// The status and up to `limit` bytes of the answer.
     fn request(&self, route: &str, body: Option<String>, limit: usize) -> Result<(u16, Vec<u8>), ChainError> {
         let url = format!("{}{route}", self.base);
@@ -204,7 +211,7 @@ impl Esplora {
             Some(body) => client.post(url).body(body),
             None => client.get(url),
         };
-        let answer = self.runtime.block_on(async {
+        let answer = self.ask(async {
             let mut response = request.send().await?;
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await? {
