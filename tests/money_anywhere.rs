@@ -238,9 +238,10 @@ fn the_command_shows_address_uri_and_code_and_goes_on_after_a_restart() -> Resul
     let uri = shown["uri"].as_str().context("a URI")?;
     assert_eq!(uri, format!("bitcoin:{address}?amount={}", amount.to_string_in(bitcoin::Denomination::Bitcoin)));
     assert_eq!(cli.run(&force)?, shown, "the same address until it is paid");
-    let mut people = cli.command(&force);
-    let people = String::from_utf8(people.env("TERM", "dumb").output()?.stdout)?;
-    assert!(people.contains("unpaid"));
+    let people = String::from_utf8(cli.for_people(&force).output()?.stdout)?;
+    assert!(people.contains(uri) && people.contains(&format!("{} sat", amount.to_sat())), "{people}");
+    // Upper case makes a smaller code; neither scheme nor address depend on it.
+    assert_eq!(scanned(&people)?.to_lowercase(), uri);
     world.bitcoind.fund(&address, amount)?;
     let forced = cli.run(&force)?;
     assert_eq!((&forced["state"], &forced["carrier"]), (&"mempool".into(), &"taproot".into()));
@@ -250,6 +251,23 @@ fn the_command_shows_address_uri_and_code_and_goes_on_after_a_restart() -> Resul
     let (code, error) = cli.fails(&["force", &tx, "--unchecked", "--pay-from-anywhere"])?;
     assert!(code == 2 && error.contains("--refund"), "{error}");
     Ok(())
+}
+
+/// What a camera reads of a terminal with light letters on a dark ground.
+fn scanned(shown: &str) -> Result<String> {
+    const PIXELS: usize = 4;
+    let is_code = |line: &&str| !line.trim().is_empty() && line.chars().all(|c| " ▀▄█".contains(c));
+    let modules: Vec<[Vec<bool>; 2]> = shown
+        .lines()
+        .filter(is_code)
+        .map(|line| ["▀█", "▄█"].map(|lit| line.chars().map(|c| lit.contains(c)).collect()))
+        .collect();
+    let rows: Vec<&Vec<bool>> = modules.iter().flatten().collect();
+    let (width, height) = (rows.first().context("no code")?.len() * PIXELS, rows.len() * PIXELS);
+    let light = |x: usize, y: usize| if rows[y / PIXELS][x / PIXELS] { 255 } else { 0 };
+    let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, light);
+    let grids = image.detect_grids();
+    Ok(grids.first().context("no code is seen")?.decode()?.1)
 }
 
 /// A commit in the chain whose reveal was lost with its machine, and another machine with the same words.

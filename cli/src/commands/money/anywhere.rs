@@ -116,7 +116,8 @@ impl PaymentReport {
             amount_sat: payment.missing.to_sat(),
             received_sat: payment.received.to_sat(),
             backup: Backup::of(job).map(|backup| backup.to_string()),
-            code: code.render::<Dense1x2>().build(),
+            // Most terminals have light letters on a dark ground: what is drawn is light.
+            code: code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build(),
         })
     }
 }
