@@ -13,7 +13,7 @@ use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Pro
 use sortie::envelope::{Body, Carrier};
 use sortie::node::Node;
 use sortie::publish::{
-    CarrierChoice, JobState, Outcome, PublishError, Reclaimed, Request, jobs, publish, reclaim, resume,
+    Backup, CarrierChoice, JobState, Outcome, PublishError, Reclaimed, Request, jobs, prepare, publish, reclaim, resume,
 };
 use sortie::wallet::{Caps, Mnemonic, Wallet, WalletError};
 use std::collections::BTreeMap;
@@ -261,6 +261,62 @@ fn a_server_that_fails_is_told_from_one_that_is_wrong() -> Result<()> {
     }
     wallet.sync(&esplora)?;
     assert_eq!(wallet.balance().confirmed, Amount::from_sat(COIN));
+    Ok(())
+}
+
+#[test]
+fn an_unrevealed_commit_is_found_and_brought_back_without_a_node() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = connect(&server)?;
+    std::fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
+    std::fs::write(
+        world.path("sortie.toml"),
+        format!("manifest = 'rollup.toml'\nesplora_url = ['{}']\n", server.url()),
+    )?;
+    let run = |arguments: &[&str]| sortie(world.dir.path(), arguments);
+    for name in ["line", "payload"] {
+        let tx = [vec![9; 200], name.as_bytes().to_vec()].concat();
+        let birthday = esplora.tip()?.height;
+        let lost = world.path(&format!("{name}-lost"));
+        let (mut lost, words) = Wallet::create(&lost, Network::Regtest, birthday, None)?;
+        world.bitcoind.fund_and_mine(&lost.address()?, Amount::from_sat(COIN))?;
+        lost.sync(&esplora)?;
+        let prepared = prepare(&mut lost, &esplora, &world.payload(Body::Tx(tx.clone()))?, &request(Carrier::Taproot))?;
+        let commit = prepared.commit().context("a commit")?.clone();
+        world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
+        drop(lost);
+        let restored = world.path(&format!("data/regtest/wallets/{name}"));
+        let before = Wallet::restore(&restored, Network::Regtest, words, None, &esplora)?.balance().total();
+
+        let outpoint = format!("{}:0", commit.compute_txid());
+        let listed = answer(run(&["recover", "--wallet", name])?)?;
+        assert_eq!((&listed["outpoint"], &listed["height"]), (&outpoint.into(), &world.bitcoind.height()?.into()));
+        let wrong = run(&["recover", "--wallet", name, "--tx", "0a0a0a0a", "--keys", "30"])?;
+        assert_eq!(wrong.status.code(), Some(2));
+        let said = String::from_utf8(wrong.stderr)?;
+        assert!(said.contains("none of the first 30 keys") && said.contains("backup line"), "{said}");
+
+        let line = Backup::of(&prepared).context("a backup line")?.to_string();
+        let hex = tx.to_lower_hex_string();
+        let recover = match name {
+            "line" => vec!["recover", "--wallet", name, "--fee-rate", "3", "--backup", &line, "--reclaim"],
+            _ => vec!["recover", "--wallet", name, "--fee-rate", "3", "--tx", &hex],
+        };
+        let done = answer(run(&recover)?)?;
+        assert_eq!(done["outcome"], if name == "line" { "reclaiming" } else { "revealed" });
+        assert_eq!(answer(run(&recover)?)?["txids"], done["txids"], "the same command pays once");
+        world.bitcoind.mine(1)?;
+        let spend = world.bitcoind.block(&world.bitcoind.tip()?)?.txdata.remove(1);
+        assert_eq!(done["txids"][0], spend.compute_txid().to_string());
+        let total = answer(run(&["wallet", "balance", "--wallet", name])?)?["total_sat"].as_u64();
+        assert_eq!(total, Some((before + spend.output[0].value).to_sat()), "to the satoshi");
+        let state = answer(run(&["jobs", "--wallet", name])?)?["state"].clone();
+        assert_eq!(state, if name == "line" { "reclaimed" } else { "confirmed" });
+        let again = run(&["recover", "--wallet", name])?;
+        assert!(again.status.success() && again.stdout.is_empty(), "nothing looks like one any more");
+    }
+    assert_eq!(world.follower("follower")?.items()?.len(), 1, "one was revealed, one was taken back");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ pub use bump::{Bump, Bumped, bump};
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, MAX_STANDARD_WEIGHT, NotRelayed, Policy, Profile};
 pub use reclaim::{Reclaimed, reclaim};
-pub use recover::{Backup, Lead, Suspect, recover, suspects};
+pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
 pub use send::{Outcome, Resumed, broadcast, resume};
 
 use crate::chain::{ChainError, Mempool};

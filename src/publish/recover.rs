@@ -1,23 +1,28 @@
 //! Envelopes that this journal does not know, found again from the wallet's words.
 //!
 //! The words alone cannot spend them: the script tree is needed, too, from the backup line that was shown
-//! when the commit was signed, or from the payload itself. Trusts the node's UTXO set.
+//! when the commit was signed, or from the payload itself. Trusts the node's UTXO set, or the server's histories.
 
 use super::anywhere::adopt;
 use super::plan::Envelope;
 use super::{PublishError, spend};
-use crate::chain::{BlockSource, RpcNode};
+use crate::chain::{BlockSource, Mempool, RpcNode};
 use crate::primitives::BtcHeight;
-use crate::wallet::{Caps, Job, Wallet, journal};
+use crate::wallet::{Caps, Job, Wallet, WalletSource, journal};
 use bdk_wallet::chain::TxUpdate;
 use bitcoin::consensus::encode::deserialize;
-use bitcoin::{Amount, Block, FeeRate, OutPoint, ScriptBuf, TapNodeHash, TxOut, Txid};
-use std::collections::{BTreeMap, BTreeSet};
+use bitcoin::{Amount, Block, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// Keys that are tried where only the payload is known.
-const KEYS_TRIED: u32 = 1_000;
+/// Keys that are tried where only the payload is known, unless told otherwise.
+pub const KEYS_TRIED: u32 = 1_000;
+/// Addresses of each kind that are known as the wallet's own while blocks are searched.
+const OWN_ADDRESSES: u32 = 1_000;
+/// Addresses that a server is asked for before the next are.
+#[cfg(feature = "esplora")]
+const ASKED_AT_ONCE: usize = 20;
 
 /// What spends an envelope's output together with the wallet's words: one line, `INDEX:MERKLE_ROOT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +65,19 @@ pub struct Lead<'a> {
     pub backup: Option<Backup>,
     /// Its payload.
     pub payload: Option<&'a [u8]>,
+    /// How many of the wallet's first reveal keys are tried where only the payload is known.
+    pub keys: u32,
 }
 
 /// Finds an unrevealed envelope and writes it down as a job, ready to be revealed or reclaimed.
 ///
-/// Searches the node's UTXO set (minutes on mainnet).
+/// Searches the node's UTXO set (minutes on mainnet), or asks the server for one address after another.
 ///
 /// # Errors
 /// [`PublishError::NothingToRecover`] if no unspent output belongs to it.
-pub fn recover(
+pub fn recover<'a>(
     wallet: &mut Wallet,
-    node: &RpcNode,
+    source: impl Into<WalletSource<'a>>,
     lead: Lead<'_>,
     rate: FeeRate,
     caps: &Caps,
@@ -84,7 +91,7 @@ pub fn recover(
             vec![backup]
         }
         (Some(backup), None) => vec![backup],
-        (None, Some(payload)) => (0..KEYS_TRIED)
+        (None, Some(payload)) => (0..lead.keys)
             .filter_map(|key_index| {
                 let root = Envelope::of(wallet, payload, key_index).map(|envelope| envelope.tree.merkle_root());
                 root.map(|root| root.map(|merkle_root| Backup { key_index, merkle_root })).transpose()
@@ -94,14 +101,24 @@ pub fn recover(
             return Err(PublishError::NothingToRecover("neither a backup line nor a payload is given".into()));
         }
     };
-    let mut scripts = BTreeMap::new();
-    for backup in candidates {
-        scripts.insert(spend::output_script(wallet, backup.key_index, Some(backup.merkle_root))?, backup);
-    }
-    let found = node.unspent_of(&scripts.keys().cloned().collect::<Vec<_>>())?;
-    let Some(backup) = found.first().and_then(|(_, output)| scripts.get(&output.script_pubkey)).copied() else {
+    let script = |backup: &Backup| spend::output_script(wallet, backup.key_index, Some(backup.merkle_root));
+    let scripts = candidates.iter().map(script).collect::<Result<Vec<_>, _>>()?;
+    let found = match source.into() {
+        WalletSource::Node(node) => node.unspent_of(&scripts)?,
+        #[cfg(feature = "esplora")]
+        WalletSource::Esplora(server) => {
+            let mut found = scripts.chunks(ASKED_AT_ONCE).map(|scripts| server.unspent_of(scripts));
+            found.find(|found| !matches!(found, Ok(none) if none.is_empty())).transpose()?.unwrap_or_default()
+        }
+    };
+    let position =
+        found.first().and_then(|(_, output)| scripts.iter().position(|script| *script == output.script_pubkey));
+    let Some(backup) = position.and_then(|n| candidates.get(n)).copied() else {
         let hint = match lead.backup {
-            None => format!("none of the first {KEYS_TRIED} keys has an unspent commit of this payload in the chain"),
+            None => format!(
+                "none of the first {} keys has an unspent commit of this payload in the chain; a wallet that was restored before used others: give the backup line, or more --keys",
+                lead.keys
+            ),
             Some(_) => {
                 "no unspent output in the chain belongs to it: it was revealed, swept back, or never mined".into()
             }
@@ -140,41 +157,70 @@ pub struct Suspect {
 }
 
 /// Unspent Taproot outputs, not the wallet's own, of transactions that spent the wallet's coins since
-/// `since`: payments to others look the same.
-pub fn suspects(wallet: &Wallet, node: &RpcNode, since: BtcHeight) -> Result<Vec<Suspect>, PublishError> {
-    let own: BTreeSet<ScriptBuf> = wallet.scripts(KEYS_TRIED);
+/// `since`: payments to others look the same. Sync the wallet first.
+///
+/// A node's blocks are searched, for the wallet may not know what its coins were spent on before it was restored;
+/// a server's histories are whole.
+pub fn suspects<'a>(
+    wallet: &Wallet,
+    source: impl Into<WalletSource<'a>>,
+    since: BtcHeight,
+) -> Result<Vec<Suspect>, PublishError> {
+    let source = source.into();
+    let spends = match source {
+        WalletSource::Node(node) => spends_in_blocks(wallet, node, since)?,
+        #[cfg(feature = "esplora")]
+        WalletSource::Esplora(_) => wallet.spends().into_iter().filter(|(_, height)| *height >= since).collect(),
+    };
+    let own = wallet.scripts(OWN_ADDRESSES);
+    let mut known = BTreeSet::new();
+    for job in journal::all(wallet.db())? {
+        known.extend(wallet.locked(&job)?);
+    }
+    let mut suspects = Vec::new();
+    for (tx, height) in spends {
+        let txid = tx.compute_txid();
+        for (outpoint, output) in (0..).map(|vout| OutPoint::new(txid, vout)).zip(&tx.output) {
+            let is_foreign = output.script_pubkey.is_p2tr() && !own.contains(&output.script_pubkey);
+            if is_foreign && !known.contains(&outpoint) && is_unspent(source, &outpoint)? {
+                suspects.push(Suspect { outpoint, amount: output.value, height });
+            }
+        }
+    }
+    Ok(suspects)
+}
+
+fn is_unspent(source: WalletSource<'_>, outpoint: &OutPoint) -> Result<bool, PublishError> {
+    let output = match source {
+        WalletSource::Node(node) => node.unspent(outpoint)?,
+        #[cfg(feature = "esplora")]
+        WalletSource::Esplora(server) => server.unspent(outpoint)?,
+    };
+    Ok(output.is_some())
+}
+
+/// The transactions that spent the wallet's coins, with their heights, out of a node's blocks.
+fn spends_in_blocks(
+    wallet: &Wallet,
+    node: &RpcNode,
+    since: BtcHeight,
+) -> Result<Vec<(Transaction, BtcHeight)>, PublishError> {
+    let own: BTreeSet<ScriptBuf> = wallet.scripts(OWN_ADDRESSES);
     let mut coins: BTreeSet<OutPoint> = BTreeSet::new();
-    let mut seen: Vec<(OutPoint, TxOut, BtcHeight)> = Vec::new();
+    let mut spends = Vec::new();
     let tip = node.tip()?.height;
     for height in since..=tip {
         let Some(hash) = node.block_hash(height)? else { break };
         let block: Block = deserialize(&node.block(&hash)?)
             .map_err(|_| PublishError::Broken("the node gave a block that cannot be read"))?;
-        for tx in &block.txdata {
-            let txid: Txid = tx.compute_txid();
-            let ours = tx.input.iter().any(|input| coins.contains(&input.previous_output));
-            for (vout, output) in (0..).zip(&tx.output) {
-                let outpoint = OutPoint::new(txid, vout);
-                if own.contains(&output.script_pubkey) {
-                    coins.insert(outpoint);
-                } else if ours && output.script_pubkey.is_p2tr() {
-                    seen.push((outpoint, output.clone(), height));
-                }
+        for tx in block.txdata {
+            let txid = tx.compute_txid();
+            let paid = (0..).zip(&tx.output).filter(|(_, output)| own.contains(&output.script_pubkey));
+            coins.extend(paid.map(|(vout, _)| OutPoint::new(txid, vout)));
+            if tx.input.iter().any(|input| coins.contains(&input.previous_output)) {
+                spends.push((tx, height));
             }
         }
     }
-    let known: BTreeSet<OutPoint> = {
-        let mut known = BTreeSet::new();
-        for job in journal::all(wallet.db())? {
-            known.extend(wallet.locked(&job)?);
-        }
-        known
-    };
-    let mut suspects = Vec::new();
-    for (outpoint, output, height) in seen.into_iter().filter(|(outpoint, ..)| !known.contains(outpoint)) {
-        if crate::chain::Mempool::unspent(node, &outpoint)?.is_some() {
-            suspects.push(Suspect { outpoint, amount: output.value, height });
-        }
-    }
-    Ok(suspects)
+    Ok(spends)
 }

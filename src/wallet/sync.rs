@@ -316,6 +316,16 @@ impl Wallet {
         self.canonical().filter_map(|(tx, block)| Some((tx.compute_txid(), block?))).collect()
     }
 
+    /// The mined transactions that spent coins of the wallet, with their heights, as far as it knows them.
+    pub(crate) fn spends(&self) -> Vec<(Transaction, BtcHeight)> {
+        let is_own = |input: &TxIn| {
+            let output = self.output(&input.previous_output);
+            output.is_some_and(|output| self.bdk.is_mine(output.script_pubkey))
+        };
+        let spends = self.canonical().filter(|(tx, _)| tx.input.iter().any(is_own));
+        spends.filter_map(|(tx, block)| Some((tx.as_ref().clone(), block?.height))).collect()
+    }
+
     pub(crate) fn canonical(&self) -> impl Iterator<Item = (Arc<Transaction>, Option<BlockRef>)> + '_ {
         let chain = self.bdk.local_chain();
         let all = self.bdk.tx_graph().list_canonical_txs(chain, chain.tip().block_id(), Default::default());

@@ -17,13 +17,15 @@ use crate::primitives::{BlockRef, BtcHeight};
 use bdk_esplora::EsploraAsyncExt;
 use bdk_esplora::esplora_client::{self, AsyncClient};
 use bdk_wallet::KeychainKind;
+use bdk_wallet::chain::TxUpdate;
 use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncRequest, SyncResponse};
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
-use bitcoin::{BlockHash, Network};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
@@ -194,6 +196,25 @@ impl Esplora {
             404 => Ok(None),
             _ => Err(self.failed(route, status, &String::from_utf8_lossy(&body))),
         }
+    }
+
+    /// All outputs in the chain that pay one of `scripts` and are not spent there.
+    pub(crate) fn unspent_of(&self, scripts: &[ScriptBuf]) -> Result<Vec<(OutPoint, TxOut)>, ChainError> {
+        let request = SyncRequest::builder().spks(scripts.iter().cloned());
+        let TxUpdate { txs, anchors, .. } = self.sync::<()>(request.build())?.tx_update;
+        let mined: BTreeSet<Txid> = anchors.into_iter().map(|(_, txid)| txid).collect();
+        let mut unspent = BTreeMap::new();
+        let mut spent = BTreeSet::new();
+        for tx in txs {
+            let txid = tx.compute_txid();
+            if mined.contains(&txid) {
+                spent.extend(tx.input.iter().map(|input| input.previous_output));
+                let paid = (0..).zip(&tx.output).filter(|(_, output)| scripts.contains(&output.script_pubkey));
+                unspent.extend(paid.map(|(vout, output)| (OutPoint::new(txid, vout), output.clone())));
+            }
+        }
+        unspent.retain(|outpoint, _| !spent.contains(outpoint));
+        Ok(unspent.into_iter().collect())
     }
 
     fn ask<T>(&self, question: impl Future<Output = T>) -> T {

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use sortie::primitives::BtcHeight;
 use sortie::publish::anywhere::reveal;
-use sortie::publish::{self, Backup, JobId, Lead, Reclaimed, Suspect};
+use sortie::publish::{self, Backup, JobId, KEYS_TRIED, Lead, Reclaimed, Suspect};
 use std::fmt;
 
 const EXAMPLES: &str = "\
@@ -24,6 +24,9 @@ Examples:
 /// With the wallet restored from its words. The backup line that `force` printed, or the L2 transaction, finds the commit
 /// and spends it: revealed, so that the transaction is forced after all, or taken back with --reclaim. With the words
 /// alone it lists what looks like an unrevealed commit: those words do not suffice to spend it.
+///
+/// The backup line names the key. With the L2 transaction alone, the wallet's first reveal keys are tried one after
+/// another; a wallet that had been restored before has used others, and only the backup line names them.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Recover {
@@ -36,6 +39,9 @@ pub struct Recover {
     /// Take the coins back instead of revealing
     #[arg(long)]
     reclaim: bool,
+    /// How many reveal keys are tried where only the L2 transaction is given
+    #[arg(long, value_name = "N", default_value_t = KEYS_TRIED, conflicts_with = "backup", requires = "tx")]
+    keys: u32,
     /// Search the chain from this height [default: the wallet's birthday]
     #[arg(long, value_name = "HEIGHT", conflicts_with_all = ["backup", "tx"])]
     since: Option<BtcHeight>,
@@ -57,7 +63,7 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
     let (mut wallet, bitcoin) = open_to_sign(settings, &command.wallet)?;
     if payload.is_none() && command.backup.is_none() {
         let since = command.since.unwrap_or(wallet.birthday());
-        let suspects = publish::suspects(&wallet, &bitcoin.into_node()?, since)?;
+        let suspects = publish::suspects(&wallet, &bitcoin, since)?;
         match suspects.is_empty() {
             true => out.note(format_args!("nothing since block {since} looks like an unrevealed commit")),
             false => out.note(
@@ -72,17 +78,16 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
         ));
     }
     let rate = rate(&bitcoin, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
-    let node = bitcoin.into_node()?;
     let caps = settings.caps(&command.fees);
-    let lead = Lead { backup: command.backup, payload: payload.as_deref() };
-    let job = publish::recover(&mut wallet, &node, lead, rate, &caps)?.id;
+    let lead = Lead { backup: command.backup, payload: payload.as_deref(), keys: command.keys };
+    let job = publish::recover(&mut wallet, &bitcoin, lead, rate, &caps)?.id;
     let (outcome, txids) = if command.reclaim {
-        match publish::reclaim(&mut wallet, &node, job, rate, &caps)? {
+        match publish::reclaim(&mut wallet, &bitcoin, job, rate, &caps)? {
             Reclaimed::Sweeping { txid, .. } => ("reclaiming", vec![txid]),
             Reclaimed::Freed => ("freed", Vec::new()),
         }
     } else {
-        ("revealed", reveal(&mut wallet, &node, job)?.txids())
+        ("revealed", reveal(&mut wallet, &bitcoin, job)?.txids())
     };
     out.print(&RecoverReport { job, outcome, txids })
 }
