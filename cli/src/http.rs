@@ -31,7 +31,9 @@ impl SequencerUrl {
             let message = "is not a sequencer's address; it looks like http://127.0.0.1:8645";
             return Err(Failure::usage(format_args!("`{}` {message}", url.escape_debug())));
         }
-        let mut config = Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false);
+        // No redirects: from this machine they would lead past the proxy.
+        let mut config =
+            Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false).max_redirects(0);
         if let Some(proxy) = proxy.filter(|_| !is_loopback(url)) {
             let proxy = ureq::Proxy::new(&proxy.to_string()).map_err(Failure::usage)?;
             config = config.proxy(Some(proxy)).timeout_global(Some(PROXIED_TIME_LIMIT));
@@ -79,6 +81,9 @@ impl SequencerUrl {
         let said = body.ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
         let said = said.unwrap_or_else(|| status.to_string());
         Err(match status {
+            _ if status.is_redirection() => Failure::failed(format_args!(
+                "the sequencer at {base} redirects to another address, which is not followed; give that one"
+            )),
             StatusCode::FORBIDDEN => Failure::failed(format_args!("{said}; it cannot stop `sortie force`")),
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => Failure::usage(said),
             _ => Failure::failed(format_args!("the sequencer at {base} says: {said}")),

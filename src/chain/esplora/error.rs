@@ -48,6 +48,14 @@ pub enum EsploraError {
         /// The first block of its chain.
         genesis: String,
     },
+    /// It names another server.
+    #[error(
+        "the Esplora server {server} redirects to another address, which is not followed; set --esplora-url to that one"
+    )]
+    Redirected {
+        /// Scheme, host and port.
+        server: String,
+    },
     /// It does not do what was asked.
     #[error("the Esplora server {server} refused {route}: {message} (HTTP {status})")]
     Refused {

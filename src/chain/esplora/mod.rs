@@ -2,8 +2,8 @@
 //!
 //! Guarantees that each request has a time limit; that an answer is read up to a limit of its own (the
 //! wallet's histories, which BDK reads, are limited in time only); that headers and transactions are the
-//! ones asked for; and that with a [`Proxy`] no name is resolved and no connection made but by it, except
-//! on this machine. Trusts the server, as a node is trusted, for which chain is best and for what its
+//! ones asked for; that no redirect is followed; and that with a [`Proxy`] no name is resolved and no
+//! connection made but by it, except on this machine. Trusts the server, as a node is trusted, for which chain is best and for what its
 //! mempool has. It learns which addresses and transactions are asked for.
 
 mod error;
@@ -33,9 +33,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
-/// Time limit of a request, in seconds: Tor is slow, and a block has megabytes.
-const REQUEST_LIMIT: u64 = 60;
-/// How often a busy server is asked again, each time after twice the time.
+/// Time limit of a request: Tor is slow, and a block has megabytes.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// How often a busy server is asked again, each time after twice the time. BDK's own requests are repeated six times.
 const RETRIES: usize = 3;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// Requests at one time while the wallet's histories are fetched.
@@ -133,14 +133,17 @@ impl Esplora {
             return Err(unusable("it holds credentials").into());
         }
         let server = format!("{scheme}://{authority}");
-        let builder = esplora_client::Builder::new(&base).timeout(REQUEST_LIMIT).max_retries(RETRIES);
-        let builder = match proxy.filter(|_| !is_loopback(&base)) {
-            Some(proxy) => builder.proxy(&proxy.0),
-            None => builder,
+        let unbuilt = |error: reqwest::Error| unusable(&root_cause(&error.without_url()));
+        // A server on this machine is asked directly, and would lead past the proxy.
+        let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).redirect(reqwest::redirect::Policy::none());
+        let client = match proxy.filter(|_| !is_loopback(&base)) {
+            Some(proxy) => client.proxy(reqwest::Proxy::all(&proxy.0).map_err(unbuilt)?),
+            None => client,
         };
-        let client = builder.build_async().map_err(|error| unusable(&root_cause(&error)))?;
+        let client = client.build().map_err(unbuilt)?;
         // Also a check of the URL, which the client makes late.
-        client.client().get(&base).build().map_err(|error| unusable(&root_cause(&error.without_url())))?;
+        client.get(&base).build().map_err(unbuilt)?;
+        let client = AsyncClient::from_client(base.clone(), client);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unusable(&error.to_string()))?;
         Ok(Self { server, base, network, client, runtime })
@@ -271,6 +274,7 @@ impl Esplora {
         let server = self.server.clone();
         match status {
             429 | 500.. => EsploraError::Busy { server, status }.into(),
+            300..=399 => EsploraError::Redirected { server }.into(),
             _ => {
                 // Servers answer with pages, too.
                 let message = message.trim().chars().take(200).collect();
