@@ -7,7 +7,7 @@ use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, FeeRate, Network, Txid};
 use regtest::esplora::Fault;
-use regtest::{EsploraServer, SocksProxy, Wanted};
+use regtest::{EsploraServer, SocksProxy, Wanted, wait_until};
 use serde_json::Value;
 use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Proxy};
 use sortie::envelope::{Body, Carrier};
@@ -17,8 +17,11 @@ use sortie::publish::{
 };
 use sortie::wallet::{Caps, Mnemonic, Wallet, WalletError};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread::spawn;
 use std::time::Duration;
 use support::{Window, World};
 
@@ -240,7 +243,7 @@ fn a_server_that_fails_is_told_from_one_that_is_wrong() -> Result<()> {
     let esplora = connect(&server)?;
     let (mut wallet, _) = funded(&world, &esplora, 1)?;
     for (path, fault, temporary) in [
-        ("/blocks", Fault::Status(429), true),
+        ("/blocks", Fault::Status(504), true),
         ("/scripthash", Fault::Status(502), true),
         ("/scripthash", Fault::Garbage, false),
         ("/blocks", Fault::Garbage, false),
@@ -269,11 +272,7 @@ fn an_unrevealed_commit_is_found_and_brought_back_without_a_node() -> Result<()>
     let world = World::new(WINDOW)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = connect(&server)?;
-    std::fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
-    std::fs::write(
-        world.path("sortie.toml"),
-        format!("manifest = 'rollup.toml'\nesplora_url = ['{}']\n", server.url()),
-    )?;
+    settled(&world, &server)?;
     let run = |arguments: &[&str]| sortie(world.dir.path(), arguments);
     for name in ["line", "payload"] {
         let tx = [vec![9; 200], name.as_bytes().to_vec()].concat();
@@ -321,7 +320,7 @@ fn an_unrevealed_commit_is_found_and_brought_back_without_a_node() -> Result<()>
 }
 
 /// The command, without any variable or folder that could lead it to a node.
-fn sortie(dir: &Path, arguments: &[&str]) -> Result<Output> {
+fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -329,8 +328,12 @@ fn sortie(dir: &Path, arguments: &[&str]) -> Result<Output> {
             command.env_remove(name);
         }
     }
-    command.arg("--data-dir").arg(dir.join("data")).arg("--json").args(arguments);
-    Ok(command.env("HOME", dir).current_dir(dir).output()?)
+    command.arg("--data-dir").arg(dir.join("data")).arg("--json").args(arguments).env("HOME", dir).current_dir(dir);
+    command
+}
+
+fn sortie(dir: &Path, arguments: &[&str]) -> Result<Output> {
+    Ok(command(dir, arguments).output()?)
 }
 
 fn answer(output: Output) -> Result<Value> {
@@ -396,6 +399,144 @@ fn every_command_works_without_a_node_and_one_of_several_servers_is_enough() -> 
     std::fs::write(world.path("empty.toml"), "")?;
     let other = ["--config", "empty.toml", "--network", "signet", "--esplora-url", &first, "wallet", "create"];
     assert_eq!(run(&other)?.status.code(), Some(4));
+    Ok(())
+}
+
+/// A wallet of one coin, made by the command over this server, which a settings file names.
+fn settled(world: &World, server: &EsploraServer) -> Result<()> {
+    std::fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
+    let config = format!("manifest = 'rollup.toml'\nesplora_url = ['{}']\n", server.url());
+    std::fs::write(world.path("sortie.toml"), config)?;
+    answer(sortie(world.dir.path(), &["wallet", "create"])?)?;
+    let address = answer(sortie(world.dir.path(), &["wallet", "address"])?)?["address"].clone();
+    let address = address.as_str().context("an address")?.parse::<bitcoin::Address<_>>()?.assume_checked();
+    world.bitcoind.fund_and_mine(&address, Amount::from_sat(COIN))?;
+    Ok(())
+}
+
+#[test]
+fn force_waits_for_execution_and_reclaim_takes_a_commit_back_without_a_node() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    settled(&world, &server)?;
+    let run = |arguments: &[&str]| sortie(world.dir.path(), arguments);
+    let transfer = |nonce| world.transfer(&world.alice, &world.bob, 500, nonce).to_lower_hex_string();
+
+    let (first, second) = (transfer(0), transfer(1));
+    let mut waiting = command(world.dir.path(), &["force", &first, "--wait", "executed"]);
+    let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    wait_until("the transaction left", Duration::from_secs(60), || Ok(world.bitcoind.mempool()?.pop()))?;
+    world.bitcoind.mine(7)?;
+    let executed = answer(waiting.wait_with_output()?)?;
+    assert_eq!((&executed["state"], &executed["outcome"]), (&"executed".into(), &"ok".into()));
+
+    let before = answer(run(&["wallet", "balance"])?)?["total_sat"].as_u64().context("a balance")?;
+    let forced = answer(run(&["force", &second, "--carrier", "taproot", "--fee-rate", "2"])?)?;
+    let commit = forced["txids"][0].clone();
+    let swept = answer(run(&["reclaim", "2", "--fee-rate", "9"])?)?;
+    assert_eq!(swept["outcome"], "sweeping", "{swept}");
+    world.bitcoind.mine(1)?;
+    let block = world.bitcoind.block(&world.bitcoind.tip()?)?;
+    let mined: Vec<Value> = block.txdata[1..].iter().map(|tx| tx.compute_txid().to_string().into()).collect();
+    assert_eq!(mined, [commit, swept["txid"].clone()]);
+    let after = answer(run(&["wallet", "balance"])?)?["total_sat"].as_u64().context("a balance")?;
+    assert_eq!(before - after, world.fees_of(&block.txdata[1..])?.to_sat(), "to the satoshi");
+    let jobs = run(&["jobs"])?;
+    assert_eq!(answer(jobs)?["state"], "reclaimed");
+    assert_eq!(answer(run(&["queue", "root"])?)?["size"], 1);
+    Ok(())
+}
+
+#[test]
+fn long_op_return_outputs_are_taken_for_unrelayed_unless_the_profile_says_otherwise() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    settled(&world, &server)?;
+    let run = |arguments: &[&str]| sortie(world.dir.path(), arguments);
+    let tx = world.transfer(&world.alice, &world.bob, 500, 0).to_lower_hex_string();
+    let cookie = world.bitcoind.cookie().display().to_string();
+    let (url, node) = (world.bitcoind.rpc_url(), ["--bitcoin-cookie", &cookie, "--bitcoin-url"]);
+    let node = [&node[..], &[&url]].concat();
+    for (source, profile, relayed) in [
+        (&[][..], &[][..], false),
+        (&[], &["--profile", "legacy"], false),
+        (&[], &["--profile", "core30"], true),
+        (&node, &[], true),
+        (&node, &["--profile", "legacy"], false),
+    ] {
+        let quote = answer(run(&[&["quote", &tx, "--fee-rate", "2"], source, profile].concat())?)?;
+        let carriers = quote["quotes"][0]["carriers"].as_array().context("carriers")?;
+        let op_return = carriers.iter().find(|cost| cost["carrier"] == "op-return").context("OP_RETURN")?;
+        assert_eq!(op_return["relayed"], relayed, "{source:?} {profile:?}");
+        if !relayed {
+            let force = ["force", &tx, "--fee-rate", "2", "--carrier", "op-return"];
+            let refused = run(&[&force, source, profile].concat())?;
+            assert_eq!(refused.status.code(), Some(2));
+            assert!(String::from_utf8(refused.stderr)?.contains("legacy nodes relay 83"));
+        }
+    }
+    let force = ["force", &tx, "--fee-rate", "2", "--carrier", "op-return", "--profile", "core30"];
+    let forced = answer(run(&force)?)?;
+    assert_eq!(forced["txids"][0], world.bitcoind.mempool()?[0].to_string());
+    assert_eq!(run(&["quote", &tx, "--profile", "core29"])?.status.code(), Some(2));
+    Ok(())
+}
+
+#[test]
+fn a_sequencer_is_refused_without_a_node() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    settled(&world, &server)?;
+    std::fs::write(world.path("sequencer.key"), world.sequencer_key.keypair.secret_bytes().to_lower_hex_string())?;
+    let refused = sortie(world.dir.path(), &["sequencer", "--key", "sequencer.key", "--listen", "127.0.0.1:0"])?;
+    let said = String::from_utf8(refused.stderr)?;
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("needs a Bitcoin node of its own") && said.contains("--bitcoin-url"), "{said}");
+    Ok(())
+}
+
+/// Answers every request with a redirect to the same path at `target`, as long as the process lives.
+fn redirecting(target: SocketAddr) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    spawn(move || {
+        for stream in listener.incoming() {
+            let answer = |mut stream: TcpStream| -> Result<()> {
+                let mut request = String::new();
+                BufReader::new(stream.try_clone()?).read_line(&mut request)?;
+                let path = request.split(' ').nth(1).context("a path")?;
+                let head = format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{target}{path}\r\n");
+                Ok(write!(stream, "{head}Content-Length: 0\r\nConnection: close\r\n\r\n")?)
+            };
+            // Whoever asked may be gone.
+            let _ = stream.map_err(Into::into).and_then(answer);
+        }
+    });
+    Ok(url)
+}
+
+/// A server on this machine is asked past the proxy: where it leads must not be followed.
+#[test]
+fn no_redirect_is_followed() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let url = redirecting(server.address())?;
+    let is_redirect = |error: &ChainError| matches!(error, ChainError::Esplora(EsploraError::Redirected { .. }));
+    let error = Esplora::connect(&url, Network::Regtest, None).expect_err("elsewhere");
+    assert!(is_redirect(&error) && error.to_string().contains("--esplora-url"), "{error}");
+    // The wallet's histories are fetched by BDK, and what is sent is sent otherwise.
+    let (mut wallet, _) = funded(&world, &connect(&server)?, 1)?;
+    let redirecting = Esplora::new(&url, Network::Regtest, None)?;
+    let asked = server.requests().len();
+    let WalletError::Chain(error) = wallet.sync(&redirecting).expect_err("elsewhere") else { panic!("another error") };
+    assert!(is_redirect(&error), "{error}");
+    let tx = world.bitcoind.block(&world.bitcoind.tip()?)?.txdata.remove(0);
+    let error = redirecting.submit(&[tx], FeeRate::MAX).expect_err("elsewhere");
+    assert!(is_redirect(&error), "{error}");
+    let sent = sortie(world.dir.path(), &["send", "00", "--sequencer", &url])?;
+    let said = String::from_utf8(sent.stderr)?;
+    assert!(sent.status.code() == Some(1) && said.contains("redirects to another address"), "{said}");
+    assert_eq!(server.requests().len(), asked, "somebody went where they were led");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
-use sortie::publish::{self, CarrierChoice, ChosenRate, Policy, RateTerms, Request, fee_rate, publish};
+use sortie::publish::{self, CarrierChoice, ChosenRate, Policy, Profile, RateTerms, Request, fee_rate, publish};
 use sortie::queue::Place;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -51,9 +51,20 @@ pub struct Quote {
     #[command(flatten)]
     txs: Transactions,
     #[command(flatten)]
+    relaying: Relaying,
+    #[command(flatten)]
     fees: Fees,
     #[command(flatten)]
     wallet: WalletName,
+}
+
+/// What the nodes on the way relay.
+#[derive(Args, Debug)]
+struct Relaying {
+    /// What is relayed behind OP_RETURN: core30 (100,000 bytes) or legacy (83) [default: as the node's version does;
+    /// legacy over Esplora]
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<Profile>,
 }
 
 /// The L2 transactions, which share one envelope: each further one costs little.
@@ -125,6 +136,8 @@ pub struct Force {
     /// How to carry it: auto (the cheaper one), op-return or taproot
     #[arg(long, default_value = "auto", value_name = "CARRIER")]
     carrier: CarrierChoice,
+    #[command(flatten)]
+    relaying: Relaying,
     /// Bitcoin blocks within which it is to be mined, for the estimate of the fee rate
     #[arg(long, value_name = "BLOCKS", default_value_t = TARGET_BLOCKS, value_parser = clap::value_parser!(u16).range(1..=1008))]
     target: u16,
@@ -156,7 +169,7 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
     let (wallet, node) = open_synced(settings, &command.wallet)?;
-    let policy = Policy::new(node.relay()?, None);
+    let policy = Policy::new(node.relay()?, command.relaying.profile);
     let tip = wallet.synced_to().height;
     let quote = |rate: &ChosenRate, target: Option<u16>| -> Result<QuoteReport, Failure> {
         let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
@@ -203,12 +216,14 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
                 None => return Ok(()),
             }
         } else {
-            let policy = Policy::new(node.relay()?, None);
+            let profile = command.relaying.profile;
+            let policy = Policy::new(node.relay()?, profile);
             let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
             let tip = wallet.synced_to().height;
             let expected = Expected::new(command.target, tip, manifest.sequencing_window);
             let quote = QuoteReport::new(&rate, &costs, Some(expected));
-            let request = Request { carrier: command.carrier, again: command.again, caps, ..Request::at(rate.rate) };
+            let request =
+                Request { carrier: command.carrier, again: command.again, caps, profile, ..Request::at(rate.rate) };
             if let Some(file) = &command.psbt {
                 return psbt::write(&mut wallet, &node, &payload, &request, file, out);
             }
