@@ -193,8 +193,7 @@ impl<N: Mempool> Stage<'_, N> {
         let dust = script.minimal_non_dust();
         let back = |value| [refund.clone(), vec![TxOut { value, script_pubkey: script.clone() }]].concat();
         let fee_with = |coins: usize| fee_for_size(vsize(&draft(&vec![Coin::ample(); coins], &back(dust))));
-        // A replacement may not hang on anything unconfirmed that the replaced one does not hang on.
-        let coins: Vec<Coin> = wallet.coins()?.into_iter().filter(|coin| coin.confirmations > 0).collect();
+        let coins = addable(wallet, old)?;
         let needed = |n: usize| kept + refunded + dust + fee_with(n);
         match select(&coins, None, |n| needed(n).checked_sub(spent).unwrap_or(Amount::ZERO).max(Amount::from_sat(1))) {
             Ok(coins) => {
@@ -281,7 +280,7 @@ impl<N: Mempool> Stage<'_, N> {
             let least = replaced.map_or(Amount::ZERO, |fee| fee + fee_for(incremental, size));
             ancestors.fee_with(self.rate, size).max(least)
         };
-        let coins: Vec<Coin> = wallet.coins()?.into_iter().filter(|coin| coin.confirmations > 0).collect();
+        let coins = addable(wallet, carrier)?;
         let coins = match output.value >= fee_with(0) + dust {
             true => Vec::new(),
             false => select(&coins, None, |n| {
@@ -310,6 +309,15 @@ impl<N: Mempool> Stage<'_, N> {
         let limit = highest_rate(wallet, &generation.transactions);
         Ok(refusal(self.node.test_accept(&missing, limit)?))
     }
+}
+
+/// The coins that can be added to what pays for `carrier`: its replacement may not hang on anything unconfirmed that
+/// `carrier` does not hang on (BIP 125); a commit's own change hangs on nothing else.
+fn addable(wallet: &Wallet, carrier: &Transaction) -> Result<Vec<Coin>, PublishError> {
+    let is_parent = |txid: Txid| carrier.input.iter().any(|input| input.previous_output.txid == txid);
+    let mut coins = wallet.coins()?;
+    coins.retain(|coin| coin.confirmations > 0 || is_parent(coin.outpoint.txid));
+    Ok(coins)
 }
 
 /// Writes a generation down as the one that stands, and sends it.

@@ -480,7 +480,10 @@ impl Wallet {
             .flat_map(|draft| &draft.transactions)
             .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
             .collect();
+        let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
+        let for_bump: BTreeSet<OutPoint> = for_bump.collect();
         let mut coins = self.unspent();
+        coins.iter_mut().for_each(|coin| coin.for_bump = for_bump.contains(&coin.outpoint));
         coins.retain(|coin| {
             let ours = coin.confirmations > 0 || coin.branch == Branch::Change;
             ours && !unsent.contains(&coin.outpoint.txid) && !reserved.contains(&coin.outpoint)
@@ -507,6 +510,7 @@ impl Wallet {
                 outpoint: output.outpoint,
                 value: output.txout.value,
                 confirmations,
+                for_bump: false,
                 script_pubkey: output.txout.script_pubkey,
                 branch: Branch::of(output.keychain),
             })
@@ -573,12 +577,22 @@ impl Wallet {
 
     /// The script that the next change goes to. Reserved by `note`.
     pub(crate) fn next_change(&self) -> ScriptBuf {
-        let index = self.bdk.spk_index();
-        let unused = index.unused_keychain_spks(KeychainKind::Internal).next();
-        unused.map(|(_, script)| script).unwrap_or_else(|| {
-            let next = self.bdk.next_derivation_index(KeychainKind::Internal);
-            self.bdk.peek_address(KeychainKind::Internal, next).address.script_pubkey()
-        })
+        let [next, _] = self.next_changes();
+        next
+    }
+
+    /// The scripts that the next change goes to, for two outputs of it.
+    pub(crate) fn next_changes(&self) -> [ScriptBuf; 2] {
+        const CHANGE: KeychainKind = KeychainKind::Internal;
+        let fresh = self.bdk.next_derivation_index(CHANGE);
+        let fresh = [fresh, fresh + 1].map(|index| self.bdk.peek_address(CHANGE, index).address.script_pubkey());
+        let unused: Vec<ScriptBuf> =
+            self.bdk.spk_index().unused_keychain_spks(CHANGE).map(|(_, s)| s).take(2).collect();
+        match unused.as_slice() {
+            [first, second] => [first.clone(), second.clone()],
+            [first] => [first.clone(), fresh[0].clone()],
+            _ => fresh,
+        }
     }
 
     /// The transaction in the mempool or chain that spends an output, as far as the wallet knows.

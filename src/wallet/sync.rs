@@ -295,10 +295,13 @@ impl Wallet {
         })
     }
 
-    /// Whether another confirmed transaction spends a coin of `tx`: then `tx` can never confirm.
+    /// Whether another confirmed transaction spends a coin of `tx`, or of what it hangs on: then `tx` can never
+    /// confirm.
     pub(crate) fn is_conflicted(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
         let graph = self.bdk.tx_graph();
-        graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid))
+        let is_lost = |tx: &Transaction| graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid));
+        let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+        is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
     }
 
     /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.

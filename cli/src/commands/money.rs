@@ -13,7 +13,7 @@ pub use recover::{Recover, recover};
 use super::life::{Effect, Life, Teller};
 use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, rate};
 use crate::bitcoin::Bitcoin;
-use crate::config::{Fees, Settings, WalletName};
+use crate::config::{Fees, Locking, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Reader;
 use crate::input::{hex_argument, hex_lines};
@@ -24,7 +24,7 @@ use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
-use sortie::publish::{self, CarrierChoice, ChosenRate, Policy, RateTerms, Request, fee_rate, publish};
+use sortie::publish::{self, CarrierChoice, ChosenRate, RateTerms, Request, fee_rate, publish};
 use sortie::queue::Place;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -52,6 +52,8 @@ pub struct Quote {
     txs: Transactions,
     #[command(flatten)]
     fees: Fees,
+    #[command(flatten)]
+    locking: Locking,
     #[command(flatten)]
     wallet: WalletName,
 }
@@ -130,6 +132,8 @@ pub struct Force {
     target: u16,
     #[command(flatten)]
     fees: Fees,
+    #[command(flatten)]
+    locking: Locking,
     /// Return only when it has come this far
     #[arg(long, value_enum)]
     wait: Option<Until>,
@@ -156,10 +160,12 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
     let (wallet, node) = open_synced(settings, &command.wallet)?;
-    let policy = Policy::new(node.relay()?, None);
+    let relay = node.relay()?;
+    let lock_at_most = Some(settings.lock_at_most(&command.locking));
     let tip = wallet.synced_to().height;
     let quote = |rate: &ChosenRate, target: Option<u16>| -> Result<QuoteReport, Failure> {
-        let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
+        let request = Request { lock_at_most, ..Request::at(rate.rate) };
+        let costs = publish::quote(&wallet, &payload, &request, relay)?;
         let expected = target.map(|target| Expected::new(target, tip, manifest.sequencing_window));
         Ok(QuoteReport::new(rate, &costs, expected))
     };
@@ -200,12 +206,17 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
                 None => return Ok(()),
             }
         } else {
-            let policy = Policy::new(node.relay()?, None);
-            let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
+            let request = Request {
+                carrier: command.carrier,
+                again: command.again,
+                caps,
+                lock_at_most: Some(settings.lock_at_most(&command.locking)),
+                ..Request::at(rate.rate)
+            };
+            let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
             let tip = wallet.synced_to().height;
             let expected = Expected::new(command.target, tip, manifest.sequencing_window);
             let quote = QuoteReport::new(&rate, &costs, Some(expected));
-            let request = Request { carrier: command.carrier, again: command.again, caps, ..Request::at(rate.rate) };
             if let Some(file) = &command.psbt {
                 return psbt::write(&mut wallet, &node, &payload, &request, file, out);
             }
