@@ -9,6 +9,7 @@ use crate::primitives::{BlockRef, Hash32};
 use crate::queue::Place;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A job's number in this wallet's journal, from 1.
@@ -268,6 +269,8 @@ pub struct Job {
     pub generations: Vec<Generation>,
     /// Signed sweeps of the commit; the last one stands.
     pub reclaims: Vec<Transaction>,
+    /// Signed sweeps of late payments; of those that spend the same, the last one stands.
+    pub sweeps: Vec<Transaction>,
     /// The transaction that brought the payload into the chain.
     pub confirmed_by: Option<Txid>,
     /// How far it has come.
@@ -317,7 +320,10 @@ impl Job {
                 RevealSent
             }
             (Reclaimed(_), Event::Undone) => Reclaiming,
-            (Confirmed(_) | Final(_), Event::Swept { .. }) => self.state.clone(),
+            (Confirmed(_) | Final(_), Event::Swept { transactions }) => {
+                self.sweeps.extend(transactions.iter().cloned());
+                self.state.clone()
+            }
             (Confirmed(block), Event::Final) => Final(*block),
             (Reclaimed(block), Event::Final) => Reclaimed(*block),
             (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Abandoned { reason }) => {
@@ -354,6 +360,16 @@ impl Job {
     /// The commit, if it is one of ours.
     pub fn commit(&self) -> Option<&Transaction> {
         self.current().and_then(Generation::commit)
+    }
+
+    /// The sweeps of late payments that no later one replaces.
+    pub(crate) fn standing_sweeps(&self) -> impl Iterator<Item = &Transaction> {
+        let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
+        let is_replaced = move |n: usize, tx: &Transaction| {
+            let spent = inputs(tx);
+            self.sweeps[n + 1..].iter().any(|later| !inputs(later).is_disjoint(&spent))
+        };
+        self.sweeps.iter().enumerate().filter(move |(n, tx)| !is_replaced(*n, tx)).map(|(_, tx)| tx)
     }
 
     /// Every transaction that was signed for it.

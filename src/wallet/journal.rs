@@ -150,10 +150,13 @@ pub(crate) fn of_payload(db: &Connection, hash: Hash32) -> Result<Option<Job>, W
     Ok(jobs.into_iter().find(|job| job.state.is_publishing()))
 }
 
-/// Jobs that something may still happen to: all that are neither final nor abandoned.
+/// Jobs that something may still happen to: all that are neither final nor abandoned, and those of which a late
+/// payment was swept after that.
 pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
     let sql = "SELECT * FROM sortie_job WHERE id NOT IN
-               (SELECT job FROM sortie_event WHERE kind IN ('final', 'abandoned')) ORDER BY id";
+               (SELECT job FROM sortie_event AS closing WHERE kind IN ('final', 'abandoned') AND NOT EXISTS
+                (SELECT 1 FROM sortie_event WHERE job = closing.job AND sequence > closing.sequence AND kind = 'swept'))
+               ORDER BY id";
     list(db, sql, [])
 }
 
@@ -228,6 +231,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(JobId, Option<Job>)> {
             draft: None,
             generations: Vec::new(),
             reclaims: Vec::new(),
+            sweeps: Vec::new(),
             confirmed_by: None,
             state: JobState::Planned,
             has_left: false,
@@ -439,6 +443,8 @@ mod tests {
         assert_eq!(watched(), 1);
         append(&db, id, &Event::Final, 0).expect("moved");
         assert_eq!(watched(), 0);
+        append(&db, id, &Event::Swept { transactions: vec![tx(3)] }, 0).expect("swept late");
+        assert_eq!(watched(), 1);
         assert_eq!(all(&db).expect("readable").len(), 2);
     }
 

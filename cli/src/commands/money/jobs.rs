@@ -261,7 +261,9 @@ impl EventReport {
     fn new(recorded: &Recorded, job: &Job) -> Self {
         let (txids, block) = match &recorded.event {
             Event::Planned { draft: Some(generation) } | Event::Signed { generation } => (generation.txids(), None),
-            Event::Reclaiming { transactions } => (transactions.iter().map(Transaction::compute_txid).collect(), None),
+            Event::Reclaiming { transactions } | Event::Swept { transactions } => {
+                (transactions.iter().map(Transaction::compute_txid).collect(), None)
+            }
             Event::Confirmed { txid, block } | Event::Reclaimed { txid, block } => (vec![*txid], Some(*block)),
             _ => (Vec::new(), None),
         };
