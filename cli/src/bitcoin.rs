@@ -54,6 +54,11 @@ impl Bitcoin {
         }
     }
 
+    /// Who is asked for fee rates, in this order.
+    pub fn sources(&self) -> Vec<&dyn Mempool> {
+        std::iter::once(self as &dyn Mempool).chain(self.also.iter().map(|server| server as &dyn Mempool)).collect()
+    }
+
     /// The node, if that is what it is.
     pub fn node(&self) -> Option<&RpcNode> {
         match &self.source {

@@ -263,9 +263,9 @@ pub(crate) fn taproot(
     let commit_output = |value| TxOut { value, script_pubkey: envelope.output_script() };
     let reveal_vsize = vsize(&reveal(OutPoint::null(), dust)?);
     // (commit's, reveal's): together at the wanted rate, and neither below what enters a mempool.
-    let commit_vsize = |inputs: usize, outputs: usize| {
-        let inputs = vec![key_spend(OutPoint::null()); inputs];
-        vsize(&transaction(inputs, vec![commit_output(dust); outputs]))
+    let outputs = [commit_output(dust), TxOut { value: dust, script_pubkey: rest_to.clone() }];
+    let commit_vsize = |inputs: usize, count: usize| {
+        vsize(&transaction(vec![key_spend(OutPoint::null()); inputs], outputs[..count].to_vec()))
     };
     let fees = |inputs: usize, outputs: usize| {
         let commit_vsize = commit_vsize(inputs, outputs);
@@ -290,7 +290,7 @@ pub(crate) fn taproot(
         let spare = limit.min(fee_for(raised, size) - fee_for(rate, size));
         total.checked_sub(needed(inputs, 2) + spare).filter(|rest| *rest >= dust)
     });
-    let rest = rest.map(|value| TxOut { value, script_pubkey: rest_to.clone() });
+    let rest = rest.map(|value| TxOut { value, ..outputs[1].clone() });
     let (commit_fee, reveal_fee) = fees(inputs, 1 + rest.iter().len());
     let locked = total - commit_fee - rest.as_ref().map_or(Amount::ZERO, |rest| rest.value);
     let commit = unsigned(&coins, std::iter::once(commit_output(locked)).chain(rest).collect());

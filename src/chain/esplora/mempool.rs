@@ -79,6 +79,7 @@ impl Mempool for Esplora {
 
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
         const ROUTE: &str = "/fee-estimates";
+        self.check_network()?;
         let estimates: Option<BTreeMap<u16, f64>> = self.json(ROUTE)?;
         let rate = within(&estimates.unwrap_or_default(), target_blocks);
         rate.map(|rate| parse_rate(rate).ok_or_else(|| self.malformed(ROUTE, "a rate that is none"))).transpose()
