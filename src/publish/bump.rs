@@ -66,6 +66,18 @@ pub fn bump(
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Bumped, PublishError> {
+    raise(wallet, node, id, rate, caps, &[])
+}
+
+/// As [`bump`]; `also` is written down together with what is signed, if anything is.
+pub(super) fn raise(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    id: JobId,
+    rate: FeeRate,
+    caps: &Caps,
+    also: &[Event],
+) -> Result<Bumped, PublishError> {
     let job = load(wallet, id)?;
     let refuse = |why: String| Err(PublishError::NotBumpable { job: id, why });
     let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
@@ -92,7 +104,7 @@ pub fn bump(
         let least = replaced.map(|(_, fee)| (fee, relay.incremental));
         let (generation, how) = stage.replacement(wallet, least, caps)?;
         match stage.refusal(wallet, &generation)? {
-            None => return adopt(wallet, node, &job, generation, how, replaced.map(|(txid, _)| txid)),
+            None => return adopt(wallet, node, &job, (generation, also), how, replaced.map(|(txid, _)| txid)),
             refusal => refused = refusal,
         }
     }
@@ -108,7 +120,7 @@ pub fn bump(
     };
     let generation = stage.with_child(wallet, change, relay.incremental, caps)?;
     match stage.refusal(wallet, &generation)? {
-        None => adopt(wallet, node, &job, generation, Bump::Child, child),
+        None => adopt(wallet, node, &job, (generation, also), Bump::Child, child),
         Some(refusal) => Err(stuck(refused.unwrap_or(refusal))),
     }
 }
@@ -325,7 +337,7 @@ fn adopt(
     wallet: &mut Wallet,
     node: &impl Mempool,
     job: &Job,
-    generation: Generation,
+    (generation, also): (Generation, &[Event]),
     how: Bump,
     replaced: Option<Txid>,
 ) -> Result<Bumped, PublishError> {
@@ -334,7 +346,7 @@ fn adopt(
     let dropped: Vec<Txid> = job.all_txids().filter(|txid| !kept.contains(txid)).collect();
     wallet.forget(&dropped);
     wallet.note(&generation.transactions);
-    wallet.record(job.id, &[Event::Signed { generation }])?;
+    wallet.record(job.id, &[&[Event::Signed { generation }], also].concat())?;
     let job = load(wallet, job.id)?;
     leave(wallet, node, &job, &old, how, replaced)
 }

@@ -7,6 +7,7 @@
 
 pub mod anywhere;
 mod bump;
+mod deadline;
 mod fees;
 mod plan;
 pub mod psbt;
@@ -16,9 +17,10 @@ mod send;
 mod spend;
 
 pub use crate::wallet::{
-    Caps, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
+    Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
 };
 pub use bump::{Bump, Bumped, bump};
+pub use deadline::{Act, Held, confirm_by, hold};
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
@@ -27,7 +29,7 @@ pub use send::{Outcome, Resumed, broadcast, resume};
 
 use crate::chain::{ChainError, Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
-use crate::primitives::sha256;
+use crate::primitives::{BtcHeight, sha256};
 use crate::queue::Place;
 use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{SatPerVb, Wallet, WalletError, outputs_of, unix_now};
@@ -219,6 +221,8 @@ pub struct Request {
     /// What a commit may lock beyond what it and its reveal need: of more, the rest comes back at once, by a
     /// second output. `None` is no limit, and always the smaller commit.
     pub lock_at_most: Option<Amount>,
+    /// The height by which it is to be in the chain; see [`hold`].
+    pub confirm_by: Option<BtcHeight>,
     /// What nodes relay behind OP_RETURN, if not what the node's version tells.
     pub profile: Option<Profile>,
 }
@@ -233,6 +237,7 @@ impl Request {
             again: false,
             caps: Caps::default(),
             lock_at_most: Some(LOCK_AT_MOST),
+            confirm_by: None,
             profile: None,
         }
     }
@@ -367,7 +372,11 @@ pub fn prepare(
         caps: request.caps,
     };
     wallet.note(&generation.transactions);
-    let events = [Event::Planned { draft: None }, Event::Signed { generation }];
+    let seen = wallet.synced_to().height;
+    let deadline = request.confirm_by.map(|confirm_by| Event::Deadline { deadline: Deadline { confirm_by, seen } });
+    let mut events = vec![Event::Planned { draft: None }];
+    events.extend(deadline);
+    events.push(Event::Signed { generation });
     let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
     load(wallet, id)
 }

@@ -103,7 +103,8 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
     let confirmed = wallet.confirmed();
     let active = job.active();
     let reclaiming = job.state == JobState::Reclaiming;
-    if !reclaiming && active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed)) {
+    let is_lost = active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
+    if is_lost && !reclaiming && !is_unsigned(wallet, job)? {
         give_up(wallet, job, "its coins were spent by another transaction")?;
         return Ok(Outcome::Abandoned);
     }

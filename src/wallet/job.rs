@@ -5,7 +5,7 @@
 
 use super::Caps;
 use crate::envelope::Carrier;
-use crate::primitives::{BlockRef, Hash32};
+use crate::primitives::{BlockRef, BtcHeight, Hash32};
 use crate::queue::Place;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,15 @@ impl Generation {
     }
 }
 
+/// By which height a job's payload is to be in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The height.
+    pub confirm_by: BtcHeight,
+    /// The last height that was acted upon.
+    pub seen: BtcHeight,
+}
+
 /// Something that happened to a job; written down before the act that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -96,6 +105,12 @@ pub enum Event {
     Planned {
         /// What is to be signed elsewhere.
         draft: Option<Generation>,
+    },
+    /// It is to confirm by a height, and the blocks up to another one have been acted upon.
+    Deadline {
+        /// The heights.
+        #[serde(flatten)]
+        deadline: Deadline,
     },
     /// These transactions are signed, and stand for the job from now on.
     Signed {
@@ -148,6 +163,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Planned { .. } => "planned",
+            Self::Deadline { .. } => "deadline",
             Self::Signed { .. } => "signed",
             Self::CommitSent => "commit_sent",
             Self::RevealSent => "reveal_sent",
@@ -263,6 +279,8 @@ pub struct Job {
     pub fee_rate: FeeRate,
     /// The caps that were set.
     pub caps: Caps,
+    /// By when it is to confirm, if somebody asked for that.
+    pub deadline: Option<Deadline>,
     /// What is to be signed elsewhere.
     pub draft: Option<Generation>,
     /// All signed transactions; the last generation stands for the job.
@@ -291,6 +309,10 @@ impl Job {
             (Planned, Event::Planned { draft }) if self.draft.is_none() && self.generations.is_empty() => {
                 self.draft.clone_from(draft);
                 Planned
+            }
+            (Planned | Signed | CommitSent | RevealSent, Event::Deadline { deadline }) => {
+                self.deadline = Some(*deadline);
+                self.state.clone()
             }
             (Planned | Signed | CommitSent | RevealSent, Event::Signed { generation }) => {
                 if generation.carrier_tx().is_none() {

@@ -16,7 +16,7 @@ mod sync;
 
 pub use coins::{Coin, Shortfall};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
-pub use job::{Event, Generation, Job, JobId, JobState, Payer};
+pub use job::{Deadline, Event, Generation, Job, JobId, JobState, Payer};
 pub use journal::{FINAL_DEPTH, Recorded};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
