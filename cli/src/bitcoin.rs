@@ -144,6 +144,10 @@ impl Mempool for Bitcoin {
         ask!(self, source => source.entry(txid))
     }
 
+    fn is_waiting(&self, txid: &Txid) -> Result<bool, ChainError> {
+        ask!(self, source => source.is_waiting(txid))
+    }
+
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
         ask!(self, source => source.transaction(txid))
     }

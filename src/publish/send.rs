@@ -194,7 +194,7 @@ pub(super) fn absent(
     let mut absent = Vec::new();
     for tx in transactions.iter().rev() {
         let txid = tx.compute_txid();
-        if confirmed.contains_key(&txid) || node.entry(&txid)?.is_some() {
+        if confirmed.contains_key(&txid) || node.is_waiting(&txid)? {
             continue;
         }
         // A block that the wallet has not seen yet; it holds the parents, too.

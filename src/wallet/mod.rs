@@ -561,7 +561,7 @@ impl Wallet {
             verdicts = match node.submit(&package, limit) {
                 Ok(verdicts) => verdicts,
                 // The answer was lost, perhaps not the transaction.
-                Err(_) if matches!(node.entry(&txid), Ok(Some(_))) => Vec::new(),
+                Err(_) if matches!(node.is_waiting(&txid), Ok(true)) => Vec::new(),
                 Err(source) => return Err(WalletError::Unsent { txid, source }),
             };
         }
