@@ -13,9 +13,10 @@ use bitcoin::opcodes::all::{OP_CHECKSIG, OP_ENDIF, OP_IF};
 use bitcoin::script::PushBytesBuf;
 use bitcoin::{Amount, FeeRate, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use bitcoin::{absolute, transaction};
+use sortie::chain::RelayFacts;
 use sortie::envelope::{Body, Carrier, MIN_PAYLOAD, Payload};
 use sortie::primitives::Namespace;
-use sortie::publish::{Policy, Profile, quote};
+use sortie::publish::{Request, quote};
 use sortie::wallet::Wallet;
 use support::Table;
 
@@ -27,9 +28,10 @@ fn main() {
     let dir = tempfile::tempdir().expect("a folder");
     let (wallet, _) = Wallet::create(dir.path(), Network::Regtest, 0, None).expect("a wallet");
     let floor = FeeRate::from_sat_per_kwu(25);
-    let policy = Policy { profile: Profile::Core30, floor, packages: true };
+    let relay = RelayFacts { version: 310_000, floor, incremental: floor, packages: true };
+    let request = Request::at(FeeRate::BROADCAST_MIN);
     let ours = |payload: &[u8]| {
-        let costs = quote(&wallet, payload, FeeRate::BROADCAST_MIN, &policy).expect("a quote");
+        let costs = quote(&wallet, payload, &request, relay).expect("a quote");
         let vsize = |carrier| {
             let cost = costs.iter().find(|cost| cost.carrier == carrier).expect("both carriers are quoted");
             cost.relayed.is_ok().then_some(cost.vsize)

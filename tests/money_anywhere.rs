@@ -9,11 +9,11 @@ use regtest::Bitcoind;
 use sortie::envelope::{Body, Carrier};
 use sortie::publish::anywhere::Payment;
 use sortie::publish::{
-    Backup, Caps, CarrierChoice, JobState, Outcome, PublishError, Reclaimed, Request, anywhere, bump, job, prepare,
-    reclaim, resume,
+    Backup, Caps, CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Reclaimed, Request, anywhere, broadcast,
+    bump, job, prepare, reclaim, resume,
 };
 use sortie::wallet::Wallet;
-use support::money::{Cli, Purse, in_mempool, payload, rate};
+use support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -322,5 +322,51 @@ fn recover_brings_an_unrevealed_commit_back_from_the_backup_line_or_the_payload(
     let items = follower.items()?;
     assert_eq!(items.len(), 2, "two were revealed, one was taken back");
     assert!(items.iter().all(|queued| queued.item.place.carrier == Carrier::Taproot));
+    Ok(())
+}
+
+#[test]
+fn a_sweep_that_was_written_down_and_not_sent_is_sent_by_resume_and_can_be_raised() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 200)?;
+    world.bitcoind.fund_and_mine(&address, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+    let paid = Amount::from_sat(20_000);
+    let late = world.bitcoind.fund(&address, paid)?;
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    assert!(resume(&mut purse.wallet, &purse.rpc)?.is_empty(), "nothing was decided about it yet");
+
+    let rpc = world.rpc()?;
+    let cut = reclaim(&mut purse.wallet, &Cut(&rpc), asked.id, rate(2), &Caps::default()).expect_err("cut off");
+    assert!(matches!(cut, PublishError::Unsent { .. }), "{cut}");
+    assert!(world.bitcoind.mempool()?.is_empty());
+    // The process ended there.
+    drop(purse.wallet);
+    purse.wallet = Wallet::open(&world.path("alice"), Network::Regtest)?;
+    let signed = purse.job(asked.id)?.sweeps[0].compute_txid();
+    let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+    assert_eq!(
+        resumed.iter().map(|done| (done.job, &done.outcome)).collect::<Vec<_>>(),
+        [(asked.id, &Outcome::Sent(vec![signed]))]
+    );
+    assert_eq!(transaction(&world, signed)?.input[0].previous_output, late);
+    assert_eq!(resume(&mut purse.wallet, &purse.rpc)?[0].outcome, Outcome::InPlace);
+    broadcast(&mut purse.wallet, &purse.rpc, asked.id)?;
+    let same = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default())?;
+    assert!(matches!(same, Reclaimed::Sweeping { txid, .. } if txid == signed), "{same:?}");
+
+    let raised = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(20), &Caps::default())?;
+    let Reclaimed::Sweeping { txid, fee, amount } = raised else { panic!("{raised:?}") };
+    assert_eq!(world.bitcoind.mempool()?, [txid], "it replaced the one before");
+    assert_eq!(fee + amount, paid);
+    // As long as it waits, the job is not closed.
+    world.bitcoind.mine_empty(FINAL_DEPTH)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Final(_)));
+    assert!(resume(&mut purse.wallet, &purse.rpc)?.is_empty());
     Ok(())
 }

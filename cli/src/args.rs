@@ -33,10 +33,10 @@ Settings come from flags, then these variables, then ./sortie.toml or else
 ~/.config/sortie/sortie.toml, then defaults. The file's keys: network, manifest, data_dir,
 bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, source, blocks_dir,
 verify_all_blocks, max_reorg_depth, passphrase_file, esplora_url, broadcast_url, proxy,
-confirmations, finality_depth, wallet, max_fee, max_fee_rate, fallback_fee_rate. URLs are repeated
-on the command line, separated by commas in a variable, and a list in the file. The password of
---bitcoin-user comes from the variable
-SORTIE_BITCOIN_PASSWORD or from the file, never from a flag.
+confirmations, finality_depth, wallet, max_fee, max_fee_rate, fallback_fee_rate, lock_at_most. URLs
+are repeated on the command line, separated by commas in a variable, and a list in the file. The
+password of --bitcoin-user comes from the variable SORTIE_BITCOIN_PASSWORD or from the file, never
+from a flag.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 refused for safety.";
 

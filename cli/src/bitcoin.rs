@@ -54,6 +54,11 @@ impl Bitcoin {
         }
     }
 
+    /// Who is asked for fee rates, in this order.
+    pub fn sources(&self) -> Vec<&dyn Mempool> {
+        std::iter::once(self as &dyn Mempool).chain(self.also.iter().map(|server| server as &dyn Mempool)).collect()
+    }
+
     /// The node, if that is what it is.
     pub fn node(&self) -> Option<&RpcNode> {
         match &self.source {
@@ -137,6 +142,10 @@ impl Mempool for Bitcoin {
 
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
         ask!(self, source => source.entry(txid))
+    }
+
+    fn is_waiting(&self, txid: &Txid) -> Result<bool, ChainError> {
+        ask!(self, source => source.is_waiting(txid))
     }
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {

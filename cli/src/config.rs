@@ -16,7 +16,7 @@ use file::ConfigFile;
 use regtest::Bitcoind;
 use sortie::chain::{Credentials, Esplora, Proxy, RpcNode, is_loopback};
 use sortie::manifest::{Manifest, TomlError, network_of};
-use sortie::publish::RateTerms;
+use sortie::publish::{LOCK_AT_MOST, RateTerms};
 use sortie::wallet::{Caps, SatPerVb};
 use std::env;
 use std::path::{Path, PathBuf};
@@ -94,6 +94,14 @@ pub struct Fees {
     /// Refuse to pay a higher rate [default: 1000]
     #[arg(long, env = "SORTIE_MAX_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
     pub max_fee_rate: Option<SatPerVb>,
+}
+
+/// How much may wait for a reveal.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Locking {
+    /// Lock at most so much more than is needed until a reveal is mined; the rest comes back at once [default: 1000000]
+    #[arg(long, env = "SORTIE_LOCK_AT_MOST", value_name = "SATS", hide_env_values = true)]
+    pub lock_at_most: Option<u64>,
 }
 
 /// What holds for this command.
@@ -207,6 +215,11 @@ impl Settings {
         let rate = fees.max_fee_rate.or(self.file.max_fee_rate).map_or(DEFAULT_MAX_FEE_RATE, |SatPerVb(rate)| rate);
         let max_fee = fees.max_fee.or(self.file.max_fee).map(Amount::from_sat);
         Caps { max_fee_rate: Some(rate), max_fee }
+    }
+
+    /// What a commit may lock beyond what it needs.
+    pub fn lock_at_most(&self, locking: &Locking) -> Amount {
+        locking.lock_at_most.or(self.file.lock_at_most).map_or(LOCK_AT_MOST, Amount::from_sat)
     }
 
     /// What decides the fee rate, beside the sources of estimates.

@@ -163,7 +163,8 @@ impl From<ScanError> for Failure {
 
 impl From<WalletError> for Failure {
     fn from(error: WalletError) -> Self {
-        Self::new(wallet_code(&error), error)
+        let is_temporary = matches!(&error, WalletError::Chain(error) if error.is_temporary());
+        Self::new(wallet_code(&error), error).temporary_if(is_temporary)
     }
 }
 
@@ -181,7 +182,11 @@ impl From<PublishError> for Failure {
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,
         };
-        Self::new(code, error)
+        let is_temporary = match &error {
+            PublishError::Chain(error) | PublishError::Unsent { source: error, .. } => error.is_temporary(),
+            _ => false,
+        };
+        Self::new(code, error).temporary_if(is_temporary)
     }
 }
 

@@ -110,8 +110,13 @@ pub trait Mempool {
     /// The answer has one verdict for each transaction, in order. No output may burn coins.
     fn submit(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError>;
 
-    /// Whether the transaction is in the mempool now, and what it pays there.
+    /// What the transaction, and whatever hangs together with it, pays in the mempool now, if it is there.
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError>;
+
+    /// Whether the transaction is in the mempool now.
+    fn is_waiting(&self, txid: &Txid) -> Result<bool, ChainError> {
+        Ok(self.entry(txid)?.is_some())
+    }
 
     /// A transaction of the mempool (or of the chain, if the node keeps a transaction index).
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError>;

@@ -66,6 +66,18 @@ pub fn bump(
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Bumped, PublishError> {
+    raise(wallet, node, id, rate, caps, &[])
+}
+
+/// As [`bump`]; `also` is written down together with what is signed, if anything is.
+pub(super) fn raise(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    id: JobId,
+    rate: FeeRate,
+    caps: &Caps,
+    also: &[Event],
+) -> Result<Bumped, PublishError> {
     let job = load(wallet, id)?;
     let refuse = |why: String| Err(PublishError::NotBumpable { job: id, why });
     let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
@@ -92,7 +104,7 @@ pub fn bump(
         let least = replaced.map(|(_, fee)| (fee, relay.incremental));
         let (generation, how) = stage.replacement(wallet, least, caps)?;
         match stage.refusal(wallet, &generation)? {
-            None => return adopt(wallet, node, &job, generation, how, replaced.map(|(txid, _)| txid)),
+            None => return adopt(wallet, node, &job, (generation, also), how, replaced.map(|(txid, _)| txid)),
             refusal => refused = refusal,
         }
     }
@@ -108,7 +120,7 @@ pub fn bump(
     };
     let generation = stage.with_child(wallet, change, relay.incremental, caps)?;
     match stage.refusal(wallet, &generation)? {
-        None => adopt(wallet, node, &job, generation, Bump::Child, child),
+        None => adopt(wallet, node, &job, (generation, also), Bump::Child, child),
         Some(refusal) => Err(stuck(refused.unwrap_or(refusal))),
     }
 }
@@ -193,8 +205,7 @@ impl<N: Mempool> Stage<'_, N> {
         let dust = script.minimal_non_dust();
         let back = |value| [refund.clone(), vec![TxOut { value, script_pubkey: script.clone() }]].concat();
         let fee_with = |coins: usize| fee_for_size(vsize(&draft(&vec![Coin::ample(); coins], &back(dust))));
-        // A replacement may not hang on anything unconfirmed that the replaced one does not hang on.
-        let coins: Vec<Coin> = wallet.coins()?.into_iter().filter(|coin| coin.confirmations > 0).collect();
+        let coins = addable(wallet, old)?;
         let needed = |n: usize| kept + refunded + dust + fee_with(n);
         match select(&coins, None, |n| needed(n).checked_sub(spent).unwrap_or(Amount::ZERO).max(Amount::from_sat(1))) {
             Ok(coins) => {
@@ -281,7 +292,7 @@ impl<N: Mempool> Stage<'_, N> {
             let least = replaced.map_or(Amount::ZERO, |fee| fee + fee_for(incremental, size));
             ancestors.fee_with(self.rate, size).max(least)
         };
-        let coins: Vec<Coin> = wallet.coins()?.into_iter().filter(|coin| coin.confirmations > 0).collect();
+        let coins = addable(wallet, carrier)?;
         let coins = match output.value >= fee_with(0) + dust {
             true => Vec::new(),
             false => select(&coins, None, |n| {
@@ -312,12 +323,21 @@ impl<N: Mempool> Stage<'_, N> {
     }
 }
 
+/// The coins that can be added to what pays for `carrier`: its replacement may not hang on anything unconfirmed that
+/// `carrier` does not hang on (BIP 125); a commit's own change hangs on nothing else.
+fn addable(wallet: &Wallet, carrier: &Transaction) -> Result<Vec<Coin>, PublishError> {
+    let is_parent = |txid: Txid| carrier.input.iter().any(|input| input.previous_output.txid == txid);
+    let mut coins = wallet.coins()?;
+    coins.retain(|coin| coin.confirmations > 0 || is_parent(coin.outpoint.txid));
+    Ok(coins)
+}
+
 /// Writes a generation down as the one that stands, and sends it.
 fn adopt(
     wallet: &mut Wallet,
     node: &impl Mempool,
     job: &Job,
-    generation: Generation,
+    (generation, also): (Generation, &[Event]),
     how: Bump,
     replaced: Option<Txid>,
 ) -> Result<Bumped, PublishError> {
@@ -326,7 +346,7 @@ fn adopt(
     let dropped: Vec<Txid> = job.all_txids().filter(|txid| !kept.contains(txid)).collect();
     wallet.forget(&dropped);
     wallet.note(&generation.transactions);
-    wallet.record(job.id, &[Event::Signed { generation }])?;
+    wallet.record(job.id, &[&[Event::Signed { generation }], also].concat())?;
     let job = load(wallet, job.id)?;
     leave(wallet, node, &job, &old, how, replaced)
 }

@@ -85,9 +85,14 @@ fn choose<'a>(
         return Ok(ChosenRate { rate, source: RateSource::Explicit, steps, warning: None });
     }
     let mut mad = None;
+    // What recent blocks paid, of the last source that could tell.
+    let mut known = None;
     for (name, said) in sources {
         let (estimate, paid) = match said {
-            Ok(said) => said,
+            Ok((estimate, paid)) => {
+                known = paid.or(known);
+                (estimate, known)
+            }
             Err(error) => {
                 steps.push(format!("{name} gave no answer: {error}"));
                 continue;
@@ -194,6 +199,13 @@ mod tests {
         }
         let believed = chosen(&terms(Network::Bitcoin, None, None), vec![said(Some(2_500), Some(250))]);
         assert_eq!(believed.expect("ten times is believed").rate, kwu(2_500));
+    }
+
+    #[test]
+    fn what_blocks_paid_by_one_source_checks_the_estimate_of_another() {
+        let sources = || vec![said(None, Some(250)), said(Some(2_501), None)];
+        let error = chosen(&terms(Network::Bitcoin, None, None), sources()).expect_err("eleven times");
+        assert!(matches!(error, PublishError::MadEstimate { .. }));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod anywhere;
 mod bump;
+mod deadline;
 mod fees;
 mod plan;
 pub mod psbt;
@@ -16,23 +17,24 @@ mod send;
 mod spend;
 
 pub use crate::wallet::{
-    Caps, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
+    Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
 };
 pub use bump::{Bump, Bumped, bump};
+pub use deadline::{Act, Held, confirm_by, hold};
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
-pub use plan::{CarrierCost, MAX_STANDARD_WEIGHT, NotRelayed, Policy, Profile};
+pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
 pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
 pub use send::{Outcome, Resumed, broadcast, resume};
 
-use crate::chain::{ChainError, Mempool};
+use crate::chain::{ChainError, Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
-use crate::primitives::sha256;
+use crate::primitives::{BtcHeight, sha256};
 use crate::queue::Place;
 use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{SatPerVb, Wallet, WalletError, outputs_of, unix_now};
 use bitcoin::{Amount, FeeRate, OutPoint, Txid};
-use plan::{Plan, Terms};
+use plan::{Plan, Policy, Terms};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -216,12 +218,17 @@ pub struct Request {
     pub again: bool,
     /// What may be paid at most.
     pub caps: Caps,
+    /// What a commit may lock beyond what it and its reveal need: of more, the rest comes back at once, by a
+    /// second output. `None` is no limit, and always the smaller commit.
+    pub lock_at_most: Option<Amount>,
+    /// The height by which it is to be in the chain; see [`hold`].
+    pub confirm_by: Option<BtcHeight>,
     /// What nodes relay behind OP_RETURN, if not what the node's version tells.
     pub profile: Option<Profile>,
 }
 
 impl Request {
-    /// The cheaper carrier at `fee_rate`, from any coin, without caps.
+    /// The cheaper carrier at `fee_rate`, from any coin, without caps; a commit locks [`LOCK_AT_MOST`] more than it needs.
     pub fn at(fee_rate: FeeRate) -> Self {
         Self {
             carrier: CarrierChoice::Auto,
@@ -229,6 +236,8 @@ impl Request {
             fund_from: None,
             again: false,
             caps: Caps::default(),
+            lock_at_most: Some(LOCK_AT_MOST),
+            confirm_by: None,
             profile: None,
         }
     }
@@ -281,17 +290,18 @@ impl Publication {
     }
 }
 
-/// What each carrier would cost, now and with this wallet's coins.
+/// What each carrier would cost, now and with this wallet's coins, on a node that relays so.
 pub fn quote(
     wallet: &Wallet,
     payload: &[u8],
-    fee_rate: FeeRate,
-    policy: &Policy,
+    request: &Request,
+    relay: RelayFacts,
 ) -> Result<Vec<CarrierCost>, PublishError> {
     check_length(payload)?;
-    let change = wallet.next_change();
-    let input = wallet.input();
-    let terms = Terms { payload, rate: fee_rate, policy, change: &change, input: &input, must_spend: None };
+    let change = wallet.next_changes();
+    let policy = Policy::new(relay, request);
+    let (rate, input) = (request.fee_rate, wallet.input());
+    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend: None };
     let both = plan::both(wallet, wallet.next_key_index()?, &terms)?;
     Ok(both.into_iter().map(|(cost, _)| cost).collect())
 }
@@ -338,10 +348,10 @@ pub fn prepare(
     request: &Request,
 ) -> Result<Job, PublishError> {
     check_length(payload)?;
-    let policy = Policy::new(node.relay()?, request.profile);
+    let policy = Policy::new(node.relay()?, request);
     fees::check_floor(request.fee_rate, policy.floor)?;
     let must_spend = request.fund_from.map(|outpoint| wallet.coin(outpoint)).transpose()?;
-    let change = wallet.next_change();
+    let change = wallet.next_changes();
     let key_index = wallet.next_key_index()?;
     let (rate, input, must_spend) = (request.fee_rate, wallet.input(), must_spend.as_ref());
     let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend };
@@ -363,7 +373,11 @@ pub fn prepare(
         caps: request.caps,
     };
     wallet.note(&generation.transactions);
-    let events = [Event::Planned { draft: None }, Event::Signed { generation }];
+    let seen = wallet.synced_to().height;
+    let deadline = request.confirm_by.map(|confirm_by| Event::Deadline { deadline: Deadline { confirm_by, seen } });
+    let mut events = vec![Event::Planned { draft: None }];
+    events.extend(deadline);
+    events.push(Event::Signed { generation });
     let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
     load(wallet, id)
 }
@@ -430,8 +444,9 @@ fn sign(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<
         }
         (Carrier::Taproot, [commit, reveal]) => {
             wallet.sign(commit, &coins)?;
-            spend::sign_reveal(wallet, reveal, &commit.output, payload, key_index)?;
-            commit.output.clone()
+            let spent = commit.output[..1].to_vec();
+            spend::sign_reveal(wallet, reveal, &spent, payload, key_index)?;
+            spent
         }
         _ => return Err(PublishError::Broken("a plan with another number of transactions")),
     };

@@ -8,10 +8,13 @@
 //!   payload and returns the rest to the wallet. Internal key and leaf key are one key of the seed.
 //!
 //! Where packages are relayed, the commit pays the least that every node takes and the reveal pays for
-//! both; the sum is the same. A commit locks the coins that [`select`] chooses, whole: the smallest one that suffices. A wallet with one
-//! large coin locks all of it until the reveal confirms; [`CarrierCost::locked`] says how much.
+//! both; the sum is the same. A commit spends the coins that [`select`] chooses: the smallest one that
+//! suffices. Where it would lock more of them than a limit ([`LOCK_AT_MOST`]) beyond what both transactions
+//! need, it gets a second output that returns the rest to the wallet at once. Then its first output holds
+//! what both need, and what a bump to [`SPARE_RATES`] times the rate would take from the reveal's change, but
+//! no more than the limit. [`CarrierCost::locked`] says how much that is.
 
-use super::PublishError;
+use super::{PublishError, Request};
 use crate::chain::RelayFacts;
 use crate::envelope::{Carrier, leaf_script, op_return_script};
 use crate::wallet::{
@@ -27,6 +30,12 @@ use thiserror::Error;
 
 /// The heaviest transaction that nodes relay.
 pub const MAX_STANDARD_WEIGHT: Weight = Weight::from_wu(400_000);
+
+/// What a commit may lock beyond what it and its reveal need, unless another limit is set: 1,000,000 sat.
+pub const LOCK_AT_MOST: Amount = Amount::from_sat(1_000_000);
+
+/// The multiple of the wanted rate that a reveal can be bumped to from its own change, if its commit has another.
+const SPARE_RATES: u64 = 10;
 
 /// What nodes before Core 29.1 ask of each transaction, even in a package: 1 sat/vB.
 const STATIC_FLOOR: FeeRate = FeeRate::from_sat_per_kwu(250);
@@ -78,22 +87,25 @@ impl FromStr for Profile {
 
 /// What decides how transactions are built and whether they travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// What is relayed behind OP_RETURN.
     pub profile: Profile,
     /// The lowest rate that enters the node's mempool.
     pub floor: FeeRate,
     /// Whether a commit at the floor travels together with its reveal.
     pub packages: bool,
+    /// What a commit may lock beyond what it and its reveal need; `None` is no limit.
+    pub lock_at_most: Option<Amount>,
 }
 
 impl Policy {
-    /// A node's policy, or `profile` instead of what its version tells.
-    pub fn new(relay: RelayFacts, profile: Option<Profile>) -> Self {
+    /// A node's policy, and what the request says.
+    pub fn new(relay: RelayFacts, request: &Request) -> Self {
         Self {
-            profile: profile.unwrap_or(Profile::of_version(relay.version)),
+            profile: request.profile.unwrap_or(Profile::of_version(relay.version)),
             floor: relay.floor,
             packages: relay.packages,
+            lock_at_most: request.lock_at_most,
         }
     }
 }
@@ -160,7 +172,8 @@ pub(crate) struct Terms<'a> {
     pub payload: &'a [u8],
     pub rate: FeeRate,
     pub policy: &'a Policy,
-    pub change: &'a ScriptBuf,
+    /// Where change goes: of the last transaction, and of the commit.
+    pub change: &'a [ScriptBuf; 2],
     /// An input that spends a coin of the wallet, of final size.
     pub input: &'a TxIn,
     pub must_spend: Option<&'a Coin>,
@@ -213,7 +226,7 @@ pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Short
     let bytes = script.len();
     let output = TxOut { value: Amount::ZERO, script_pubkey: script };
     let Draft { tx, coins, fee, change } =
-        pay(coins, terms.must_spend, &[output], terms.change, terms.input, terms.rate)?;
+        pay(coins, terms.must_spend, &[output], &terms.change[0], terms.input, terms.rate)?;
     let profile = terms.policy.profile;
     let limit = profile.op_return_limit();
     let relayed = match bytes > limit {
@@ -233,13 +246,13 @@ pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Short
     })
 }
 
-/// Plans a Taproot publication: commit without change, and reveal.
+/// Plans a Taproot publication: commit and reveal.
 pub(crate) fn taproot(
     envelope: &Envelope,
     coins: &[Coin],
     terms: &Terms<'_>,
 ) -> Result<Result<Plan, Shortfall>, PublishError> {
-    let Terms { rate, policy, change, input, must_spend, .. } = *terms;
+    let Terms { rate, policy, change: [change, rest_to], input, must_spend, .. } = *terms;
     let least = policy.floor.max(STATIC_FLOOR).min(rate);
     let commit_rate = if policy.packages { least } else { rate };
     let dust = change.minimal_non_dust();
@@ -253,25 +266,36 @@ pub(crate) fn taproot(
     let commit_output = |value| TxOut { value, script_pubkey: envelope.output_script() };
     let reveal_vsize = vsize(&reveal(OutPoint::null(), dust)?);
     // (commit's, reveal's): together at the wanted rate, and neither below what enters a mempool.
-    let fees = |inputs: usize| {
-        let empty = transaction(vec![input.clone(); inputs], vec![commit_output(dust)]);
-        let commit_vsize = vsize(&empty);
+    let outputs = [commit_output(dust), TxOut { value: dust, script_pubkey: rest_to.clone() }];
+    let commit_vsize =
+        |inputs: usize, count: usize| vsize(&transaction(vec![input.clone(); inputs], outputs[..count].to_vec()));
+    let fees = |inputs: usize, outputs: usize| {
+        let commit_vsize = commit_vsize(inputs, outputs);
         let commit = fee_for(commit_rate, commit_vsize);
         let together = fee_for(rate, commit_vsize + reveal_vsize);
         (commit, (together - commit).max(fee_for(commit_rate, reveal_vsize)))
     };
-    let selected = select(coins, must_spend, |n| {
-        let (commit, reveal) = fees(n);
+    let needed = |inputs: usize, outputs: usize| {
+        let (commit, reveal) = fees(inputs, outputs);
         commit + reveal + dust
-    });
-    let coins = match selected {
+    };
+    let coins = match select(coins, must_spend, |n| needed(n, 1)) {
         Ok(coins) => coins,
         Err(shortfall) => return Ok(Err(shortfall)),
     };
+    let inputs = coins.len();
     let total: Amount = coins.iter().map(|coin| coin.value).sum();
-    let (commit_fee, reveal_fee) = fees(coins.len());
-    let locked = total - commit_fee;
-    let commit = unsigned(&coins, vec![commit_output(locked)]);
+    // What a second output returns.
+    let rest = policy.lock_at_most.filter(|limit| total - needed(inputs, 1) > *limit).and_then(|limit| {
+        let size = commit_vsize(inputs, 2) + reveal_vsize;
+        let raised = FeeRate::from_sat_per_kwu(rate.to_sat_per_kwu().saturating_mul(SPARE_RATES));
+        let spare = limit.min(fee_for(raised, size) - fee_for(rate, size));
+        total.checked_sub(needed(inputs, 2) + spare).filter(|rest| *rest >= dust)
+    });
+    let rest = rest.map(|value| TxOut { value, ..outputs[1].clone() });
+    let (commit_fee, reveal_fee) = fees(inputs, 1 + rest.iter().len());
+    let locked = total - commit_fee - rest.as_ref().map_or(Amount::ZERO, |rest| rest.value);
+    let commit = unsigned(&coins, std::iter::once(commit_output(locked)).chain(rest).collect());
     let reveal = reveal(OutPoint::new(commit.compute_txid(), 0), locked - reveal_fee)?;
     Ok(Ok(Plan {
         carrier: Carrier::Taproot,
@@ -300,7 +324,8 @@ pub(crate) fn both(
     let envelope = Envelope::of(wallet, terms.payload, key_index)?;
     let coins = wallet.coins()?;
     let ample = Coin { placeholder: terms.input.witness.clone(), ..Coin::ample() };
-    let alone = Terms { must_spend: Some(&ample), ..*terms };
+    let policy = Policy { lock_at_most: None, ..*terms.policy };
+    let alone = Terms { must_spend: Some(&ample), policy: &policy, ..*terms };
     let op_return = match op_return(&coins, terms) {
         Ok(plan) => planned(plan),
         Err(shortfall) => supposed(op_return(&[], &alone)?, shortfall),

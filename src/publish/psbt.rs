@@ -4,8 +4,8 @@
 //! away; a PSBT that comes back is taken for its signatures only, each of which is checked, and only if it
 //! is the transaction that was given away. The reveal is signed here, before that.
 
-use super::plan::{self, Plan, Terms};
-use super::{Policy, Publication, PublishError, Request, check_length, choose, fees, load, send, spend};
+use super::plan::{self, Plan, Policy, Terms};
+use super::{Publication, PublishError, Request, check_length, choose, fees, load, send, spend};
 use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::sha256;
@@ -31,9 +31,9 @@ pub fn draft(
         return Ok((job, psbt));
     }
     check_length(payload)?;
-    let policy = Policy::new(node.relay()?, request.profile);
+    let policy = Policy::new(node.relay()?, request);
     fees::check_floor(request.fee_rate, policy.floor)?;
-    let change = wallet.next_change();
+    let change = wallet.next_changes();
     let key_index = wallet.next_key_index()?;
     let (rate, input) = (request.fee_rate, wallet.input());
     let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend: None };
@@ -92,7 +92,7 @@ fn unsigned(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Res
     let carrying = transactions.len() - 1;
     let mut spent = outputs_of(&plan.coins);
     if let [commit, reveal] = transactions.as_mut_slice() {
-        spent.clone_from(&commit.output);
+        spent = commit.output[..1].to_vec();
         spend::sign_reveal(wallet, reveal, &spent, payload, key_index)?;
     }
     transactions[0].input.iter_mut().for_each(|input| input.witness = Witness::new());

@@ -1,7 +1,7 @@
 //! An envelope's coins back by key, without the payload.
 
 use super::anywhere::unspent;
-use super::send::{absent, give_up, highest_rate, push, refusal};
+use super::send::{absent, give_up, highest_rate, push, push_sweeps, refusal};
 use super::spend::{Ancestors, sign_by_key, to_replace};
 use super::{Outcome, PublishError, fees, load};
 use crate::chain::Mempool;
@@ -9,6 +9,7 @@ use crate::wallet::{
     Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
+use std::collections::BTreeMap;
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +81,8 @@ pub fn reclaim(
     let size = vsize(&tx);
     let parents: Vec<Transaction> = job.commit().into_iter().cloned().collect();
     let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(&job, &spent).filter(|swept| swept.fee >= wanted) {
-        return sent(wallet, node, &job, paid);
+    if let Some(paid) = sweeping(job.reclaims.last(), &spent).filter(|swept| swept.fee >= wanted) {
+        return sent(push(wallet, node, &job)?, &job, paid);
     }
     let replaced = to_replace(node, &job)?;
     let least = replaced.map_or(Amount::ZERO, |(_, fee)| fee + fee_for(relay.incremental, size));
@@ -106,10 +107,10 @@ pub fn reclaim(
     wallet.note(std::slice::from_ref(&tx));
     wallet.record(id, &[Event::Reclaiming { transactions: vec![tx.clone()] }])?;
     let job = load(wallet, id)?;
-    sent(wallet, node, &job, Sweep { txid: tx.compute_txid(), fee, amount })
+    sent(push(wallet, node, &job)?, &job, Sweep { txid: tx.compute_txid(), fee, amount })
 }
 
-/// Sweeps back what was paid to an envelope's address after the reveal was signed.
+/// Sweeps back what was paid to an envelope's address after the reveal was signed, or raises such a sweep.
 fn sweep_late(
     wallet: &mut Wallet,
     node: &impl Mempool,
@@ -118,33 +119,50 @@ fn sweep_late(
     caps: &Caps,
 ) -> Result<Reclaimed, PublishError> {
     let (id, key_index) = (job.id, job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?);
-    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = unspent(wallet, job)?.into_iter().unzip();
+    let confirmed = wallet.confirmed();
+    let standing: Vec<Transaction> = wallet.unsettled_sweeps(job, &confirmed).cloned().collect();
+    let swept = standing.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output);
+    let swept = swept.filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?)));
+    let late: BTreeMap<OutPoint, TxOut> = swept.chain(unspent(wallet, job)?).collect();
+    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = late.into_iter().unzip();
     if inputs.is_empty() {
         let why = format!("it is {}, and nothing else was paid to its address", job.state);
         return Err(PublishError::NotReclaimable { job: id, why });
     }
-    fees::check_floor(rate, node.relay()?.floor)?;
+    let relay = node.relay()?;
+    fees::check_floor(rate, relay.floor)?;
     let script_pubkey = job.refund.clone().unwrap_or_else(|| wallet.next_change());
     let dust = script_pubkey.minimal_non_dust();
     let inputs = inputs.into_iter().map(key_spend).collect();
     let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
-    let fee = fee_for(rate, vsize(&tx));
-    caps.check(fee, vsize(&tx))?;
+    let size = vsize(&tx);
+    let wanted = Ancestors::of(wallet, node, &confirmed, &[], &tx)?.fee_with(rate, size);
+    if let Some(paid) = sweeping(standing.last(), &spent).filter(|swept| swept.fee >= wanted) {
+        return sent(push_sweeps(wallet, node, job)?, job, paid);
+    }
+    let mut replaced = Amount::ZERO;
+    for sweep in &standing {
+        let entry = node.entry(&sweep.compute_txid())?;
+        replaced += entry.map_or(Amount::ZERO, |entry| entry.descendants_fee);
+    }
+    let least = if replaced > Amount::ZERO { replaced + fee_for(relay.incremental, size) } else { replaced };
+    let fee = wanted.max(least);
+    caps.check(fee, size)?;
     let available: Amount = spent.iter().map(|output| output.value).sum();
     let amount = available.checked_sub(fee).filter(|amount| *amount >= dust);
     let amount = amount.ok_or(Shortfall { needed: fee + dust, available })?;
     tx.output.iter_mut().for_each(|output| output.value = amount);
     sign_by_key(wallet, &mut tx, &spent, key_index, job.merkle_root)?;
     let transactions = vec![tx];
-    let limit = highest_rate(wallet, &transactions);
     let txid = transactions[0].compute_txid();
-    wallet.record(id, &[Event::Swept { transactions: transactions.clone() }])?;
-    if let Some((txid, reason)) = refusal(node.submit(&transactions, limit)?) {
+    if let Some((txid, reason)) = refusal(node.test_accept(&transactions, highest_rate(wallet, &transactions))?) {
         return Err(PublishError::Stuck { job: id, txid, reason });
     }
+    wallet.forget(&standing.iter().map(Transaction::compute_txid).collect::<Vec<_>>());
     wallet.note(&transactions);
-    wallet.save()?;
-    Ok(Reclaimed::Sweeping { txid, fee, amount })
+    wallet.record(id, &[Event::Swept { transactions }])?;
+    let job = load(wallet, id)?;
+    sent(push_sweeps(wallet, node, &job)?, &job, Sweep { txid, fee, amount })
 }
 
 #[derive(Clone, Copy)]
@@ -154,17 +172,17 @@ struct Sweep {
     amount: Amount,
 }
 
-/// The sweep that stands, if there is one.
-fn sweeping(job: &Job, spent: &[TxOut]) -> Option<Sweep> {
-    let tx = job.reclaims.last().filter(|tx| tx.input.len() == spent.len())?;
+/// What a signed sweep pays, if it takes back all of what is `spent`.
+fn sweeping(tx: Option<&Transaction>, spent: &[TxOut]) -> Option<Sweep> {
+    let tx = tx.filter(|tx| tx.input.len() == spent.len())?;
     let amount: Amount = tx.output.iter().map(|output| output.value).sum();
     let available: Amount = spent.iter().map(|output| output.value).sum();
     Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })
 }
 
-fn sent(wallet: &mut Wallet, node: &impl Mempool, job: &Job, sweep: Sweep) -> Result<Reclaimed, PublishError> {
+fn sent(outcome: Outcome, job: &Job, sweep: Sweep) -> Result<Reclaimed, PublishError> {
     let Sweep { txid, fee, amount } = sweep;
-    match push(wallet, node, job)? {
+    match outcome {
         Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: job.id, txid, reason }),
         _ => Ok(Reclaimed::Sweeping { txid, fee, amount }),
     }

@@ -57,16 +57,23 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
         };
         done.push(Resumed { job: job.id, outcome });
     }
+    let confirmed = wallet.confirmed();
+    for job in journal::watched(wallet.db())? {
+        if wallet.unsettled_sweeps(&job, &confirmed).next().is_some() {
+            done.push(Resumed { job: job.id, outcome: push_sweeps(wallet, node, &job)? });
+        }
+    }
     Ok(done)
 }
 
 /// Sends one job's missing transactions, and returns it in its new state.
 pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
     let job = load(wallet, id)?;
-    if !job.state.is_unfinished() || job.state == JobState::Planned {
-        return Ok(job);
-    }
-    match push(wallet, node, &job)? {
+    let outcome = match job.state.is_unfinished() && job.state != JobState::Planned {
+        true => push(wallet, node, &job)?,
+        false => push_sweeps(wallet, node, &job)?,
+    };
+    match outcome {
         Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) => load(wallet, id),
         Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
         Outcome::Abandoned => {
@@ -96,7 +103,8 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
     let confirmed = wallet.confirmed();
     let active = job.active();
     let reclaiming = job.state == JobState::Reclaiming;
-    if !reclaiming && active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed)) {
+    let is_lost = active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
+    if is_lost && !reclaiming && !is_unsigned(wallet, job)? {
         give_up(wallet, job, "its coins were spent by another transaction")?;
         return Ok(Outcome::Abandoned);
     }
@@ -133,6 +141,25 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
     }
 }
 
+/// Sends the sweeps of late payments that are neither in the mempool nor in the chain; they are written down.
+pub(super) fn push_sweeps(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
+    let unsent = |source| PublishError::Unsent { job: job.id, source };
+    let confirmed = wallet.confirmed();
+    let mut sent = Vec::new();
+    for tx in wallet.unsettled_sweeps(job, &confirmed) {
+        let missing = absent(node, std::slice::from_ref(tx), &confirmed).map_err(unsent)?;
+        let verdicts = match missing.is_empty() {
+            true => continue,
+            false => node.submit(&missing, highest_rate(wallet, &missing)).map_err(unsent)?,
+        };
+        if let Some((txid, reason)) = refusal(verdicts) {
+            return Ok(Outcome::Refused { txid, reason });
+        }
+        sent.push(tx.compute_txid());
+    }
+    Ok(if sent.is_empty() { Outcome::InPlace } else { Outcome::Sent(sent) })
+}
+
 /// What leaves in one act: a parent with its one child. Where packages are not relayed, they go one by one.
 fn parts(missing: &[Transaction]) -> Vec<&[Transaction]> {
     match missing.len() {
@@ -167,7 +194,7 @@ pub(super) fn absent(
     let mut absent = Vec::new();
     for tx in transactions.iter().rev() {
         let txid = tx.compute_txid();
-        if confirmed.contains_key(&txid) || node.entry(&txid)?.is_some() {
+        if confirmed.contains_key(&txid) || node.is_waiting(&txid)? {
             continue;
         }
         // A block that the wallet has not seen yet; it holds the parents, too.

@@ -22,6 +22,7 @@ fn what_is_quoted_is_what_is_signed() {
     let dir = tempfile::tempdir().expect("dir");
     let mut wallet = funded(dir.path(), &[600, 700, 800, 90_000, 5_000_000]);
     let node = FakeNode::default();
+    let mut shapes = std::collections::BTreeSet::new();
     for (length, per_kwu) in [
         (10, 250),
         (32, 25),
@@ -36,26 +37,28 @@ fn what_is_quoted_is_what_is_signed() {
         (395_000, 251),
     ] {
         for carrier in [Carrier::OpReturn, Carrier::Taproot] {
-            let policy = Policy::new(node.relay().expect("facts"), None);
             let payload = payload(length);
-            let quoted = quote(&wallet, &payload, rate(per_kwu), &policy).expect("quoted");
+            let request = Request { carrier: CarrierChoice::Only(carrier), again: true, ..Request::at(rate(per_kwu)) };
+            let quoted = quote(&wallet, &payload, &request, node.relay().expect("facts")).expect("quoted");
             let quoted = quoted.into_iter().find(|cost| cost.carrier == carrier).expect("both");
-            let carrier = CarrierChoice::Only(carrier);
-            let request = Request { carrier, again: true, ..Request::at(rate(per_kwu)) };
             let job = match prepare(&mut wallet, &node, &payload, &request) {
                 Ok(job) => job,
                 Err(error) => {
-                    assert!(quoted.relayed.is_err(), "{length} {carrier}: {error}");
+                    assert!(quoted.relayed.is_err(), "{length} {carrier:?}: {error}");
                     continue;
                 }
             };
             let signed = job.current().expect("signed");
-            assert_eq!((signed.fee, signed.vsize), (quoted.fee, quoted.vsize), "{length} {carrier}");
+            assert_eq!((signed.fee, signed.vsize), (quoted.fee, quoted.vsize), "{length} {carrier:?}");
             let real: u64 = signed.transactions.iter().map(crate::wallet::vsize).sum();
             assert_eq!(real, signed.vsize);
+            shapes.insert(signed.transactions.iter().map(|tx| tx.output.len()).collect::<Vec<_>>());
             assert!(signed.fee >= crate::wallet::fee_for(rate(per_kwu), real));
             broadcast(&mut wallet, &node, job.id).expect("sent");
         }
+    }
+    for shape in [&[2][..], &[1, 1], &[2, 1]] {
+        assert!(shapes.contains(shape), "{shapes:?}");
     }
 }
 
@@ -63,13 +66,17 @@ fn what_is_quoted_is_what_is_signed() {
 fn sizes_are_those_of_the_design() {
     let dir = tempfile::tempdir().expect("dir");
     let wallet = funded(dir.path(), &[5_000_000]);
-    let policy = Policy::new(FakeNode::default().relay().expect("facts"), None);
+    let relay = FakeNode::default().relay().expect("facts");
     for (length, op_return, taproot) in
         [(32, 154, 248), (80, 203, 260), (200, 323, 290), (1_000, 1_126, 493), (10_000, 10_126, 2_765)]
     {
-        let costs = quote(&wallet, &payload(length), rate(250), &policy).expect("quoted");
-        let sizes: Vec<u64> = costs.iter().map(|cost| cost.vsize).collect();
-        assert_eq!(sizes, [op_return, taproot], "{length}");
+        // Nothing comes back from the commit, or one more output of 43 bytes.
+        for (lock_at_most, more) in [(None, 0), (Some(LOCK_AT_MOST), 43)] {
+            let request = Request { lock_at_most, ..Request::at(rate(250)) };
+            let costs = quote(&wallet, &payload(length), &request, relay).expect("quoted");
+            let sizes: Vec<u64> = costs.iter().map(|cost| cost.vsize).collect();
+            assert_eq!(sizes, [op_return, taproot + more], "{length}");
+        }
     }
 }
 

@@ -162,7 +162,8 @@ impl Sequencer {
                 fee_rate(&[&self.rpc], &terms)?.rate
             }
         };
-        let request = Request { fund_from, again, caps: self.policy.caps, ..Request::at(rate) };
+        // One chain of transactions: the next batch is paid from this one's only change.
+        let request = Request { fund_from, again, caps: self.policy.caps, lock_at_most: None, ..Request::at(rate) };
         Ok(publish(&mut self.wallet, &self.rpc, payload, &request)?)
     }
 }

@@ -1,8 +1,8 @@
 //! Which coins pay, and transactions whose size is known before they are signed.
 //!
-//! Selection is deterministic: confirmed coins before unconfirmed change; the smallest single coin
-//! that suffices, else the largest first. So a quote and the transaction that follows agree, and an
-//! envelope's commit locks as little as one coin allows.
+//! Selection is deterministic: confirmed coins before unconfirmed change, and last the change that a bump
+//! would be paid from; the smallest single coin that suffices, else the largest first. So a quote and the
+//! transaction that follows agree, and an envelope's commit locks as little as one coin allows.
 
 use super::seed::Branch;
 use super::{fee_for, vsize};
@@ -23,6 +23,8 @@ pub struct Coin {
     pub value: Amount,
     /// Blocks on top of and including its own; 0 while unconfirmed.
     pub confirmations: u32,
+    /// Whether an unconfirmed publication would be bumped from it: spent, that one can no longer be replaced.
+    pub for_bump: bool,
     pub(crate) script_pubkey: ScriptBuf,
     /// What takes the place of its input's witness until it is signed.
     pub(crate) placeholder: Witness,
@@ -38,6 +40,7 @@ impl Coin {
             outpoint: OutPoint::null(),
             value: Amount::MAX_MONEY,
             confirmations: 1,
+            for_bump: false,
             script_pubkey,
             placeholder: Witness::from_slice(&[[0; SIGNATURE_LEN]]),
             branch: Branch::Receive,
@@ -141,8 +144,11 @@ pub(crate) fn select(
     let mut pool: Vec<&Coin> =
         coins.iter().filter(|coin| must_spend.is_none_or(|m| m.outpoint != coin.outpoint)).collect();
     pool.sort_by_key(|coin| (std::cmp::Reverse(coin.value), coin.outpoint));
-    let confirmed: Vec<&Coin> = pool.iter().copied().filter(|coin| coin.confirmations > 0).collect();
-    select_from(&confirmed, must_spend, &need).or_else(|_| select_from(&pool, must_spend, &need))
+    let only =
+        |allowed: fn(&Coin) -> bool| -> Vec<&Coin> { pool.iter().copied().filter(|coin| allowed(coin)).collect() };
+    select_from(&only(|coin| coin.confirmations > 0), must_spend, &need)
+        .or_else(|_| select_from(&only(|coin| !coin.for_bump), must_spend, &need))
+        .or_else(|_| select_from(&pool, must_spend, &need))
 }
 
 fn select_from(
@@ -181,6 +187,7 @@ mod tests {
             outpoint: OutPoint::new(Txid::from_byte_array([n; 32]), 0),
             value: Amount::from_sat(sat),
             confirmations,
+            for_bump: false,
             script_pubkey: change(),
             placeholder: key_spend(OutPoint::null()).witness,
             branch: Branch::Receive,
@@ -208,6 +215,11 @@ mod tests {
         assert_eq!(chosen(8_999), Ok(vec![9_000]));
         assert_eq!(chosen(9_500), Ok(vec![9_000, 800]), "else the largest first");
         assert_eq!(chosen(10_500), Ok(vec![9_000, 800, 600, 500]), "unconfirmed as a last resort");
+        let kept = Coin { for_bump: true, ..coin(5, 700, 0) };
+        let with_kept = [coins.as_slice(), &[kept]].concat();
+        let chosen_with = |amount| select(&with_kept, None, need(amount)).map(|c| sats(&c));
+        assert_eq!(chosen_with(10_500), Ok(vec![9_000, 800, 600, 500]), "what a bump needs is not touched");
+        assert_eq!(chosen_with(11_000), Ok(vec![9_000, 800, 700, 600]), "unless nothing else suffices");
         let short = Shortfall { needed: Amount::from_sat(20_004), available: Amount::from_sat(10_900) };
         assert_eq!(chosen(20_000), Err(short));
     }

@@ -72,6 +72,15 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// The highest rate that may be paid for `vsize` vbytes; `None` without caps.
+    pub fn highest_rate(&self, vsize: u64) -> Option<FeeRate> {
+        let within = |cap: Amount| {
+            let per_kwu = u128::from(cap.to_sat()) * 1000 / (u128::from(vsize.max(1)) * 4);
+            FeeRate::from_sat_per_kwu(u64::try_from(per_kwu).unwrap_or(u64::MAX))
+        };
+        [self.max_fee_rate, self.max_fee.map(within)].into_iter().flatten().min()
+    }
+
     /// Checks what is about to be paid.
     pub fn check(&self, fee: Amount, vsize: u64) -> Result<(), FeeCap> {
         if let Some(cap) = self.max_fee.filter(|cap| fee > *cap) {
@@ -155,5 +164,11 @@ mod tests {
         assert!(matches!(caps.check(Amount::from_sat(1001), 1000), Err(FeeCap::Total { .. })));
         assert!(matches!(caps.check(Amount::from_sat(201), 100), Err(FeeCap::Rate { .. })));
         assert_eq!(Caps::default().check(Amount::MAX_MONEY, 1), Ok(()));
+        // What the caps allow at most is allowed, and nothing above it.
+        for (vsize, highest) in [(100, 500), (499, 500), (501, 499), (1_000, 250), (7_777, 32)] {
+            assert_eq!(caps.highest_rate(vsize), Some(kwu(highest)), "{vsize}");
+            assert_eq!(caps.check(fee_for(kwu(highest), vsize), vsize), Ok(()), "{vsize}");
+        }
+        assert_eq!(Caps::default().highest_rate(9), None);
     }
 }

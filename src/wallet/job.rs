@@ -5,10 +5,11 @@
 
 use super::Caps;
 use crate::envelope::Carrier;
-use crate::primitives::{BlockRef, Hash32};
+use crate::primitives::{BlockRef, BtcHeight, Hash32};
 use crate::queue::Place;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A job's number in this wallet's journal, from 1.
@@ -87,6 +88,15 @@ impl Generation {
     }
 }
 
+/// By which height a job's payload is to be in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The height.
+    pub confirm_by: BtcHeight,
+    /// The last height that was acted upon.
+    pub seen: BtcHeight,
+}
+
 /// Something that happened to a job; written down before the act that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -95,6 +105,12 @@ pub enum Event {
     Planned {
         /// What is to be signed elsewhere.
         draft: Option<Generation>,
+    },
+    /// It is to confirm by a height, and the blocks up to another one have been acted upon.
+    Deadline {
+        /// The heights.
+        #[serde(flatten)]
+        deadline: Deadline,
     },
     /// These transactions are signed, and stand for the job from now on.
     Signed {
@@ -147,6 +163,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Planned { .. } => "planned",
+            Self::Deadline { .. } => "deadline",
             Self::Signed { .. } => "signed",
             Self::CommitSent => "commit_sent",
             Self::RevealSent => "reveal_sent",
@@ -262,12 +279,16 @@ pub struct Job {
     pub fee_rate: FeeRate,
     /// The caps that were set.
     pub caps: Caps,
+    /// By when it is to confirm, if somebody asked for that.
+    pub deadline: Option<Deadline>,
     /// What is to be signed elsewhere.
     pub draft: Option<Generation>,
     /// All signed transactions; the last generation stands for the job.
     pub generations: Vec<Generation>,
     /// Signed sweeps of the commit; the last one stands.
     pub reclaims: Vec<Transaction>,
+    /// Signed sweeps of late payments; of those that spend the same, the last one stands.
+    pub sweeps: Vec<Transaction>,
     /// The transaction that brought the payload into the chain.
     pub confirmed_by: Option<Txid>,
     /// How far it has come.
@@ -288,6 +309,10 @@ impl Job {
             (Planned, Event::Planned { draft }) if self.draft.is_none() && self.generations.is_empty() => {
                 self.draft.clone_from(draft);
                 Planned
+            }
+            (Planned | Signed | CommitSent | RevealSent, Event::Deadline { deadline }) => {
+                self.deadline = Some(*deadline);
+                self.state.clone()
             }
             (Planned | Signed | CommitSent | RevealSent, Event::Signed { generation }) => {
                 if generation.carrier_tx().is_none() {
@@ -317,7 +342,10 @@ impl Job {
                 RevealSent
             }
             (Reclaimed(_), Event::Undone) => Reclaiming,
-            (Confirmed(_) | Final(_), Event::Swept { .. }) => self.state.clone(),
+            (Confirmed(_) | Final(_), Event::Swept { transactions }) => {
+                self.sweeps.extend(transactions.iter().cloned());
+                self.state.clone()
+            }
             (Confirmed(block), Event::Final) => Final(*block),
             (Reclaimed(block), Event::Final) => Reclaimed(*block),
             (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Abandoned { reason }) => {
@@ -354,6 +382,16 @@ impl Job {
     /// The commit, if it is one of ours.
     pub fn commit(&self) -> Option<&Transaction> {
         self.current().and_then(Generation::commit)
+    }
+
+    /// The sweeps of late payments that no later one replaces.
+    pub(crate) fn standing_sweeps(&self) -> impl Iterator<Item = &Transaction> {
+        let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
+        let is_replaced = move |n: usize, tx: &Transaction| {
+            let spent = inputs(tx);
+            self.sweeps[n + 1..].iter().any(|later| !inputs(later).is_disjoint(&spent))
+        };
+        self.sweeps.iter().enumerate().filter(move |(n, tx)| !is_replaced(*n, tx)).map(|(_, tx)| tx)
     }
 
     /// Every transaction that was signed for it.

@@ -150,10 +150,13 @@ pub(crate) fn of_payload(db: &Connection, hash: Hash32) -> Result<Option<Job>, W
     Ok(jobs.into_iter().find(|job| job.state.is_publishing()))
 }
 
-/// Jobs that something may still happen to: all that are neither final nor abandoned.
+/// Jobs that something may still happen to: all that are neither final nor abandoned, and those of which a late
+/// payment was swept after that.
 pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
     let sql = "SELECT * FROM sortie_job WHERE id NOT IN
-               (SELECT job FROM sortie_event WHERE kind IN ('final', 'abandoned')) ORDER BY id";
+               (SELECT job FROM sortie_event AS closing WHERE kind IN ('final', 'abandoned') AND NOT EXISTS
+                (SELECT 1 FROM sortie_event WHERE job = closing.job AND sequence > closing.sequence AND kind = 'swept'))
+               ORDER BY id";
     list(db, sql, [])
 }
 
@@ -225,9 +228,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(JobId, Option<Job>)> {
             asked: asked?,
             fee_rate: fee_rate??,
             caps: Caps { max_fee_rate: max_fee_rate?, max_fee: max_fee? },
+            deadline: None,
             draft: None,
             generations: Vec::new(),
             reclaims: Vec::new(),
+            sweeps: Vec::new(),
             confirmed_by: None,
             state: JobState::Planned,
             has_left: false,
@@ -250,7 +255,7 @@ fn integer(value: u64) -> Result<i64, WalletError> {
 #[cfg(test)]
 mod tests {
     use super::super::coins::{key_spend, transaction};
-    use super::super::job::Generation;
+    use super::super::job::{Deadline, Generation};
     use super::*;
     use crate::primitives::BlockRef;
     use bitcoin::{BlockHash, OutPoint, Transaction, TxOut, Txid};
@@ -320,13 +325,16 @@ mod tests {
     fn a_job_reads_back_as_it_was_written() {
         let db = open();
         let new = job(b"payload", Some(4));
-        let events = [planned(), signed(1), Event::RevealSent, signed(2), confirmed(1, 7)];
+        let deadline = Deadline { confirm_by: 20, seen: 7 };
+        let noted = Event::Deadline { deadline };
+        let events = [planned(), noted, signed(1), Event::RevealSent, signed(2), confirmed(1, 7)];
         let id = begin(&db, &new, &events, 77).expect("written");
         let read = find(&db, id).expect("readable").expect("there");
         assert_eq!((&read.payload, read.key_index, read.merkle_root), (&new.payload, new.key_index, new.merkle_root));
         assert_eq!((read.payer, read.carrier, &read.refund), (new.payer, new.carrier, &new.refund));
         assert_eq!((read.fee_rate, read.caps, read.asked), (new.fee_rate, new.caps, new.asked));
         assert_eq!(read.generations, [generation(1), generation(2)]);
+        assert_eq!(read.deadline, Some(deadline));
         assert_eq!((read.created_at, &read.state), (77, &JobState::Confirmed(block(7))));
         assert_eq!(read.current(), Some(&generation(1)), "the one that the chain has, not the last one");
         let log: Vec<Event> = super::events(&db, id).expect("log").into_iter().map(|recorded| recorded.event).collect();
@@ -361,6 +369,7 @@ mod tests {
     #[test]
     fn events_follow_in_the_stated_ways_only() {
         let columns = [
+            Event::Deadline { deadline: Deadline { confirm_by: 20, seen: 7 } },
             signed(2),
             Event::CommitSent,
             Event::RevealSent,
@@ -374,15 +383,15 @@ mod tests {
         let sweep = || Event::Reclaiming { transactions: vec![tx(3)] };
         let swept = || Event::Reclaimed { txid: tx(3).compute_txid(), block: block(8) };
         let rows: [(&str, Vec<Event>, &str); 9] = [
-            ("planned", vec![], "x..xxx..x"),
-            ("signed", vec![signed(1)], "xxxxxx..x"),
-            ("commit_sent", vec![signed(1), Event::CommitSent], "x.xxxx..x"),
-            ("reveal_sent", vec![signed(1), Event::RevealSent], "x.xxxx..x"),
-            ("confirmed", vec![signed(1), confirmed(1, 8)], "...x.xxx."),
-            ("final", vec![signed(1), confirmed(1, 8), Event::Final], "........."),
-            ("reclaiming", vec![signed(1), sweep()], "...xxx..x"),
-            ("reclaimed", vec![signed(1), swept()], "...x.xxx."),
-            ("abandoned", vec![abandoned()], "...x.x..."),
+            ("planned", vec![], "xx..xxx..x"),
+            ("signed", vec![signed(1)], "xxxxxxx..x"),
+            ("commit_sent", vec![signed(1), Event::CommitSent], "xx.xxxx..x"),
+            ("reveal_sent", vec![signed(1), Event::RevealSent], "xx.xxxx..x"),
+            ("confirmed", vec![signed(1), confirmed(1, 8)], "....x.xxx."),
+            ("final", vec![signed(1), confirmed(1, 8), Event::Final], ".........."),
+            ("reclaiming", vec![signed(1), sweep()], "....xxx..x"),
+            ("reclaimed", vec![signed(1), swept()], "....x.xxx."),
+            ("abandoned", vec![abandoned()], "....x.x..."),
         ];
         for (state, events, allowed) in rows {
             for (event, mark) in columns.iter().zip(allowed.chars()) {
@@ -439,6 +448,8 @@ mod tests {
         assert_eq!(watched(), 1);
         append(&db, id, &Event::Final, 0).expect("moved");
         assert_eq!(watched(), 0);
+        append(&db, id, &Event::Swept { transactions: vec![tx(3)] }, 0).expect("swept late");
+        assert_eq!(watched(), 1);
         assert_eq!(all(&db).expect("readable").len(), 2);
     }
 

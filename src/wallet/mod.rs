@@ -19,7 +19,7 @@ mod sync;
 pub use coins::{Coin, Shortfall};
 pub use descriptors::{BadDescriptor, Descriptors};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
-pub use job::{Event, Generation, Job, JobId, JobState, Payer};
+pub use job::{Deadline, Event, Generation, Job, JobId, JobState, Payer};
 pub use journal::{FINAL_DEPTH, Recorded};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
@@ -534,7 +534,10 @@ impl Wallet {
             .flat_map(|draft| &draft.transactions)
             .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
             .collect();
+        let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
+        let for_bump: BTreeSet<OutPoint> = for_bump.collect();
         let mut coins = self.unspent();
+        coins.iter_mut().for_each(|coin| coin.for_bump = for_bump.contains(&coin.outpoint));
         coins.retain(|coin| {
             let ours = coin.confirmations > 0 || coin.branch == Branch::Change;
             ours && !unsent.contains(&coin.outpoint.txid) && !reserved.contains(&coin.outpoint)
@@ -561,6 +564,7 @@ impl Wallet {
                 outpoint: output.outpoint,
                 value: output.txout.value,
                 confirmations,
+                for_bump: false,
                 script_pubkey: output.txout.script_pubkey,
                 placeholder: self.placeholder.clone(),
                 branch: Branch::of(output.keychain),
@@ -612,7 +616,7 @@ impl Wallet {
             verdicts = match node.submit(&package, limit) {
                 Ok(verdicts) => verdicts,
                 // The answer was lost, perhaps not the transaction.
-                Err(_) if matches!(node.entry(&txid), Ok(Some(_))) => Vec::new(),
+                Err(_) if matches!(node.is_waiting(&txid), Ok(true)) => Vec::new(),
                 Err(source) => return Err(WalletError::Unsent { txid, source }),
             };
         }
@@ -628,12 +632,22 @@ impl Wallet {
 
     /// The script that the next change goes to. Reserved by `note`.
     pub(crate) fn next_change(&self) -> ScriptBuf {
-        let index = self.bdk.spk_index();
-        let unused = index.unused_keychain_spks(KeychainKind::Internal).next();
-        unused.map(|(_, script)| script).unwrap_or_else(|| {
-            let next = self.bdk.next_derivation_index(KeychainKind::Internal);
-            self.bdk.peek_address(KeychainKind::Internal, next).address.script_pubkey()
-        })
+        let [next, _] = self.next_changes();
+        next
+    }
+
+    /// The scripts that the next change goes to, for two outputs of it.
+    pub(crate) fn next_changes(&self) -> [ScriptBuf; 2] {
+        const CHANGE: KeychainKind = KeychainKind::Internal;
+        let fresh = self.bdk.next_derivation_index(CHANGE);
+        let fresh = [fresh, fresh + 1].map(|index| self.bdk.peek_address(CHANGE, index).address.script_pubkey());
+        let unused: Vec<ScriptBuf> =
+            self.bdk.spk_index().unused_keychain_spks(CHANGE).map(|(_, s)| s).take(2).collect();
+        match unused.as_slice() {
+            [first, second] => [first.clone(), second.clone()],
+            [first] => [first.clone(), fresh[0].clone()],
+            _ => fresh,
+        }
     }
 
     /// The transaction in the mempool or chain that spends an output, as far as the wallet knows.

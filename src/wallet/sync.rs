@@ -159,7 +159,8 @@ impl Wallet {
         }
         // The journal remembers what is to be sent again; only others' absence frees their coins.
         let jobs = journal::watched(self.db())?;
-        let kept = jobs.iter().flat_map(Job::active).map(|tx| tx.compute_txid()).collect();
+        let kept = jobs.iter().flat_map(|job| job.active().into_iter().chain(job.standing_sweeps().cloned()));
+        let kept = kept.map(|tx| tx.compute_txid()).collect();
         let watch = self.watch(&jobs)?;
         let blocks = match source {
             WalletSource::Node(node) => self.read_blocks(node, &kept, watch)?,
@@ -338,10 +339,13 @@ impl Wallet {
         })
     }
 
-    /// Whether another confirmed transaction spends a coin of `tx`: then `tx` can never confirm.
+    /// Whether another confirmed transaction spends a coin of `tx`, or of what it hangs on: then `tx` can never
+    /// confirm.
     pub(crate) fn is_conflicted(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
         let graph = self.bdk.tx_graph();
-        graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid))
+        let is_lost = |tx: &Transaction| graph.direct_conflicts(tx).any(|(_, txid)| confirmed.contains_key(&txid));
+        let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+        is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
     }
 
     /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.
@@ -366,7 +370,7 @@ impl Wallet {
         let confirmed = self.confirmed();
         let tip = self.synced_to().height;
         let mut shown = Vec::new();
-        for job in jobs {
+        for job in jobs.iter().filter(|job| !matches!(job.state, JobState::Final(_))) {
             let (event, block) = match self.fate(job, &confirmed)? {
                 Some(Fate::Revealed(txid, block)) => {
                     let is_news = job.state.confirmed() != Some(block) || job.confirmed_by != Some(txid);
@@ -382,11 +386,23 @@ impl Wallet {
                 }
             };
             shown.extend(event.map(|event| (job.id, event)));
-            if block.is_some_and(|block| tip + 1 >= block.height + journal::FINAL_DEPTH) {
+            let is_buried = block.is_some_and(|block| tip + 1 >= block.height + journal::FINAL_DEPTH);
+            if is_buried && self.unsettled_sweeps(job, &confirmed).next().is_none() {
                 shown.push((job.id, Event::Final));
             }
         }
         self.save_with(|db| shown.iter().try_for_each(|(job, event)| journal::append(db, *job, event, unix_now())))
+    }
+
+    /// The sweeps of late payments that are not in the chain, and can still get there.
+    pub(crate) fn unsettled_sweeps<'a>(
+        &self,
+        job: &'a Job,
+        confirmed: &BTreeMap<Txid, BlockRef>,
+    ) -> impl Iterator<Item = &'a Transaction> {
+        let is_settled =
+            |tx: &Transaction| confirmed.contains_key(&tx.compute_txid()) || self.is_conflicted(tx, confirmed);
+        job.standing_sweeps().filter(move |tx| !is_settled(tx))
     }
 
     /// What the chain has made of a job. The outputs that its envelope locks decide: spent by the leaf, it

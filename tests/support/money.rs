@@ -224,6 +224,39 @@ impl World {
     }
 }
 
+/// A real node to which nothing gets through that is sent.
+pub struct Cut<'a>(pub &'a RpcNode);
+
+impl Mempool for Cut<'_> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        self.0.relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.test_accept(package, limit)
+    }
+
+    fn submit(&self, _: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        Err(ChainError::Unreachable { url: "nowhere".into(), reason: "cut off".into() })
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        self.0.entry(txid)
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        self.0.transaction(txid)
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        self.0.unspent(outpoint)
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.0.estimate(target)
+    }
+}
+
 /// The command `sortie` in a world.
 pub struct Cli<'a> {
     world: &'a World,

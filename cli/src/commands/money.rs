@@ -1,6 +1,7 @@
 //! `sortie quote` and `force`: an L2 transaction onto Bitcoin; and what is done about it later.
 
 mod anywhere;
+mod deadline;
 mod jobs;
 mod psbt;
 mod recover;
@@ -13,19 +14,21 @@ pub use recover::{Recover, recover};
 use super::life::{Effect, Life, Teller};
 use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, open_to_spend, rate};
 use crate::bitcoin::Bitcoin;
-use crate::config::{Fees, Settings, WalletName};
+use crate::config::{Fees, Locking, Settings, WalletName};
 use crate::failure::Failure;
 use crate::follower::Reader;
 use crate::input::{hex_argument, hex_lines};
 use crate::output::Output;
 use clap::{Args, ValueEnum};
+use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
-use sortie::publish::{self, CarrierChoice, ChosenRate, Policy, Profile, RateTerms, Request, fee_rate, publish};
+use sortie::publish::{self, CarrierChoice, ChosenRate, Profile, Publication, RateTerms, Request, fee_rate, publish};
 use sortie::queue::Place;
+use sortie::wallet::Wallet;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -54,6 +57,8 @@ pub struct Quote {
     relaying: Relaying,
     #[command(flatten)]
     fees: Fees,
+    #[command(flatten)]
+    locking: Locking,
     #[command(flatten)]
     wallet: WalletName,
 }
@@ -118,6 +123,7 @@ Examples:
   sortie force --txs-file withdrawals.hex --fee-rate 2
   sortie force $(sortie ledger transfer --key alice.key --to $BOB --amount 1000)
   sortie force @tx.hex --fee-rate 4 --max-fee 2000 --wait executed
+  sortie force @tx.hex --target 3 --deadline-bump --max-fee 20000
   sortie force @tx.hex --pay-from-anywhere --refund bc1q...";
 
 /// Force an L2 transaction through Bitcoin
@@ -125,6 +131,9 @@ Examples:
 /// Writes it into Bitcoin with the wallet's coins. Mined, it is in the queue, in front of everything that comes later;
 /// when the sequencing window has passed, every node executes it, whatever the sequencer does. Running the same command
 /// again never pays twice: it sends the same Bitcoin transactions again.
+///
+/// With --deadline-bump it pays more, block after block and within the caps, if it would be mined later than quoted: then
+/// it would be executed later, too.
 ///
 /// With --wait confirmed it returns when the transaction is mined, with --wait executed when it is executed; exit
 /// code 1 if it had no effect.
@@ -143,13 +152,17 @@ pub struct Force {
     target: u16,
     #[command(flatten)]
     fees: Fees,
+    #[command(flatten)]
+    locking: Locking,
     /// Return only when it has come this far
     #[arg(long, value_enum)]
     wait: Option<Until>,
     #[command(flatten)]
+    deadline: DeadlineBump,
+    #[command(flatten)]
     anywhere: anywhere::Anywhere,
     /// Sign nothing: write what is to be signed elsewhere into this file; then `sortie finish`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "pay_from_anywhere"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "deadline_bump", "pay_from_anywhere"])]
     psbt: Option<PathBuf>,
     /// Force it once more, although it has been forced already: that is another item, and is paid for again
     #[arg(long)]
@@ -169,10 +182,12 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
     let (wallet, node) = open_synced(settings, &command.wallet)?;
-    let policy = Policy::new(node.relay()?, command.relaying.profile);
+    let relay = node.relay()?;
+    let (profile, lock_at_most) = (command.relaying.profile, Some(settings.lock_at_most(&command.locking)));
     let tip = wallet.synced_to().height;
     let quote = |rate: &ChosenRate, target: Option<u16>| -> Result<QuoteReport, Failure> {
-        let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
+        let request = Request { profile, lock_at_most, ..Request::at(rate.rate) };
+        let costs = publish::quote(&wallet, &payload, &request, relay)?;
         let expected = target.map(|target| Expected::new(target, tip, manifest.sequencing_window));
         Ok(QuoteReport::new(rate, &costs, expected))
     };
@@ -193,7 +208,7 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
 fn reached(rate: &ChosenRate, node: &Bitcoin, settings: &Settings, fees: &Fees) -> Option<u16> {
     QUOTED_TARGETS.into_iter().find(|target| {
         let terms = RateTerms { explicit: None, ..settings.rate_terms(fees, node.network(), *target) };
-        fee_rate(&[node], &terms).is_ok_and(|estimate| estimate.rate <= rate.rate)
+        fee_rate(&node.sources(), &terms).is_ok_and(|estimate| estimate.rate <= rate.rate)
     })
 }
 
@@ -201,33 +216,39 @@ fn reached(rate: &ChosenRate, node: &Bitcoin, settings: &Settings, fees: &Fees) 
 pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
-    let (publication, quote) = {
-        // The wallet is closed before the wait: it is for one process at a time.
+    let window = manifest.sequencing_window;
+    let (publication, quote, opened) = {
         let (mut wallet, node) = match command.psbt.is_some() || command.anywhere.is_wanted() {
             true => open_to_sign(settings, &command.wallet)?,
             false => open_to_spend(settings, &command.wallet)?,
         };
+        let confirm_by = command.deadline.confirm_by(wallet.synced_to().height, command.target, || Ok(window))?;
         let rate = rate(&node, &command.fees, command.target, settings, out)?;
         let caps = settings.caps(&command.fees);
         if let Some(refund) = command.anywhere.refund(settings)? {
             let terms = anywhere::Terms { rate: rate.rate, caps, refund };
             match anywhere::published(&mut wallet, &node, &payload, &terms, &command.anywhere, out)? {
-                Some(publication) => (publication, None),
+                Some(publication) => (publication, None, (wallet, node)),
                 None => return Ok(()),
             }
         } else {
-            let profile = command.relaying.profile;
-            let policy = Policy::new(node.relay()?, profile);
-            let costs = publish::quote(&wallet, &payload, rate.rate, &policy)?;
+            let request = Request {
+                carrier: command.carrier,
+                again: command.again,
+                caps,
+                lock_at_most: Some(settings.lock_at_most(&command.locking)),
+                profile: command.relaying.profile,
+                confirm_by,
+                ..Request::at(rate.rate)
+            };
+            let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
             let tip = wallet.synced_to().height;
-            let expected = Expected::new(command.target, tip, manifest.sequencing_window);
+            let expected = Expected::new(command.target, tip, window);
             let quote = QuoteReport::new(&rate, &costs, Some(expected));
-            let request =
-                Request { carrier: command.carrier, again: command.again, caps, profile, ..Request::at(rate.rate) };
             if let Some(file) = &command.psbt {
                 return psbt::write(&mut wallet, &node, &payload, &request, file, out);
             }
-            (publish(&mut wallet, &node, &payload, &request)?, Some(quote))
+            (publish(&mut wallet, &node, &payload, &request)?, Some(quote), (wallet, node))
         }
     };
     if let Some(backup) = publication.backup.filter(|_| !publication.resumed) {
@@ -235,13 +256,44 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
             "should this machine be lost before the reveal is mined: the wallet's words and this line bring the coins back: sortie recover --backup {backup}"
         ));
     }
-    let window = manifest.sequencing_window;
     out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
+    let place = match command.deadline.is_wanted() {
+        true => command.held(opened, &publication, window, settings, out)?,
+        false => {
+            // The wallet is closed before the wait: it is for one process at a time.
+            drop(opened);
+            publication.place
+        }
+    };
+    let until = command.wait.or(command.deadline.is_wanted().then_some(Until::Confirmed));
     let last = u32::try_from(txs.len().saturating_sub(1)).map_err(Failure::usage)?;
-    match command.wait {
+    match until {
         None => Ok(()),
-        Some(until) => {
-            (0..=last).try_for_each(|position| wait(Place { position, ..publication.place }, until, settings, out))
+        Some(until) => (0..=last).try_for_each(|position| wait(Place { position, ..place }, until, settings, out)),
+    }
+}
+
+impl Force {
+    /// Holds a publication to its deadline until it is mined, and returns where it stands then.
+    fn held(
+        &self,
+        (mut wallet, node): (Wallet, Bitcoin),
+        publication: &Publication,
+        window: u16,
+        settings: &Settings,
+        out: &Output,
+    ) -> Result<Place, Failure> {
+        let job = publish::job(&wallet, publication.job)?;
+        if job.state.is_unfinished() && (job.deadline.is_none() || self.deadline.names_a_height()) {
+            let height = self.deadline.confirm_by(wallet.synced_to().height, self.target, || Ok(window))?;
+            height.map(|height| publish::confirm_by(&mut wallet, job.id, height)).transpose()?;
+        }
+        let jobs = [(job.id, settings.caps(&self.fees))];
+        deadline::hold(&mut wallet, &node, &jobs, &self.fees, settings, out)?;
+        let job = publish::job(&wallet, job.id)?;
+        match (job.state.confirmed(), job.place()) {
+            (Some(_), Some(place)) => Ok(place),
+            _ => Err(Failure::failed(format_args!("job {} is {}", job.id, job.state))),
         }
     }
 }

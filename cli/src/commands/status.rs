@@ -115,7 +115,7 @@ fn waiting(reader: &Reader, settings: &Settings, what: What) -> Result<Vec<Life>
         }
     };
     // With a transaction index the node also knows transactions of blocks that the follower has not read.
-    let (Some(_), Some(transaction)) = (source.entry(&txid)?, source.transaction(&txid)?) else {
+    let (true, Some(transaction)) = (source.is_waiting(&txid)?, source.transaction(&txid)?) else {
         return Ok(Vec::new());
     };
     let found = scan_transaction(&transaction, Some(manifest.rollup_id().namespace()));

@@ -385,7 +385,7 @@ pub fn rate(
     settings: &Settings,
     out: &Output,
 ) -> Result<ChosenRate, Failure> {
-    let chosen = fee_rate(&[node], &settings.rate_terms(fees, node.network(), target_blocks))?;
+    let chosen = fee_rate(&node.sources(), &settings.rate_terms(fees, node.network(), target_blocks))?;
     if fees.explain {
         chosen.steps.iter().for_each(|step| out.note(step));
     }

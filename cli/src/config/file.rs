@@ -41,6 +41,7 @@ pub struct ConfigFile {
     pub finality_depth: Option<u32>,
     pub wallet: Option<String>,
     pub max_fee: Option<u64>,
+    pub lock_at_most: Option<u64>,
     #[serde(default, deserialize_with = "rate")]
     pub max_fee_rate: Option<SatPerVb>,
     #[serde(default, deserialize_with = "rate")]

@@ -11,12 +11,15 @@ use bdk_esplora::esplora_client::{OutputStatus, Tx, TxStatus};
 use bitcoin::consensus::encode::{deserialize, serialize_hex};
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What Bitcoin Core relayed at least, before version 29.1 and 30: 1 sat/vB.
 const FLOOR: FeeRate = FeeRate::from_sat_per_kwu(250);
 /// No version of Bitcoin Core: its policy is not known.
 const UNKNOWN_VERSION: u32 = 0;
+/// Relatives that a server is asked for in each direction: more than hang together in a mempool (64 in Bitcoin
+/// Core 31), but a transaction with many inputs has as many parents.
+const LOOKUPS: usize = 100;
 /// Above this, in sat/vB, a number is not a rate.
 const HIGHEST_RATE: f64 = 1e9;
 
@@ -40,14 +43,26 @@ impl Mempool for Esplora {
         package.iter().map(|tx| self.submit_one(tx)).collect()
     }
 
+    /// The server does not tell what hangs together: it is asked for one relative after the other.
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        let tx: Option<Tx> = self.json(&format!("/tx/{txid}"))?;
-        let waiting = tx.filter(|tx| !tx.status.confirmed);
-        // What hangs together in the mempool the server does not tell: each is taken to stand alone.
-        Ok(waiting.map(|tx| {
-            let (vsize, fee) = (tx.weight.div_ceil(4), Amount::from_sat(tx.fee));
-            MempoolEntry { vsize, fee, ancestors_vsize: vsize, ancestors_fee: fee, descendants_fee: fee }
+        let Some(tx) = self.waiting(txid)? else { return Ok(None) };
+        let ancestors = self.family(&tx, |tx| Ok(tx.vin.iter().map(|input| input.txid).collect()))?;
+        let descendants = self.family(&tx, |tx| {
+            let spends: Option<Vec<OutputStatus>> = self.json(&format!("/tx/{}/outspends", tx.txid))?;
+            Ok(spends.unwrap_or_default().into_iter().filter_map(|spend| spend.txid).collect())
+        })?;
+        Ok(Some(MempoolEntry {
+            vsize: vsize(&tx),
+            fee: fee(&tx),
+            ancestors_vsize: ancestors.iter().map(vsize).sum(),
+            ancestors_fee: ancestors.iter().map(fee).sum(),
+            descendants_fee: descendants.iter().map(fee).sum(),
         }))
+    }
+
+    fn is_waiting(&self, txid: &Txid) -> Result<bool, ChainError> {
+        let status: Option<TxStatus> = self.json(&format!("/tx/{txid}/status"))?;
+        Ok(status.is_some_and(|status| !status.confirmed))
     }
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
@@ -79,6 +94,7 @@ impl Mempool for Esplora {
 
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
         const ROUTE: &str = "/fee-estimates";
+        self.check_network()?;
         let estimates: Option<BTreeMap<u16, f64>> = self.json(ROUTE)?;
         let rate = within(&estimates.unwrap_or_default(), target_blocks);
         rate.map(|rate| parse_rate(rate).ok_or_else(|| self.malformed(ROUTE, "a rate that is none"))).transpose()
@@ -90,6 +106,28 @@ impl Mempool for Esplora {
 }
 
 impl Esplora {
+    /// A transaction that waits in the mempool.
+    fn waiting(&self, txid: &Txid) -> Result<Option<Tx>, ChainError> {
+        let tx: Option<Tx> = self.json(&format!("/tx/{txid}"))?;
+        Ok(tx.filter(|tx| !tx.status.confirmed))
+    }
+
+    /// A waiting transaction, and those that wait in one direction from it, as far as [`LOOKUPS`] reach.
+    fn family(&self, tx: &Tx, next: impl Fn(&Tx) -> Result<Vec<Txid>, ChainError>) -> Result<Vec<Tx>, ChainError> {
+        let mut family = vec![tx.clone()];
+        let mut asked = BTreeSet::from([tx.txid]);
+        let mut at = 0;
+        while let Some(tx) = family.get(at) {
+            for txid in next(tx)? {
+                if asked.len() <= LOOKUPS && asked.insert(txid) {
+                    family.extend(self.waiting(&txid)?);
+                }
+            }
+            at += 1;
+        }
+        Ok(family)
+    }
+
     /// `None` if the server does not take packages, or not this one: its transactions go one by one then.
     fn submit_package(&self, package: &[Transaction], limit: FeeRate) -> Result<Option<Vec<Verdict>>, ChainError> {
         // BTC/kvB: 4 sat/kwu are 1 sat/kvB.
@@ -119,6 +157,14 @@ impl Esplora {
         };
         Ok(Verdict { txid: tx.compute_txid(), answer })
     }
+}
+
+fn vsize(tx: &Tx) -> u64 {
+    tx.weight.div_ceil(4)
+}
+
+fn fee(tx: &Tx) -> Amount {
+    Amount::from_sat(tx.fee)
 }
 
 /// What the node said, out of what the server made of it.

@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -91,6 +92,7 @@ pub struct Esplora {
     server: String,
     base: String,
     network: Network,
+    checked: OnceLock<()>,
     client: AsyncClient,
     runtime: Runtime,
 }
@@ -110,15 +112,26 @@ impl Esplora {
     /// [`EsploraError::WrongNetwork`] if it is not; any other error means that it could not be asked.
     pub fn connect(url: &str, network: Network, proxy: Option<&Proxy>) -> Result<Self, ChainError> {
         let esplora = Self::new(url, network, proxy)?;
-        let genesis = esplora.block_hash(0)?.map_or("unknown".to_owned(), |hash| hash.to_string());
-        if genesis != genesis_block(network).block_hash().to_string() {
-            let server = esplora.server;
-            return Err(EsploraError::WrongNetwork { server, expected: network, genesis }.into());
-        }
+        esplora.check_network()?;
         Ok(esplora)
     }
 
-    /// A server that is asked nothing yet, and is taken to be on `network`: for sending to.
+    /// Checks, once, that the server is on its network.
+    fn check_network(&self) -> Result<(), ChainError> {
+        if self.checked.get().is_some() {
+            return Ok(());
+        }
+        let genesis = self.block_hash(0)?.map_or("unknown".to_owned(), |hash| hash.to_string());
+        if genesis != genesis_block(self.network).block_hash().to_string() {
+            let (server, expected) = (self.server.clone(), self.network);
+            return Err(EsploraError::WrongNetwork { server, expected, genesis }.into());
+        }
+        let _ = self.checked.set(());
+        Ok(())
+    }
+
+    /// A server that is asked nothing yet: for sending to. Before its word is taken on rates, its network is
+    /// checked.
     ///
     /// # Errors
     /// [`EsploraError::Url`].
@@ -146,7 +159,7 @@ impl Esplora {
         let client = AsyncClient::from_client(base.clone(), client);
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unusable(&error.to_string()))?;
-        Ok(Self { server, base, network, client, runtime })
+        Ok(Self { server, base, network, checked: OnceLock::new(), client, runtime })
     }
 
     /// The network that was checked on connecting.

@@ -27,7 +27,7 @@ pub struct Anywhere {
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "pay_from_anywhere")]
     refund: Option<Address<NetworkUnchecked>>,
     /// Show the address and return; `sortie resume` reveals later
-    #[arg(long, requires = "pay_from_anywhere", conflicts_with = "wait")]
+    #[arg(long, requires = "pay_from_anywhere", conflicts_with_all = ["wait", "deadline_bump"])]
     no_wait: bool,
 }
 

@@ -1,22 +1,25 @@
 //! `sortie jobs`, `resume`, `bump` and `reclaim`: what became of a publication, and what can be done about it.
 
 use super::super::wallet::{TARGET_BLOCKS, open, open_synced, open_to_sign, rate};
+use super::deadline::{self, DeadlineBump};
 use super::report::name;
+use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::output::{Output, field};
 use crate::passphrase::unlock;
-use bitcoin::{BlockHash, TapNodeHash, Transaction, Txid};
+use bitcoin::{Amount, BlockHash, TapNodeHash, Transaction, Txid};
 use clap::Args;
 use serde::Serialize;
 use sortie::envelope::Carrier;
 use sortie::primitives::{BtcHeight, Hash32};
 use sortie::publish::anywhere::{Payment, is_unsigned};
 use sortie::publish::{
-    self, Backup, Bump as How, Bumped, Event, Generation, Job, JobId, JobState, Outcome, Payer, Reclaimed, Recorded,
-    Resumed,
+    self, Backup, Bump as How, Bumped, Caps, Event, Generation, Job, JobId, JobState, Outcome, Payer, PublishError,
+    Reclaimed, Recorded, Resumed,
 };
 use sortie::queue::Place;
+use sortie::wallet::{SatPerVb, Wallet};
 use std::fmt;
 
 /// List what was forced from this wallet, or tell one job's story
@@ -35,9 +38,28 @@ pub struct Jobs {
 /// Send again what was signed and is neither in the mempool nor mined
 ///
 /// After a crash, or when the node has forgotten a transaction. The same bytes leave again; nothing is paid twice.
+///
+/// With --deadline-bump it goes on from where `force --deadline-bump` was stopped: it waits until everything is mined, and
+/// pays more, block after block and within the caps that were set then, for what would be mined too late.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  sortie resume --wallet alice")]
+#[command(
+    after_long_help = "Examples:\n  sortie resume --wallet alice\n  sortie resume --deadline-bump --max-fee 50000"
+)]
 pub struct Resume {
+    #[command(flatten)]
+    deadline: DeadlineBump,
+    /// Pay at most this for one job, instead of what was set when it was forced
+    #[arg(long, value_name = "SATS", requires = "deadline_bump")]
+    max_fee: Option<u64>,
+    /// Pay at most this rate, instead of what was set when it was forced
+    #[arg(long, value_name = "SAT_VB", requires = "deadline_bump")]
+    max_fee_rate: Option<SatPerVb>,
+    /// Fee rate where no estimate is to be had or believed
+    #[arg(long, env = "SORTIE_FALLBACK_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
+    fallback_fee_rate: Option<SatPerVb>,
+    /// Tell how each fee rate was chosen
+    #[arg(long, requires = "deadline_bump")]
+    explain: bool,
     #[command(flatten)]
     wallet: WalletName,
 }
@@ -95,6 +117,10 @@ pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Fai
 /// Runs `resume`.
 pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let (mut wallet, node) = open_synced(settings, &command.wallet)?;
+    // Bumps are signed, too.
+    if command.deadline.is_wanted() {
+        wallet = unlock(wallet, settings)?;
+    }
     // Only what others pay for is signed when it is resumed.
     let unsigned =
         publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, job)).collect::<Result<Vec<_>, _>>()?;
@@ -108,12 +134,59 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     for resumed in &resumed {
         out.print(&ResumeReport::from(resumed))?;
     }
+    if command.deadline.is_wanted() {
+        return command.hold(&mut wallet, &node, settings, out);
+    }
     match resumed.iter().find(|resumed| matches!(resumed.outcome, Outcome::Refused { .. })) {
         Some(refused) => Err(Failure::failed(format_args!(
             "the node refuses job {} for now; run `sortie resume` again later",
             refused.job
         ))),
         None => Ok(()),
+    }
+}
+
+impl Resume {
+    /// Holds everything that waits to its deadline, until it is mined.
+    fn hold(&self, wallet: &mut Wallet, node: &Bitcoin, settings: &Settings, out: &Output) -> Result<(), Failure> {
+        let mut held = Vec::new();
+        let mut refused = None;
+        let is_on_its_way = |job: &Job| match job.state {
+            JobState::Signed | JobState::CommitSent | JobState::RevealSent => true,
+            JobState::Planned => job.payer == Payer::Psbt,
+            _ => false,
+        };
+        for job in publish::jobs(wallet)?.into_iter().filter(is_on_its_way) {
+            let height = match job.deadline.filter(|_| !self.deadline.names_a_height()) {
+                Some(deadline) => deadline.confirm_by,
+                None => {
+                    let window = || Ok(settings.manifest()?.sequencing_window);
+                    let height = self.deadline.confirm_by(wallet.synced_to().height, TARGET_BLOCKS, window)?;
+                    height.ok_or_else(|| Failure::usage("no deadline"))?
+                }
+            };
+            match publish::confirm_by(wallet, job.id, height) {
+                Ok(job) => {
+                    let max_fee = self.max_fee.map(Amount::from_sat).or(job.caps.max_fee);
+                    let max_fee_rate = self.max_fee_rate.map(|SatPerVb(rate)| rate).or(job.caps.max_fee_rate);
+                    held.push((job.id, Caps { max_fee_rate, max_fee }));
+                }
+                Err(error @ PublishError::NotBumpable { .. }) => {
+                    out.warn(&error);
+                    refused = refused.or(Some(error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(refused) = refused.filter(|_| held.is_empty()) {
+            return Err(refused.into());
+        }
+        let fees = Fees { explain: self.explain, fallback_fee_rate: self.fallback_fee_rate, ..Fees::default() };
+        deadline::hold(wallet, node, &held, &fees, settings, out)?;
+        for (id, _) in held {
+            out.print(&JobReport::from(&publish::job(wallet, id)?))?;
+        }
+        Ok(())
     }
 }
 
@@ -161,6 +234,8 @@ struct JobReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     vsize_vb: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    confirm_by: Option<BtcHeight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<BtcHeight>,
     #[serde(skip_serializing_if = "Option::is_none")]
     block_hash: Option<BlockHash>,
@@ -191,6 +266,7 @@ impl From<&Job> for JobReport {
             txids: job.txids(),
             fee_sat: current.map(|current| current.fee.to_sat()),
             vsize_vb: current.map(|current| current.vsize),
+            confirm_by: job.deadline.map(|deadline| deadline.confirm_by),
             height: block.map(|block| block.height),
             block_hash: block.map(|block| block.hash),
             reason: match &job.state {
@@ -250,6 +326,8 @@ struct EventReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     fee_sat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    confirm_by: Option<BtcHeight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<BtcHeight>,
     #[serde(skip_serializing_if = "Option::is_none")]
     block_hash: Option<BlockHash>,
@@ -261,7 +339,9 @@ impl EventReport {
     fn new(recorded: &Recorded, job: &Job) -> Self {
         let (txids, block) = match &recorded.event {
             Event::Planned { draft: Some(generation) } | Event::Signed { generation } => (generation.txids(), None),
-            Event::Reclaiming { transactions } => (transactions.iter().map(Transaction::compute_txid).collect(), None),
+            Event::Reclaiming { transactions } | Event::Swept { transactions } => {
+                (transactions.iter().map(Transaction::compute_txid).collect(), None)
+            }
             Event::Confirmed { txid, block } | Event::Reclaimed { txid, block } => (vec![*txid], Some(*block)),
             _ => (Vec::new(), None),
         };
@@ -276,6 +356,10 @@ impl EventReport {
             kind: recorded.event.kind(),
             txids,
             fee_sat: signed.map(|Generation { fee, .. }| fee.to_sat()),
+            confirm_by: match &recorded.event {
+                Event::Deadline { deadline } => Some(deadline.confirm_by),
+                _ => None,
+            },
             height: block.map(|block| block.height),
             block_hash: block.map(|block| block.hash),
             reason: match &recorded.event {
@@ -292,6 +376,9 @@ impl fmt::Display for EventReport {
         self.txids.iter().try_for_each(|txid| write!(f, "  {txid}"))?;
         if let Some(fee) = self.fee_sat {
             write!(f, "  {fee} sat")?;
+        }
+        if let Some(height) = self.confirm_by {
+            write!(f, "  to be mined by height {height}")?;
         }
         if let Some(height) = self.height {
             write!(f, "  in block {height}")?;
@@ -344,17 +431,17 @@ impl fmt::Display for ResumeReport {
 
 /// A publication that pays more.
 #[derive(Serialize)]
-struct BumpReport {
-    job: JobId,
+pub(super) struct BumpReport {
+    pub(super) job: JobId,
     how: &'static str,
-    fee_before_sat: u64,
-    fee_sat: u64,
+    pub(super) fee_before_sat: u64,
+    pub(super) fee_sat: u64,
     vsize_vb: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<Txid>,
     txids: Vec<Txid>,
     place_before: Place,
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl From<Bumped> for BumpReport {

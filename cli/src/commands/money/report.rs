@@ -349,6 +349,6 @@ pub(super) fn name(carrier: Carrier) -> &'static str {
 }
 
 /// For JSON, where a rate is a number.
-fn sat_per_vb(rate: FeeRate) -> f64 {
+pub(super) fn sat_per_vb(rate: FeeRate) -> f64 {
     rate.to_sat_per_kwu() as f64 * 4.0 / 1000.0
 }

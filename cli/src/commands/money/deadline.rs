@@ -1,0 +1,165 @@
+//! `--deadline-bump`: what is to be mined by a height pays more as that height nears.
+
+use super::PAUSE;
+use super::jobs::BumpReport;
+use super::report::sat_per_vb;
+use crate::bitcoin::Bitcoin;
+use crate::config::{Fees, Settings};
+use crate::failure::Failure;
+use crate::output::Output;
+use bitcoin::FeeRate;
+use clap::Args;
+use serde::Serialize;
+use sortie::chain::BlockSource;
+use sortie::primitives::BtcHeight;
+use sortie::publish::{self, Act, Held, JobId};
+use sortie::wallet::{Caps, SatPerVb, Wallet};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::thread::sleep;
+
+/// Paying more by itself.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DeadlineBump {
+    /// Wait until it is mined, and pay more, within the caps, if that would take longer than its target
+    #[arg(long)]
+    deadline_bump: bool,
+    /// Be executed by every node at this Bitcoin height at the latest, instead of a window after the target
+    #[arg(long, value_name = "HEIGHT", requires = "deadline_bump")]
+    due_by: Option<BtcHeight>,
+}
+
+impl DeadlineBump {
+    /// Whether it is asked for.
+    pub fn is_wanted(&self) -> bool {
+        self.deadline_bump
+    }
+
+    /// Whether it is asked for with a height.
+    pub fn names_a_height(&self) -> bool {
+        self.due_by.is_some()
+    }
+
+    /// The height by which it has to be mined for that.
+    pub fn confirm_by(
+        &self,
+        tip: BtcHeight,
+        target_blocks: u16,
+        window: impl FnOnce() -> Result<u16, Failure>,
+    ) -> Result<Option<BtcHeight>, Failure> {
+        let Some(due_by) = self.due_by else {
+            return Ok(self.deadline_bump.then(|| tip.saturating_add(target_blocks.into())));
+        };
+        let window = u32::from(window()?);
+        match due_by.checked_sub(window).filter(|height| *height > tip) {
+            Some(height) => Ok(Some(height)),
+            None => Err(Failure::usage(format_args!(
+                "--due-by {due_by}: mined in the next block, it is due at {}, which is {window} blocks later",
+                u64::from(tip) + 1 + u64::from(window)
+            ))),
+        }
+    }
+}
+
+/// Looks at publications at each new block and bumps them where their deadline asks for it, until none of them waits.
+///
+/// The wallet stays open meanwhile: nobody else may bump them.
+pub fn hold(
+    wallet: &mut Wallet,
+    node: &Bitcoin,
+    jobs: &[(JobId, Caps)],
+    fees: &Fees,
+    settings: &Settings,
+    out: &Output,
+) -> Result<(), Failure> {
+    let terms = settings.rate_terms(fees, node.network(), 1);
+    let mut told = BTreeSet::new();
+    let mut looked_at = None;
+    loop {
+        let tip = wallet.synced_to().hash;
+        if looked_at != Some(tip) {
+            looked_at = Some(tip);
+            let mut waits = false;
+            for (id, caps) in jobs {
+                match publish::hold(wallet, node, &node.sources(), *id, &terms, caps).map_err(Failure::from) {
+                    Ok(held) => {
+                        waits |= !matches!(held.act, Act::Settled);
+                        tell(*id, held, &mut told, fees, out)?;
+                    }
+                    Err(failure) if failure.is_temporary() => {
+                        out.survived(&failure, "trying again");
+                        (waits, looked_at) = (true, None);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+            if !waits {
+                return Ok(());
+            }
+        }
+        let looked = node.wait_for_tip(&tip, node.look()).map_err(Failure::from);
+        if let Err(failure) = looked.and_then(|_| Ok(wallet.sync(node)?)) {
+            match failure.is_temporary() {
+                true => out.survived(&failure, "trying again"),
+                false => return Err(failure),
+            }
+            sleep(PAUSE);
+        }
+    }
+}
+
+/// Tells what was done; that it cannot pay more, only once.
+fn tell(id: JobId, held: Held, told: &mut BTreeSet<JobId>, fees: &Fees, out: &Output) -> Result<(), Failure> {
+    let Held { confirm_by, remaining, pays, steps, act } = held;
+    if fees.explain {
+        steps.iter().for_each(|step| out.note(step));
+    }
+    match act {
+        Act::Settled | Act::Waits => Ok(()),
+        Act::Bumped(bumped) => {
+            told.remove(&id);
+            out.print(&RaiseReport {
+                event: "bumped",
+                confirm_by,
+                remaining_blocks: remaining,
+                fee_rate_sat_vb: sat_per_vb(pays),
+                bump: bumped.into(),
+                rate: pays,
+            })
+        }
+        Act::Stopped(why) => {
+            if told.insert(id) {
+                out.warn(format_args!(
+                    "job {id} stays at {}, although {remaining} blocks remain until height {confirm_by}: {why}",
+                    SatPerVb(pays)
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A publication that pays more, because its height nears.
+#[derive(Serialize)]
+struct RaiseReport {
+    event: &'static str,
+    confirm_by: BtcHeight,
+    remaining_blocks: u32,
+    fee_rate_sat_vb: f64,
+    #[serde(flatten)]
+    bump: BumpReport,
+    #[serde(skip)]
+    rate: FeeRate,
+}
+
+impl fmt::Display for RaiseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { remaining_blocks, confirm_by, bump, rate, .. } = self;
+        let BumpReport { job, fee_before_sat, fee_sat, place, .. } = bump;
+        write!(
+            f,
+            "job {job} pays {} now, {fee_sat} sat instead of {fee_before_sat}; {remaining_blocks} blocks remain until height {confirm_by}; place {place}",
+            SatPerVb(*rate)
+        )
+    }
+}
