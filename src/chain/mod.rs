@@ -256,6 +256,17 @@ pub enum ChainError {
         /// Lowest height whose block is on disk.
         first_available: BtcHeight,
     },
+    /// The node knows this block's header, and does not have the block yet.
+    #[error(
+        "block {height} is not on this node yet{}; wait until it is, or use a node that has it",
+        snapshot.map_or(String::new(), |at| format!(" (it began with a UTXO snapshot, and has all blocks from {})", at + 1))
+    )]
+    NotDownloaded {
+        /// The block asked for.
+        height: BtcHeight,
+        /// The height of the UTXO snapshot (assumeutxo) that the node began with.
+        snapshot: Option<BtcHeight>,
+    },
     /// The node does not know it.
     #[error("the node does not know {0}")]
     NotFound(String),
@@ -301,7 +312,11 @@ impl ChainError {
     /// Whether the same question may be answered later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::WarmingUp { .. } | Self::Busy { .. } | Self::Cookie { .. } => true,
+            Self::Unreachable { .. }
+            | Self::WarmingUp { .. }
+            | Self::Busy { .. }
+            | Self::Cookie { .. }
+            | Self::NotDownloaded { .. } => true,
             #[cfg(feature = "esplora")]
             Self::Esplora(error) => error.is_temporary(),
             _ => false,
