@@ -93,6 +93,15 @@ pub trait BlockReader: Sync {
     /// # Errors
     /// [`ChainError::NotFound`] if another source may have the block and nothing is wrong with this one.
     fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError>;
+
+    /// Headers of the best chain from this block on, its own first, at most `count`; none if it is not in that chain.
+    ///
+    /// # Errors
+    /// [`ChainError::NotFound`] if it serves no headers, as most do not.
+    fn headers_from(&self, hash: &BlockHash, count: u32) -> Result<Vec<Header>, ChainError> {
+        let _ = count;
+        Err(ChainError::NotFound(format!("headers from {hash} on")))
+    }
 }
 
 /// Where transactions go: what the wallet and the publisher need of a node.
