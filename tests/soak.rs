@@ -1,21 +1,29 @@
 //! Random reorganisations of a real bitcoind while four followers read it, each by a way of its own: all end with one
 //! root.
 //!
-//! `SORTIE_SOAK_REORGS` says how many; 60 unless told. `SORTIE_SOAK_SEED` repeats a run.
+//! `SORTIE_SOAK_REORGS` says how many; 60 unless told. `SORTIE_SOAK_SEED` repeats a run. `scripts/soak.sh` runs 2,000.
 
 mod support;
 
 use anyhow::{Context, Result, ensure};
+use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Network, Txid};
-use regtest::hostile::{Envelope, Miner};
+use regtest::hostile::Envelope;
+use serde_json::json;
 use sortie::chain::{BlkFiles, BlockReader, RestNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::node::{Node, NodeError};
+use sortie::node::{Event, Node, NodeError};
 use sortie::scanner::Scanner;
 use std::env;
+use std::fmt;
+use std::time::{Duration, Instant};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
+/// Reorganisations between two lines on stderr.
+const PROGRESS: u64 = 100;
+/// Seconds between blocks with envelopes.
+const SPACING: u64 = 600;
 
 /// Numbers that look random and are the same for the same seed (SplitMix64).
 struct Random(u64);
@@ -64,13 +72,14 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
     ];
     // No reorganisation reaches the start.
     world.bitcoind.mine(40)?;
-    let mut forced = 0u64;
+    let began = Instant::now();
+    let mut done = Done::default();
     for reorg in 0..reorgs {
+        let mining = Instant::now();
         for _ in 0..=random.below(2) {
-            forced += 1;
+            done.forced += 1;
             let carrier = if random.below(2) == 0 { Carrier::OpReturn } else { Carrier::Taproot };
-            let payload = world.payload(Body::Tx([[7; 60].to_vec(), forced.to_le_bytes().to_vec()].concat()))?;
-            world.bitcoind.mine_envelopes(&[Envelope { carrier, payload }])?;
+            mine_forced(&world, done.forced, carrier)?;
         }
         let deepest = if random.below(20) == 0 { 30 } else { 6 };
         let depth = 1 + u32::try_from(random.below(deepest))?;
@@ -79,6 +88,7 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
         world.bitcoind.reorg_with(depth, |at| -> Result<Vec<Txid>> {
             if u64::from(at) == back { mineable(&world) } else { Ok(Vec::new()) }
         })?;
+        done.mining += mining.elapsed();
         for Reader { name, readers, node } in &mut all {
             // Each looks at a moment of its own, or misses this one.
             if random.below(3) == 0 {
@@ -87,7 +97,8 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
             let steps = random.below(12);
             for _ in 0..=steps {
                 match node.step(Scanner::from(&rpc).readers(readers)) {
-                    Ok(Some(_)) => {}
+                    Ok(Some(Event::Applied(_))) => done.applied += 1,
+                    Ok(Some(Event::Reverted(_))) => done.reverted += 1,
                     Ok(None) => break,
                     Err(error) => ensure!(error.is_temporary(), "reorganisation {reorg}, {name}: {error}"),
                 }
@@ -96,6 +107,10 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
                 *node = open(&world, name)?;
             }
         }
+        if (reorg + 1) % PROGRESS == 0 {
+            let height = world.bitcoind.height()?;
+            eprintln!("{} of {reorgs} reorganisations, height {height}, {done}, {:.0?}", reorg + 1, began.elapsed());
+        }
     }
     let fresh = world.follower("fresh")?.node;
     let expected = (fresh.derivation().clone(), fresh.state().clone(), fresh.heads(1)?);
@@ -103,7 +118,41 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
         synced(&mut node, &Scanner::from(&rpc).readers(&readers))?;
         assert_eq!((node.derivation().clone(), node.state().clone(), node.heads(1)?), expected, "{name}, seed {seed}");
     }
-    println!("{reorgs} reorganisations, {forced} items forced, queue root {}", expected.0.tip().queue_root);
+    let tip = expected.0.tip();
+    println!(
+        "{reorgs} reorganisations in {:.0} s, {done}, {} items in the queue, root {}",
+        began.elapsed().as_secs_f64(),
+        tip.queue_size,
+        tip.queue_root
+    );
+    Ok(())
+}
+
+/// What was done so far.
+#[derive(Default)]
+struct Done {
+    forced: u64,
+    applied: u64,
+    reverted: u64,
+    mining: Duration,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { forced, applied, reverted, mining } = self;
+        let mining = mining.as_secs();
+        write!(f, "{forced} items forced, {applied} blocks applied and {reverted} taken back ({mining} s of mining)")
+    }
+}
+
+/// Mines a block with one item. Its subsidy is nobody's: the harness looks through all the coins that are anybody's
+/// whenever it pays for something, and thousands of them would take longer than everything else here.
+fn mine_forced(world: &World, number: u64, carrier: Carrier) -> Result<()> {
+    let payload = world.payload(Body::Tx([[7; 60].to_vec(), number.to_le_bytes().to_vec()].concat()))?;
+    let txs: Vec<_> = world.bitcoind.carry(&[Envelope { carrier, payload }])?.iter().map(serialize_hex).collect();
+    let now = world.bitcoind.call("getblockheader", &[json!(world.bitcoind.tip()?)])?["time"].as_u64();
+    world.bitcoind.set_mocktime(now.context("a time")? + SPACING)?;
+    world.bitcoind.call("generateblock", &[json!("raw(6a)"), json!(txs)])?;
     Ok(())
 }
 

@@ -7,11 +7,11 @@ use bitcoin::Network;
 use regtest::hostile::{Alteration, Envelope, Fault, HostileSource, LyingReader, Miner};
 use regtest::{Bitcoind, Proc};
 use serde_json::Value;
-use sortie::chain::{BlkFiles, BlockReader, ChainError, RestNode};
+use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError, RestNode};
 use sortie::envelope::{Body, Carrier};
 use sortie::node::{Event, Node, NodeError};
 use sortie::primitives::Hash32;
-use sortie::scanner::Scanner;
+use sortie::scanner::{MAX_HEADERS, ScanError, Scanner};
 use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
@@ -118,6 +118,31 @@ fn a_remote_source_cannot_hide_an_item_and_an_own_one_cannot_either_if_all_is_ve
         node.sync(&hostile, |_| ())?;
         assert_eq!(digest(&node)?, digest(&world.follower("expected")?.node)?);
     }
+    Ok(())
+}
+
+// One question for up to 1,999 of them, and one to the chain's own source; over RPC alone two batches for 500 of them.
+#[test]
+fn headers_over_rest_are_those_over_rpc() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    world.bitcoind.mine(2_500)?;
+    let rpc = world.rpc()?;
+    let readers = [rest(&world)?];
+    let (mut parent, mut all) = (world.manifest.start, Vec::new());
+    while parent != rpc.tip()? {
+        let magic = world.manifest.network;
+        let by_rpc = Scanner::from(&rpc).headers_above(magic, parent, |_| None, MAX_HEADERS)?;
+        let by_rest = Scanner::from(&rpc).readers(&readers).headers_above(magic, parent, |_| None, MAX_HEADERS)?;
+        assert_eq!(by_rest[..], by_rpc[..by_rest.len()]);
+        assert!(by_rest.len() == 1_999 || by_rest.len() == by_rpc.len());
+        parent = by_rest.last().context("a block")?.at;
+        all.extend(by_rest);
+    }
+    assert_eq!(all.len(), 2_500);
+    // A parent that is no longer in the chain.
+    world.bitcoind.reorg(3)?;
+    let gone = Scanner::from(&rpc).readers(&readers).headers_above(world.manifest.network, all[2_498].at, |_| None, 9);
+    assert!(matches!(gone, Err(ScanError::NotChild(_))), "{gone:?}");
     Ok(())
 }
 

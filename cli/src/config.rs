@@ -9,12 +9,13 @@ use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
 use crate::http::SequencerUrl;
 use crate::input::{text_file, toml_error};
+use crate::output::Output;
 use crate::reading::Reading;
 use bitcoin::{Amount, FeeRate, Network};
 use clap::Args;
 use file::ConfigFile;
 use regtest::Bitcoind;
-use sortie::chain::{Credentials, Esplora, Proxy, RpcNode, is_loopback};
+use sortie::chain::{Credentials, Esplora, NodeInfo, Proxy, RpcNode, is_loopback};
 use sortie::manifest::{Manifest, TomlError, network_of};
 use sortie::publish::{LOCK_AT_MOST, RateTerms};
 use sortie::wallet::{Caps, SatPerVb};
@@ -254,10 +255,22 @@ impl Settings {
         let proxy = self.proxy();
         let source = match servers.first() {
             Some(url) => Source::Esplora(Box::new(Esplora::connect(url, network, proxy)?)),
-            None => Source::Node(Box::new(self.connect_node(network)?)),
+            None => {
+                let node = self.connect_node(network)?;
+                let info = node.info()?;
+                if info.is_behind() {
+                    self.output().warn(format_args!("{}; what is told here is as of that block", behind(&info)));
+                }
+                Source::Node(Box::new(node))
+            }
         };
         let also = servers.iter().skip(1).chain(others).map(|url| Esplora::new(url, network, proxy));
         Ok(Bitcoin::new(source, also.collect::<Result<_, _>>()?))
+    }
+
+    /// How to talk, as the flags say.
+    pub fn output(&self) -> Output {
+        Output::new(self.flags.json, self.flags.quiet)
     }
 
     /// The Esplora servers to use: the file's give way to a node that flags or environment name.
@@ -353,6 +366,15 @@ pub fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
         TomlError::Syntax(error) => toml_error(path, &text, &error),
         error => Failure::usage(format_args!("{}: {error}", path.display())),
     })
+}
+
+/// That a node's tip is not the chain's, and what to do about it.
+pub fn behind(info: &NodeInfo) -> String {
+    let NodeInfo { tip, headers, .. } = info;
+    let (at, of) = (tip.height, tip.height.max(*headers));
+    format!(
+        "bitcoind is still downloading the chain, and is at block {at} of {of}; wait until it has it, or use another node"
+    )
 }
 
 /// The network that a manifest is for.

@@ -224,7 +224,7 @@ impl Writer {
                 }
                 let mut tell = || on_event(node, event);
                 let flow = match &progress {
-                    Some(progress) => progress.around(tell),
+                    Some(progress) => progress.around(event, tell),
                     None => tell(),
                 };
                 let flow = flow.unwrap_or_else(|failure| {

@@ -4,7 +4,7 @@
 use crate::output::{Output, count};
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
-use sortie::node::Applied;
+use sortie::node::{Applied, Event};
 use sortie::primitives::BtcHeight;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const WORTH_A_NOTE: u32 = 200;
 /// Between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
-const STYLE: &str = "{bar:24} block {pos} of {len}, {rate}, {eta_precise} left, {msg}";
+const STYLE: &str = "{bar:24} {heights}, {rate}, {eta_precise} left, {msg}";
 
 /// The progress of one reading.
 pub struct Progress<'a> {
@@ -52,8 +52,10 @@ impl<'a> Progress<'a> {
         self.items += applied.queued.len() as u64;
         match &self.bar {
             Some(bar) => {
-                bar.set_position(self.at.into());
-                bar.set_message(count(self.items, "item"));
+                bar.set_position((self.at - self.from).into());
+                if !applied.queued.is_empty() {
+                    bar.set_message(count(self.items, "item"));
+                }
             }
             None if self.told.elapsed() >= PAUSE => {
                 self.told = Instant::now();
@@ -63,11 +65,13 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Prints something without tearing the bar.
-    pub fn around<T>(&self, print: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
+    /// Tells of an event without tearing the bar.
+    pub fn around<T>(&self, event: &Event, tell: impl FnOnce() -> T) -> T {
+        match (&self.bar, event) {
+            // Nothing is printed, and drawing the bar anew for each block would take longer than reading it.
+            (Some(_), Event::Applied(applied)) if applied.is_empty() => tell(),
+            (Some(bar), _) => bar.suspend(tell),
+            (None, _) => tell(),
         }
     }
 
@@ -106,13 +110,15 @@ impl Drop for Progress<'_> {
 }
 
 fn bar(from: BtcHeight, to: BtcHeight) -> ProgressBar {
-    let bar = ProgressBar::new(to.into()).with_position(from.into());
+    let bar = ProgressBar::new((to - from).into());
+    let heights = move |state: &ProgressState, out: &mut dyn Write| {
+        let _ = write!(out, "block {} of {to}", u64::from(from) + state.pos());
+    };
     let rate = |state: &ProgressState, out: &mut dyn Write| {
         let _ = write!(out, "{:.0} blocks/s", state.per_sec());
     };
     // The template is a constant; without it there is a plainer bar.
     let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.with_key("rate", rate));
-    bar.reset_eta();
-    bar
+    bar.set_style(style.with_key("heights", heights).with_key("rate", rate));
+    bar.with_message(count(0, "item"))
 }

@@ -137,6 +137,8 @@ impl Options {
             .arg(datadir_arg(&place.datadir))
             .args(["-regtest", "-server=1", "-rest=1", "-txindex=0", "-daemon=0"])
             .args(["-printtoconsole=0", "-par=1"])
+            // On regtest bitcoind looks through all its blocks and all its mempool at each of them.
+            .args(["-checkblockindex=0", "-checkmempool=0"])
             // Without -rpcallowip bitcoind ignores -rpcbind, also listens on ::1, and stays up
             // with that alone when our port is taken.
             .args(["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1"])

@@ -93,6 +93,15 @@ pub trait BlockReader: Sync {
     /// # Errors
     /// [`ChainError::NotFound`] if another source may have the block and nothing is wrong with this one.
     fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError>;
+
+    /// Headers of the best chain from this block on, its own first, at most `count`; none if it is not in that chain.
+    ///
+    /// # Errors
+    /// [`ChainError::NotFound`] if it serves no headers, as most do not.
+    fn headers_from(&self, hash: &BlockHash, count: u32) -> Result<Vec<Header>, ChainError> {
+        let _ = count;
+        Err(ChainError::NotFound(format!("headers from {hash} on")))
+    }
 }
 
 /// Where transactions go: what the wallet and the publisher need of a node.
@@ -261,6 +270,17 @@ pub enum ChainError {
         /// Lowest height whose block is on disk.
         first_available: BtcHeight,
     },
+    /// The node knows this block's header, and does not have the block yet.
+    #[error(
+        "block {height} is not on this node yet{}; wait until it is, or use a node that has it",
+        snapshot.map_or(String::new(), |at| format!(" (it began with a UTXO snapshot, and has all blocks from {})", at + 1))
+    )]
+    NotDownloaded {
+        /// The block asked for.
+        height: BtcHeight,
+        /// The height of the UTXO snapshot (assumeutxo) that the node began with.
+        snapshot: Option<BtcHeight>,
+    },
     /// The node does not know it.
     #[error("the node does not know {0}")]
     NotFound(String),
@@ -306,7 +326,11 @@ impl ChainError {
     /// Whether the same question may be answered later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::WarmingUp { .. } | Self::Busy { .. } | Self::Cookie { .. } => true,
+            Self::Unreachable { .. }
+            | Self::WarmingUp { .. }
+            | Self::Busy { .. }
+            | Self::Cookie { .. }
+            | Self::NotDownloaded { .. } => true,
             #[cfg(feature = "esplora")]
             Self::Esplora(error) => error.is_temporary(),
             _ => false,

@@ -1,8 +1,10 @@
-//! [`RestNode`]: blocks of a Bitcoin Core node over REST, in binary.
+//! [`RestNode`]: blocks and headers of a Bitcoin Core node over REST, in binary.
 
 use super::http::Http;
 use super::rpc::malformed;
 use super::{BlockReader, ChainError};
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
 use bitcoin::{BlockHash, Network};
 use serde_json::Value;
 use std::time::Duration;
@@ -10,6 +12,9 @@ use ureq::http::StatusCode;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const LANES: usize = 4;
+/// What bitcoind serves at a time.
+const MAX_HEADERS: u32 = 2_000;
+const HEADER_LEN: usize = 80;
 
 /// A Bitcoin Core node's REST interface (`-rest`), which stands at the address of its RPC.
 #[derive(Debug)]
@@ -70,5 +75,16 @@ impl BlockReader for RestNode {
             StatusCode::NOT_FOUND => Err(ChainError::NotFound(format!("block {hash}"))),
             status => Err(self.refusal(status, raw)),
         }
+    }
+
+    fn headers_from(&self, hash: &BlockHash, count: u32) -> Result<Vec<Header>, ChainError> {
+        let mut body = Vec::new();
+        match self.http.get(&format!("/rest/headers/{}/{hash}.bin", count.min(MAX_HEADERS)), &mut body)? {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(ChainError::NotFound(format!("block {hash}"))),
+            status => return Err(self.refusal(status, &body)),
+        }
+        let header = |raw| deserialize(raw).map_err(|error| malformed("headers", error));
+        body.chunks(HEADER_LEN).map(header).collect()
     }
 }

@@ -105,6 +105,16 @@ pub struct NodeInfo {
     pub version: u32,
 }
 
+impl NodeInfo {
+    /// Whether there are newer blocks that the node does not have: its tip is not the chain's.
+    ///
+    /// By bitcoind's own word a node downloads as long as its tip is more than a day old. On a network for tests that
+    /// may be all there is, so there it counts only if the node has headers of newer blocks.
+    pub fn is_behind(&self) -> bool {
+        self.initial_download && (self.headers > self.tip.height || self.chain == Network::Bitcoin.to_core_arg())
+    }
+}
+
 /// A connection to one Bitcoin Core node on one network.
 pub struct RpcNode {
     url: String,
@@ -427,16 +437,35 @@ impl RpcNode {
         match error {
             ChainError::NotFound(_) => ChainError::NotFound(format!("block {hash}")),
             ChainError::Rpc { ref message, .. } if message.contains("pruned") => {
-                let Ok(header) = self.call::<Value>("getblockheader", &[json!(hash)]) else {
-                    return error;
-                };
-                let (Ok(height), Ok(info)) = (number(&header, "height", "getblockheader"), self.info()) else {
-                    return error;
-                };
+                let (Ok(height), Ok(info)) = (self.height(hash), self.info()) else { return error };
                 let first_available = info.prune_height.unwrap_or(0);
                 ChainError::Pruned { height, first_available }
             }
+            ChainError::Rpc { ref message, .. } if message.contains("not fully downloaded") => {
+                match self.height(hash) {
+                    Ok(height) => ChainError::NotDownloaded { height, snapshot: self.snapshot_height().ok().flatten() },
+                    Err(_) => error,
+                }
+            }
             other => other,
+        }
+    }
+
+    /// The height of a block on any branch.
+    fn height(&self, hash: &BlockHash) -> Result<BtcHeight, ChainError> {
+        const METHOD: &str = "getblockheader";
+        let header: Value = self.call(METHOD, &[json!(hash)])?;
+        number(&header, "height", METHOD)
+    }
+
+    /// The height of the UTXO snapshot that the node began with, while it still lacks blocks below.
+    fn snapshot_height(&self) -> Result<Option<BtcHeight>, ChainError> {
+        const METHOD: &str = "getchainstates";
+        let states: Value = self.call(METHOD, &[])?;
+        let active = states.get("chainstates").and_then(Value::as_array).and_then(|states| states.last());
+        match active.and_then(|state| state.get("snapshot_blockhash")?.as_str()) {
+            Some(base) => self.height(&parse(base, METHOD)?).map(Some),
+            None => Ok(None),
         }
     }
 }

@@ -38,6 +38,9 @@ const STEP_BYTES: usize = 4 << 20;
 /// How deep a manifest's start block must lie before a rollup is followed (regtest excepted).
 pub const MIN_START_DEPTH: u32 = 100;
 
+/// The cure for a file that cannot be gone on with: all that it held is on Bitcoin.
+const REBUILD: &str = "derive it anew with `sortie follow --rebuild`, a sequencer's with `sortie sequencer --rebuild`";
+
 /// Why the follower cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -48,12 +51,10 @@ pub enum NodeError {
     #[error("the node's database: {0}")]
     Store(#[from] rusqlite::Error),
     /// The file holds something that this code did not write.
-    #[error("the node's database is damaged ({0}); run the same command with --rebuild")]
+    #[error("the node's database is damaged ({0}); {REBUILD}")]
     Corrupt(&'static str),
     /// The file was made by another version.
-    #[error(
-        "the node's database has schema version {0}, which this sortie does not know; run the same command with --rebuild"
-    )]
+    #[error("the node's database has schema version {0}, which this sortie does not know; {REBUILD}")]
     Schema(i64),
     /// The file belongs to another rollup.
     #[error("the node's database is of rollup {found}, the manifest's is {expected}; use another --data-dir")]
@@ -102,9 +103,7 @@ pub enum NodeError {
         depth: u32,
     },
     /// More blocks were reorganised away than can be taken back.
-    #[error(
-        "Bitcoin reorganised deeper than {kept} blocks, below height {height}; run the same command with --rebuild"
-    )]
+    #[error("Bitcoin reorganised deeper than {kept} blocks, below height {height}; {REBUILD}")]
     ReorgTooDeep {
         /// The height that cannot be taken back.
         height: BtcHeight,
@@ -176,6 +175,13 @@ pub struct Applied {
     pub judged: Vec<Judged>,
     /// L2 blocks that were derived and executed.
     pub blocks: Vec<ExecutedBlock>,
+}
+
+impl Applied {
+    /// Whether the block brought nothing for the rollup.
+    pub fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.judged.is_empty() && self.blocks.is_empty()
+    }
 }
 
 /// A derived block with what its transactions did.

@@ -29,6 +29,7 @@ use crate::primitives::{BlockRef, BtcHeight, Namespace};
 use crate::proof::{HeaderChain, Refutation, check_headers, difficulty_period};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::Magic;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -133,8 +134,9 @@ impl<'a> Scanner<'a> {
 
     /// The blocks above `parent` that the source shows, at most [`MAX_HEADERS`], if their headers can be believed.
     ///
-    /// `known` gives the hashes of earlier blocks of the same chain. The first change of the difficulty above
-    /// them can only be checked within its bounds.
+    /// `known` gives the hashes of earlier blocks of the same chain. The first change of the difficulty above them takes
+    /// the header that the period begins with from the source, which `parent` commits to; with a source of other people
+    /// it is only checked within its bounds.
     ///
     /// # Errors
     /// [`ScanError::BadHeaders`]; [`ScanError::NotChild`] if `parent` is not in the source's chain (any more).
@@ -146,7 +148,7 @@ impl<'a> Scanner<'a> {
         count: u32,
     ) -> Result<Vec<NextBlock>, ScanError> {
         let first = parent.height + 1;
-        let headers = self.chain.headers(first, count.min(MAX_HEADERS))?;
+        let headers = self.headers(parent, count.min(MAX_HEADERS))?;
         match headers.first().map(|header| header.prev_blockhash) {
             None => return Ok(Vec::new()),
             Some(got) if got != parent.hash => return Err(NotChild { expected: parent.hash, got }.into()),
@@ -156,9 +158,15 @@ impl<'a> Scanner<'a> {
         if let Some(period) = difficulty_period(network) {
             below.insert(parent.height, self.header(parent.hash)?);
             let period_start = parent.height - parent.height % period;
-            if let Some(hash) = known(period_start) {
-                below.insert(period_start, self.header(hash)?);
-            }
+            let retargets = parent.height + headers.len() as u32 >= period_start + period;
+            match known(period_start) {
+                Some(hash) => below.insert(period_start, self.header(hash)?),
+                // To a server of other people these would be thousands of questions.
+                None if retargets && self.chain.is_own() => {
+                    below.insert(period_start, self.ancestor(period_start, parent)?)
+                }
+                None => None,
+            };
         }
         let chain = HeaderChain::new(first, headers);
         check_headers(network, &chain, &below)?;
@@ -167,6 +175,39 @@ impl<'a> Scanner<'a> {
             header: header.0,
         });
         Ok(blocks.collect())
+    }
+
+    /// Headers above a block: from a reader that serves many at a time, if the chain's own source names the last of
+    /// them; else from that source.
+    fn headers(&self, parent: BlockRef, count: u32) -> Result<Vec<Header>, ScanError> {
+        for reader in self.readers {
+            let Ok(found) = reader.headers_from(&parent.hash, count.saturating_add(1)) else { continue };
+            let Some((own, above)) = found.split_first() else { continue };
+            let (Some(last), true) = (above.last(), own.block_hash() == parent.hash) else { continue };
+            if self.chain.block_hash(parent.height + above.len() as u32)? == Some(last.block_hash()) {
+                return Ok(above.to_vec());
+            }
+        }
+        Ok(self.chain.headers(parent.height + 1, count)?)
+    }
+
+    /// The header at a height below a block that is known, which commits to it.
+    fn ancestor(&self, height: BtcHeight, block: BlockRef) -> Result<Header, ScanError> {
+        let mut headers: Vec<Header> = Vec::new();
+        loop {
+            let next = height + headers.len() as u32;
+            let more = self.chain.headers(next, MAX_HEADERS.min((block.height + 1).saturating_sub(next)))?;
+            if more.is_empty() {
+                break;
+            }
+            headers.extend(more);
+        }
+        let is_linked = headers.windows(2).all(|pair| pair[0].block_hash() == pair[1].prev_blockhash);
+        let got = headers.last().map_or_else(BlockHash::all_zeros, Header::block_hash);
+        match headers.first() {
+            Some(first) if is_linked && got == block.hash => Ok(*first),
+            _ => Err(ScanError::OtherBlock { expected: block.hash, got }),
+        }
     }
 
     fn header(&self, hash: BlockHash) -> Result<Header, ScanError> {
@@ -221,3 +262,6 @@ fn judge(raw: &[u8], block: &NextBlock, namespace: Namespace, verify_all: bool) 
     }
     Ok(scanned.found)
 }
+
+#[cfg(test)]
+mod tests;

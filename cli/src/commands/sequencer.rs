@@ -1,7 +1,7 @@
 //! `sortie sequencer` and `sortie send`.
 
 use crate::commands::{ledger::read_key, wallet};
-use crate::config::{Fees, Settings, WalletName};
+use crate::config::{Fees, Settings, WalletName, behind};
 use crate::failure::Failure;
 use crate::follower::Place;
 use crate::input::{hex_argument, xonly};
@@ -13,6 +13,7 @@ use bitcoin::secp256k1::Secp256k1;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sortie::chain::{NodeInfo, RpcNode};
 use sortie::executor::{ledger, of_manifest};
 use sortie::node::Event;
 use sortie::primitives::{Hash32, RollupId};
@@ -138,7 +139,12 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         place.clear(&lock)?;
     }
     let wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
-    let writer = place.open(lock, settings.connect(network)?).map_err(|(failure, _)| failure)?;
+    let bitcoin = settings.connect(network)?;
+    if let Some(info) = bitcoin.node().map(RpcNode::info).transpose()?.filter(NodeInfo::is_behind) {
+        // What is promised on an old chain might not hold on the newest.
+        return Err(Failure::refused(behind(&info)));
+    }
+    let writer = place.open(lock, bitcoin).map_err(|(failure, _)| failure)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
     let policy = Policy {
         key,

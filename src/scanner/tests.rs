@@ -1,0 +1,135 @@
+//! Headers, from one source and from two.
+
+use super::*;
+use bitcoin::CompactTarget;
+use bitcoin::block::Version;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Headers from height 0 on, and how often somebody asked for several of them.
+struct Chain {
+    headers: Vec<Header>,
+    asked: AtomicUsize,
+}
+
+impl Chain {
+    /// Goes on from the first `shared` headers of another one, with blocks that only this branch has.
+    fn branch(from: &[Header], len: u32, branch: u32) -> Self {
+        let mut headers = from.to_vec();
+        for nonce in 0..len {
+            headers.push(Header {
+                version: Version::ONE,
+                prev_blockhash: headers.last().map_or_else(BlockHash::all_zeros, Header::block_hash),
+                merkle_root: bitcoin::TxMerkleNode::all_zeros(),
+                time: branch,
+                bits: CompactTarget::from_consensus(0x207f_ffff),
+                nonce,
+            });
+        }
+        Self { headers, asked: AtomicUsize::new(0) }
+    }
+
+    fn at(&self, height: BtcHeight) -> BlockRef {
+        BlockRef { height, hash: self.headers[height as usize].block_hash() }
+    }
+
+    fn find(&self, hash: &BlockHash) -> Option<usize> {
+        self.headers.iter().position(|header| header.block_hash() == *hash)
+    }
+}
+
+impl BlockSource for Chain {
+    fn tip(&self) -> Result<BlockRef, ChainError> {
+        Ok(self.at(self.headers.len() as u32 - 1))
+    }
+
+    fn block_hash(&self, height: BtcHeight) -> Result<Option<BlockHash>, ChainError> {
+        Ok(self.headers.get(height as usize).map(Header::block_hash))
+    }
+
+    fn header(&self, hash: &BlockHash) -> Result<Header, ChainError> {
+        let at = self.find(hash).ok_or_else(|| ChainError::NotFound(hash.to_string()))?;
+        Ok(self.headers[at])
+    }
+
+    fn headers(&self, first: BtcHeight, count: u32) -> Result<Vec<Header>, ChainError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(self.headers.iter().skip(first as usize).take(count as usize).copied().collect())
+    }
+
+    fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError> {
+        Err(ChainError::NotFound(hash.to_string()))
+    }
+
+    fn wait_for_tip(&self, _: &BlockHash, _: Duration) -> Result<BlockRef, ChainError> {
+        self.tip()
+    }
+}
+
+/// A reader of headers alone, which shows them from where it was told to.
+struct Headers(Chain, Option<usize>);
+
+impl BlockReader for Headers {
+    fn name(&self) -> String {
+        "headers".into()
+    }
+
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn read_block(&self, hash: &BlockHash, _: &mut Vec<u8>) -> Result<(), ChainError> {
+        Err(ChainError::NotFound(hash.to_string()))
+    }
+
+    fn headers_from(&self, hash: &BlockHash, count: u32) -> Result<Vec<Header>, ChainError> {
+        let from = self.1.or_else(|| self.0.find(hash)).unwrap_or(usize::MAX);
+        Ok(self.0.headers.iter().skip(from).take(count as usize).copied().collect())
+    }
+}
+
+#[test]
+fn a_reader_s_headers_are_taken_only_if_the_chain_s_own_source_names_the_last_of_them() {
+    let chain = Chain::branch(&[], 60, 1);
+    let copy = |len: usize| Chain::branch(&chain.headers[..len], 0, 0);
+    let parent = chain.at(20);
+    let mut unlinked = copy(60);
+    unlinked.headers[40].nonce = 99;
+    let readers = [
+        ("all of them", Headers(copy(60), None), 39, 0),
+        ("fewer", Headers(copy(31), None), 10, 0),
+        ("another branch", Headers(Chain::branch(&chain.headers[..25], 35, 2), None), 39, 1),
+        ("from elsewhere on", Headers(copy(60), Some(3)), 39, 1),
+        ("nothing above", Headers(copy(21), None), 39, 1),
+        ("nothing", Headers(copy(5), None), 39, 1),
+    ];
+    for (name, reader, len, asked) in readers {
+        chain.asked.store(0, Ordering::SeqCst);
+        let readers: [Box<dyn BlockReader>; 1] = [Box::new(reader)];
+        let scanner = Scanner::from(&chain).readers(&readers);
+        let above = scanner.headers_above(Magic::REGTEST, parent, |_| None, MAX_HEADERS).expect(name);
+        let expected: Vec<_> = (21..21 + len).map(|height| chain.at(height)).collect();
+        assert_eq!(above.iter().map(|block| block.at).collect::<Vec<_>>(), expected, "{name}");
+        assert_eq!(chain.asked.load(Ordering::SeqCst), asked, "{name}");
+    }
+    // Between a first and a last that are true.
+    let readers: [Box<dyn BlockReader>; 1] = [Box::new(Headers(unlinked, None))];
+    let refused = Scanner::from(&chain).readers(&readers).headers_above(Magic::REGTEST, parent, |_| None, MAX_HEADERS);
+    assert!(matches!(refused, Err(ScanError::BadHeaders(Refutation::Unlinked { height: 41 }))), "{refused:?}");
+}
+
+#[test]
+fn what_a_block_commits_to_is_found_below_it_and_nothing_else_is_believed() {
+    let mut chain = Chain::branch(&[], 2_100, 1);
+    let block = chain.at(2_050);
+    let found = Scanner::from(&chain).ancestor(40, block).expect("an ancestor");
+    assert_eq!((found, chain.asked.load(Ordering::SeqCst)), (chain.headers[40], 3));
+    assert_eq!(Scanner::from(&chain).ancestor(2_050, block).expect("itself"), chain.headers[2_050]);
+
+    let other = Chain::branch(&chain.headers[..2_000], 100, 2);
+    let refused = Scanner::from(&other).ancestor(40, block);
+    assert!(matches!(refused, Err(ScanError::OtherBlock { expected, .. }) if expected == block.hash), "{refused:?}");
+    chain.headers[40].time = 7;
+    let refused = Scanner::from(&chain).ancestor(40, block);
+    assert!(matches!(refused, Err(ScanError::OtherBlock { .. })), "{refused:?}");
+}
