@@ -5,20 +5,24 @@ mod support;
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
 use regtest::Bitcoind;
-use sortie::chain::{Credentials, Mempool, RpcNode};
+use sortie::chain::{Answer, Credentials, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
-    CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Request, broadcast, events, job, jobs, prepare,
+    CarrierChoice, FINAL_DEPTH, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job, jobs, prepare,
     publish, resume,
 };
 use sortie::wallet::Wallet;
-use support::money::{Cli, NoPackages, Purse, in_mempool, payload, rate};
+use support::money::{Cli, NoPackages, Overtaken, Purse, in_mempool, payload, rate};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 
-fn kinds(purse: &Purse, job: sortie::publish::JobId) -> Result<Vec<&'static str>> {
-    Ok(events(&purse.wallet, job)?.into_iter().map(|recorded| recorded.event.kind()).collect())
+fn kinds(purse: &Purse, job: JobId) -> Result<Vec<&'static str>> {
+    kinds_of(&purse.wallet, job)
+}
+
+fn kinds_of(wallet: &Wallet, job: JobId) -> Result<Vec<&'static str>> {
+    Ok(events(wallet, job)?.into_iter().map(|recorded| recorded.event.kind()).collect())
 }
 
 #[test]
@@ -47,6 +51,44 @@ fn a_reorganisation_undoes_commit_and_reveal_and_they_confirm_again() -> Result<
 }
 
 #[test]
+fn commit_and_reveal_of_two_blocks_are_undone_and_sent_again_to_a_node_that_forgot_them() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let datadir = dir.path().join("node");
+    let start = || Bitcoind::options().datadir(&datadir).arg("-persistmempool=0").start();
+    let connect =
+        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
+    let node = start()?;
+    let rpc = connect(&node)?;
+    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+    node.mine(101)?;
+    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+    wallet.sync(&rpc)?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(3)) };
+    let done = publish(&mut wallet, &rpc, &[7; 500], &request)?;
+    for txid in &done.txids {
+        node.mine_block_with(std::slice::from_ref(txid))?;
+    }
+    wallet.sync(&rpc)?;
+    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
+
+    node.reorg(2)?;
+    node.stop()?;
+    let node = start()?;
+    let rpc = connect(&node)?;
+    assert!(node.mempool()?.is_empty(), "it has forgotten them");
+    wallet.sync(&rpc)?;
+    assert_eq!(job(&wallet, done.job)?.state, JobState::RevealSent);
+    let resumed = resume(&mut wallet, &rpc)?;
+    assert_eq!(resumed[0].outcome, Outcome::Sent(done.txids.clone()), "the same bytes, both of them");
+    node.mine(1)?;
+    wallet.sync(&rpc)?;
+    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
+    assert_eq!(wallet.balance().total(), Amount::from_sat(1_000_000) - done.fee, "paid once");
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
 fn a_job_is_final_after_so_many_blocks_and_not_one_earlier() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
@@ -70,9 +112,15 @@ fn what_the_node_has_already_is_sent() -> Result<()> {
         world.bitcoind.send(tx)?;
     }
     let transactions = &prepared.generations[0].transactions;
-    let verdicts = purse.rpc.submit(transactions, rate(100))?;
-    assert!(verdicts.iter().all(|verdict| verdict.answer.is_ok()), "{verdicts:?}");
-    let sent = broadcast(&mut purse.wallet, &purse.rpc, prepared.id)?;
+    let (commit, reveal) = (&transactions[..1], &transactions[1..]);
+    for known in [transactions, commit, reveal] {
+        let tested = purse.rpc.test_accept(known, rate(100))?;
+        let submitted = purse.rpc.submit(known, rate(100))?;
+        assert_eq!(tested[0].answer, Answer::Known, "and the node looks at nothing behind it");
+        assert!(tested.iter().all(|verdict| verdict.answer.is_ok()), "{tested:?}");
+        assert!(submitted.iter().all(|verdict| verdict.answer.is_ok()), "{submitted:?}");
+    }
+    let sent = broadcast(&mut purse.wallet, &Overtaken(&purse.rpc), prepared.id)?;
     assert_eq!(sent.state, JobState::RevealSent);
     world.bitcoind.mine(1)?;
     // In the chain, and the wallet has not looked yet.
@@ -85,7 +133,45 @@ fn what_the_node_has_already_is_sent() -> Result<()> {
 }
 
 #[test]
-fn a_refusal_frees_the_coins_and_a_double_spend_in_the_chain_ends_the_job() -> Result<()> {
+fn a_refusal_gives_the_job_up_and_frees_its_coins() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    // It relays less than nodes of its version do.
+    let node = Bitcoind::options().arg("-datacarriersize=83").start()?;
+    let rpc = RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest)?;
+    let (mut wallet, words) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+    node.mine(101)?;
+    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+    wallet.sync(&rpc)?;
+    let coins = wallet.coins()?;
+    let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, &rpc)?;
+
+    let by = |carrier| Request { carrier: CarrierChoice::Only(carrier), ..Request::at(rate(2)) };
+    let error = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::OpReturn)).expect_err("too long for this node");
+    let PublishError::Refused { job: refused, reason, .. } = error else { panic!("{error}") };
+    assert!(reason.contains("datacarrier"), "{reason}");
+    assert_eq!(kinds_of(&wallet, refused)?, ["planned", "signed", "abandoned"]);
+    assert!(node.mempool()?.is_empty());
+    assert_eq!(wallet.coins()?, coins, "free again");
+    assert!(resume(&mut wallet, &rpc)?.is_empty(), "nothing is unfinished");
+
+    // The coin is already being spent elsewhere, at a higher rate, and this wallet has not looked.
+    let taken = publish(&mut twin, &rpc, &[8; 200], &Request::at(rate(20)))?;
+    let error = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::Taproot)).expect_err("spent");
+    assert!(matches!(error, PublishError::Refused { .. }), "{error}");
+    assert_eq!(jobs(&wallet)?.len(), 2);
+    node.mine(1)?;
+    wallet.sync(&rpc)?;
+    let done = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::Taproot))?;
+    assert!(!done.resumed, "what was given up is no obstacle");
+    node.mine(1)?;
+    wallet.sync(&rpc)?;
+    assert_eq!(wallet.balance().total(), Amount::from_sat(1_000_000) - taken.fee - done.fee);
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_double_spend_in_the_chain_ends_the_job() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };

@@ -190,7 +190,7 @@ pub struct Verdict {
 pub enum Answer {
     /// Accepted.
     Accepted,
-    /// It cannot be tested there; only sending it will tell.
+    /// It cannot be tested there, or was not; only sending it will tell.
     Untested,
     /// In the mempool or in the chain before we asked: as good as accepted.
     Known,

@@ -199,6 +199,39 @@ impl Mempool for NoPackages<'_> {
     }
 }
 
+/// A real node that is asked just before somebody else sends it the same: what it has shows in its answers only.
+pub struct Overtaken<'a>(pub &'a RpcNode);
+
+impl Mempool for Overtaken<'_> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        self.0.relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.test_accept(package, limit)
+    }
+
+    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.submit(package, limit)
+    }
+
+    fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        Ok(None)
+    }
+
+    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
+        Ok(None)
+    }
+
+    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        Ok(None)
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.0.estimate(target)
+    }
+}
+
 impl World {
     /// What mined transactions pay: inputs less outputs.
     pub fn fees_of(&self, transactions: &[Transaction]) -> Result<Amount> {
