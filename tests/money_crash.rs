@@ -8,14 +8,15 @@ mod support;
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Address, Amount, Network};
+use bitcoin::{Address, Amount, Network, Transaction};
 use regtest::{Bitcoind, EsploraServer};
 use serde_json::Value;
 use sortie::envelope::{Body, Carrier, scan_block};
+use sortie::publish::{Backup, CarrierChoice, Request, prepare};
 use sortie::wallet::Wallet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
-use support::money::{Cli, Purse, Signer, answers};
+use support::money::{Cli, Purse, Signer, answers, rate};
 use support::{Window, World};
 
 const KILLED: i32 = 9;
@@ -38,6 +39,8 @@ enum Act {
     Draft,
     /// Publishes what was signed there.
     Finish,
+    /// Reveals a mined commit whose journal is lost.
+    Recover,
 }
 
 struct Case {
@@ -145,10 +148,29 @@ fn finishing_by_taproot_publishes_once_and_loses_nothing() -> Result<()> {
 }
 
 #[test]
+fn recover_reveals_once_and_loses_nothing() -> Result<()> {
+    killed_at_any_point(Act::Recover, Carrier::Taproot)
+}
+
+#[test]
 fn force_over_a_server_publishes_once_and_loses_nothing() -> Result<()> {
     let world = World::new(Window { window: 30_000, max_lag: 20_000 })?;
     let server = Some(EsploraServer::start(&world.bitcoind)?);
     all_points(&world, &Case { act: Act::Force, carrier: Carrier::Taproot, server })
+}
+
+/// Mines the commit of a publication and loses the machine: its words are restored into the same folder.
+fn strand(world: &World, mut purse: Purse, payload: &[u8]) -> Result<(Backup, Transaction)> {
+    let payload = world.payload(Body::Tx(payload.to_vec()))?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let prepared = prepare(&mut purse.wallet, &purse.rpc, &payload, &request)?;
+    let (backup, commit) = Backup::of(&prepared).zip(prepared.commit().cloned()).context("a commit")?;
+    world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
+    let dir = purse.wallet.dir().to_owned();
+    drop(purse.wallet);
+    std::fs::remove_dir_all(&dir)?;
+    drop(Wallet::restore(&dir, Network::Regtest, purse.words, None, &purse.rpc)?);
+    Ok((backup, commit))
 }
 
 /// Kills one run at one point, restarts it, and counts. `false`: there are not so many points.
@@ -157,16 +179,22 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     let name = format!("{}-{at}", case.name().replace(' ', "-"));
     let (dir, coins) = (Cli::wallet_dir(&name), [300_000, 400_000]);
     let signer = Signer::new(7)?;
-    let before = match case.act {
+    let purse = match case.act {
         Act::Draft | Act::Finish => {
             let descriptor = format!("tr({})", signer.account(&format!("86'/1'/{at}'"))?);
-            Purse::watching(world, &dir, &descriptor, &coins)?.before
+            Purse::watching(world, &dir, &descriptor, &coins)?
         }
-        _ => Purse::new(world, &dir, &coins)?.before,
+        _ => Purse::new(world, &dir, &coins)?,
     };
-    let start = world.bitcoind.height()?;
+    let (start, before) = (world.bitcoind.height()?, purse.before);
     let payload: Vec<u8> = name.bytes().cycle().take(150).collect();
     let tx = payload.to_lower_hex_string();
+    let stranded = match case.act {
+        Act::Recover => Some(strand(world, purse, &payload)?),
+        _ => None,
+    };
+    let line = stranded.iter().map(|(backup, _)| backup.to_string()).collect::<String>();
+    let recover = ["recover", "--wallet", &name, "--backup", &line, "--tx", &tx, "--fee-rate", "2"];
     let carrier = match case.carrier {
         Carrier::OpReturn => "op-return",
         Carrier::Taproot => "taproot",
@@ -200,6 +228,7 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
         Act::Bump => &bump,
         Act::Reclaim => &reclaim,
         Act::Ask | Act::Paid => &ask,
+        Act::Recover => &recover,
     };
     let pay = |answer: &Value| -> Result<Amount> {
         let address = answer["address"].as_str().context("an address")?.parse::<Address<_>>()?.assume_checked();
@@ -209,7 +238,7 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     };
     let mut paid = Amount::ZERO;
     match case.act {
-        Act::Force | Act::Ask | Act::Draft => {}
+        Act::Force | Act::Ask | Act::Draft | Act::Recover => {}
         Act::Finish => {
             cli.run(&draft)?;
             signer.sign_file(&file)?;
@@ -255,7 +284,8 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     let expected = usize::from(case.act != Act::Reclaim);
     let bodies: Vec<_> = found.into_iter().map(|found| found.payload.map(|payload| payload.body)).collect();
     ensure!(bodies == vec![Ok(Body::Tx(payload)); expected], "{bodies:?} in the chain, {answer}");
-    let fees: Amount = world.fees_of(&block.txdata[1..])?;
+    let commit = stranded.map(|(_, commit)| commit);
+    let fees = world.fees_of(&block.txdata[1..])? + world.fees_of(commit.as_slice())?;
     let mut wallet = Wallet::open(&world.path(&Cli::wallet_dir(&name)), Network::Regtest)?;
     wallet.sync(&world.rpc()?)?;
     let after = wallet.balance().total();

@@ -7,7 +7,7 @@ use bitcoin::hex::DisplayHex;
 use bitcoin::psbt::{Psbt, PsbtSighashType};
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
 use bitcoin::{Address, Amount, Network, Txid};
-use regtest::EsploraServer;
+use regtest::{Bitcoind, EsploraServer};
 use sortie::chain::{Esplora, Mempool};
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, JobState, PublishError, Request, psbt};
@@ -158,6 +158,27 @@ fn an_unrevealed_commit_comes_back_to_the_descriptors_by_reclaim_and_by_words_an
     let fees = world.fees_of(&[vec![commit], sweep].concat())?.to_sat();
     assert_eq!(balance(&cli, "there")?, before - fees, "to the satoshi, and to the descriptors");
     assert_eq!(balance(&cli, "here")?, before - fees);
+    Ok(())
+}
+
+#[test]
+fn others_may_pay_for_it_and_no_sequencer_is_paid_from_it() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let (_, descriptor, _) = kinds()?.remove(2);
+    cli.run(&["wallet", "create", "--watch-only", "--descriptor", &descriptor])?;
+    let (tx, refund) = ("33".repeat(100), Bitcoind::anyone_address().to_string());
+    let force = ["force", &tx, "--unchecked", "--pay-from-anywhere", "--refund", &refund, "--no-wait"];
+    let asked = cli.run(&force)?;
+    let address = asked["address"].as_str().context("an address")?.parse::<Address<_>>()?.assume_checked();
+    world.bitcoind.fund(&address, Amount::from_sat(asked["amount_sat"].as_u64().context("an amount")?))?;
+    assert_eq!(cli.run(&force)?["state"], "mempool", "its own seed reveals");
+    world.bitcoind.mine(1)?;
+    assert_eq!(world.follower("follower")?.items()?.len(), 1);
+
+    std::fs::write(world.path("sequencer.key"), world.sequencer_key.keypair.secret_bytes().to_lower_hex_string())?;
+    let (code, error) = cli.fails(&["sequencer", "--key", "sequencer.key", "--listen", "127.0.0.1:0"])?;
+    assert!(code == 2 && error.contains("keys are elsewhere"), "{error}");
     Ok(())
 }
 
