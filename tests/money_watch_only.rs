@@ -63,7 +63,8 @@ fn both_carriers_are_forced_from_each_kind_of_descriptor_and_change_comes_back()
 
         for carrier in ["op-return", "taproot"] {
             let tx = [name.as_bytes(), carrier.as_bytes(), &[7; 150]].concat().to_lower_hex_string();
-            let common = ["--unchecked", "--wallet", name, "--fee-rate", "3"];
+            // Little is locked: the commit has change, too.
+            let common = ["--unchecked", "--wallet", name, "--fee-rate", "3", "--lock-at-most", "9000"];
             let quote = cli.run(&[&["quote", &tx], &common[..]].concat())?;
             let force = [&["force", &tx, "--carrier", carrier], &common[..]].concat();
             let (code, error) = cli.fails(&force)?;
@@ -91,6 +92,13 @@ fn both_carriers_are_forced_from_each_kind_of_descriptor_and_change_comes_back()
             assert!(name != "tr" || vsize == planned_vsize);
             assert!((vsize * 3..=planned_vsize * 3).contains(&fee), "{name}: {fee} sat for {vsize} vB");
 
+            if carrier == "op-return" {
+                let job = done["job"].to_string();
+                let (code, error) = cli.fails(&["bump", &job, "--wallet", name, "--fee-rate", "20"])?;
+                assert!(code == 2 && error.contains("by spending its change there"), "{error}");
+            } else {
+                assert_eq!(psbt.unsigned_tx.output.len(), 2);
+            }
             world.bitcoind.mine(1)?;
             let after = balance(&cli, name)?;
             assert_eq!(after, before - fee, "{name} {carrier}: to the satoshi");

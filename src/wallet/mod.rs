@@ -114,7 +114,7 @@ pub enum WalletError {
     Descriptor(#[from] BadDescriptor),
     /// The keys of the wallet's coins are elsewhere.
     #[error(
-        "the wallet in {} watches coins whose keys are elsewhere; `sortie force --psbt FILE` writes what is to be signed there", dir.display()
+        "the wallet in {} watches coins whose keys are elsewhere; `sortie force --psbt FILE` writes what is to be signed there, and what waits too long is helped by spending its change there", dir.display()
     )]
     WatchOnly {
         /// Where it is.
