@@ -124,9 +124,6 @@ fn far_behind_it_shows_rate_height_time_left_and_items_as_a_bar_on_a_terminal_an
     world.bitcoind.mine(1_500)?;
     let tip = world.bitcoind.height()?.to_string();
     let shown = on_a_terminal(sortie(&world, &["--data-dir", "terminal", "queue", "root"])?)?;
-    if let Ok(path) = std::env::var("SORTIE_SHOW_TERMINAL") {
-        fs::write(path, &shown)?;
-    }
     // How much is left, also where most of the chain is below the rollup's start.
     assert!(shown.contains("░░░░░░░░░░ block 1"), "{shown}");
     let bars: Vec<_> = shown.split(['\r', '\n']).filter(|line| line.contains("blocks/s")).collect();

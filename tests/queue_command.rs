@@ -61,7 +61,7 @@ fn an_item_is_seen_in_the_mempool_with_its_rate_and_the_block_it_is_expected_in(
 }
 
 #[test]
-fn the_exported_queue_gives_the_root_and_every_fate_in_both_formats() -> Result<()> {
+fn the_exported_queue_gives_the_root_and_every_fate_in_every_format() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut wallet = world.wallet("alice", 1)?;
     let good = world.transfer(&world.alice, &world.bob, 5, 0);
@@ -103,10 +103,46 @@ fn the_exported_queue_gives_the_root_and_every_fate_in_both_formats() -> Result<
         }
     }
 
+    let output = sortie(&world, &["queue", "export", "--format", "parquet"])?.output()?;
+    #[cfg(feature = "parquet")]
+    assert_eq!(parquet_rows(&output.stdout)?, exported);
+    #[cfg(not(feature = "parquet"))]
+    {
+        let said = String::from_utf8(output.stderr)?;
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert!(said.contains("--features parquet"), "{said}");
+    }
+
     let stats: Value = serde_json::from_str(&lines(&world, &["--json", "queue", "stats"])?[0])?;
     assert_eq!(stats["items"], 3);
     let tally: Vec<_> = stats["tally"].as_array().context("a list")?.iter().collect();
     assert!(tally.iter().any(|line| line["outcome"] == "waiting" && line["items"] == 1), "{stats}");
     assert!(tally.iter().any(|line| line["reason"] == "bad_nonce" && line["items"] == 1), "{stats}");
     Ok(())
+}
+
+/// The rows of a Parquet file as JSON, without what is null.
+#[cfg(feature = "parquet")]
+fn parquet_rows(file: &[u8]) -> Result<Vec<Value>> {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+    use serde_json::{Map, json};
+    let path = tempfile::NamedTempFile::new()?;
+    fs::write(&path, file)?;
+    let file = SerializedFileReader::new(fs::File::open(&path)?)?;
+    let row = |row: parquet::record::Row| -> Result<Value> {
+        let mut object = Map::new();
+        for (name, field) in row.get_column_iter() {
+            let value = match field {
+                Field::Null => continue,
+                Field::Str(text) => json!(text),
+                Field::UInt(number) => json!(number),
+                Field::ULong(number) => json!(number),
+                other => anyhow::bail!("{name}: {other:?}"),
+            };
+            object.insert(name.clone(), value);
+        }
+        Ok(Value::Object(object))
+    };
+    file.get_row_iter(None)?.map(|found| row(found?)).collect()
 }

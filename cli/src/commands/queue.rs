@@ -1,5 +1,8 @@
 //! `sortie queue`: the followed queue.
 
+#[cfg(feature = "parquet")]
+mod parquet;
+
 use super::life::{Effect, due_height, tip};
 use crate::commands::follow::UnconfirmedLine;
 use crate::config::Settings;
@@ -54,16 +57,19 @@ pub struct List {
 const EXPORT_EXAMPLE: &str = "\
 Examples:
   sortie queue export > queue.jsonl
-  sortie queue export --format csv | head";
+  sortie queue export --format csv | head
+  sortie queue export --format parquet > queue.parquet";
 
 /// Write out the whole queue, for audits
 ///
 /// One line for each item, from the first, with everything that the queue's root and the derived chain follow from: place,
 /// Bitcoin block, due height, hashes, the transaction itself, and what became of it. Needs no more memory for more items.
+///
+/// Parquet, a binary format with the same columns, needs a sortie that was built with `--features parquet`.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXPORT_EXAMPLE)]
 pub struct Export {
-    /// JSON lines, or comma-separated values with a line of names
+    /// JSON lines, comma-separated values with a line of names, or Apache Parquet
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
 }
@@ -79,6 +85,7 @@ pub struct Stats {}
 enum Format {
     Jsonl,
     Csv,
+    Parquet,
 }
 
 const ROOT_EXAMPLE: &str = "\
@@ -203,21 +210,35 @@ impl ExportLine {
 /// Items read from the database at a time.
 const PAGE: u64 = 50;
 
-fn export(format: Format, node: &Node, out: &Output) -> Result<(), Failure> {
-    if let Format::Csv = format {
-        out.line(COLUMNS)?;
-    }
+/// Hands out each item of the queue.
+fn each_item(node: &Node, mut each: impl FnMut(&ExportLine) -> Result<(), Failure>) -> Result<(), Failure> {
     let size = node.derivation().tip().queue_size;
     for from in (0..size).step_by(PAGE as usize) {
         for queued in node.store().items(from..size.min(from + PAGE))? {
-            let line = ExportLine::new(&queued, node)?;
-            match format {
-                Format::Jsonl => out.json_line(&line)?,
-                Format::Csv => out.line(&line.csv())?,
-            }
+            each(&ExportLine::new(&queued, node)?)?;
         }
     }
     Ok(())
+}
+
+fn export(format: Format, node: &Node, out: &Output) -> Result<(), Failure> {
+    match format {
+        Format::Jsonl => each_item(node, |line| out.json_line(line)),
+        Format::Csv => {
+            out.line(COLUMNS)?;
+            each_item(node, |line| out.line(&line.csv()))
+        }
+        #[cfg(feature = "parquet")]
+        Format::Parquet => {
+            let mut file = parquet::ParquetWriter::stdout()?;
+            each_item(node, |line| file.push(line))?;
+            file.finish().map(drop)
+        }
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => Err(Failure::usage(
+            "this sortie was built without Parquet; build it with `cargo install --path cli --features parquet`, or use --format jsonl",
+        )),
+    }
 }
 
 #[derive(Serialize)]
