@@ -147,7 +147,7 @@ impl View<'_> {
     }
 
     fn transaction(&self, txid: &Txid, rest: &[&str]) -> Result<Option<Answer>> {
-        let Some(tx) = self.index.tx(txid) else { return Ok(None) };
+        let Some(tx) = self.index.tx(txid) else { return Ok(unknown(rest)) };
         let outspend = |vout: u32| self.outspend(&OutPoint { txid: *txid, vout });
         Ok(match rest {
             [] => Some(Answer::json(&self.tx_info(txid, tx)?)),
@@ -278,5 +278,14 @@ fn passed_on<T: serde::Serialize>(method: &str, answer: bitcoincore_rpc::Result<
             Ok(Answer::new(StatusCode::BAD_REQUEST, format!("{method} RPC error: {error}")))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What electrs answers about a transaction that it does not know: of some things it tells none from an unconfirmed one.
+fn unknown(rest: &[&str]) -> Option<Answer> {
+    match rest {
+        ["status"] => Some(Answer::json(&json!({ "confirmed": false }))),
+        ["outspend", _] => Some(Answer::json(&json!({ "spent": false }))),
+        _ => None,
     }
 }

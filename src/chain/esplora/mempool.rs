@@ -61,8 +61,8 @@ impl Mempool for Esplora {
     }
 
     fn is_waiting(&self, txid: &Txid) -> Result<bool, ChainError> {
-        let status: Option<TxStatus> = self.json(&format!("/tx/{txid}/status"))?;
-        Ok(status.is_some_and(|status| !status.confirmed))
+        // Its status says `unconfirmed` of what the server has never heard of, too.
+        Ok(self.waiting(txid)?.is_some())
     }
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
