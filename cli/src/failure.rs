@@ -117,7 +117,7 @@ fn chain_code(error: &ChainError) -> Code {
 
 fn wallet_code(error: &WalletError) -> Code {
     match error {
-        WalletError::Chain(error) => chain_code(error),
+        WalletError::Chain(error) | WalletError::Unsent { source: error, .. } => chain_code(error),
         WalletError::Missing { .. }
         | WalletError::Mnemonic
         | WalletError::Descriptor(_)

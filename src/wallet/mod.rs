@@ -13,6 +13,7 @@ mod fee;
 mod files;
 mod job;
 pub(crate) mod journal;
+mod payment;
 mod seed;
 mod sync;
 
@@ -21,6 +22,7 @@ pub use descriptors::{BadDescriptor, Descriptors};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
 pub use job::{Deadline, Event, Generation, Job, JobId, JobState, Payer};
 pub use journal::{FINAL_DEPTH, Recorded};
+pub use payment::{Payment, PaymentOutcome, Settled};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
 
@@ -28,7 +30,7 @@ pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction
 pub(crate) use descriptors::{BadSignature, check_witness, witness};
 pub(crate) use seed::Keys;
 
-use crate::chain::{Answer, ChainError, Mempool};
+use crate::chain::ChainError;
 use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_wallet::chain::{ConfirmationBlockTime, TxUpdate};
@@ -39,8 +41,7 @@ use bitcoin::key::{Secp256k1, TapTweak};
 use bitcoin::secp256k1::{All, Message};
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
 use bitcoin::{
-    Address, Amount, FeeRate, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, XOnlyPublicKey,
-    taproot,
+    Address, Amount, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, XOnlyPublicKey, taproot,
 };
 use files::Folder;
 use rusqlite::types::{Type, ValueRef};
@@ -189,7 +190,9 @@ pub enum WalletError {
         limit: Amount,
     },
     /// The node's answer to a payment was lost.
-    #[error("payment {txid} may have left ({source}); look at `sortie wallet balance` before paying again")]
+    #[error(
+        "payment {txid} is signed and written down, but the node did not answer: {source}; run the same command again, or `sortie resume`: neither pays twice"
+    )]
     Unsent {
         /// The payment.
         txid: Txid,
@@ -224,17 +227,6 @@ impl Balance {
     pub fn total(&self) -> Amount {
         self.confirmed + self.change + self.incoming + self.immature
     }
-}
-
-/// A payment that was broadcast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Payment {
-    /// The transaction.
-    pub txid: Txid,
-    /// What it paid in fees.
-    pub fee: Amount,
-    /// Its virtual size.
-    pub vsize: u64,
 }
 
 /// An open wallet; its folder is locked as long as this value lives.
@@ -439,6 +431,7 @@ impl Wallet {
             return Err(WalletError::JournalVersion { dir: dir.to_owned(), found, expected });
         }
         let tx = db.transaction()?;
+        payment::create_tables(&tx)?;
         let changes = ChangeSet::from_sqlite(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
             Ok((
@@ -527,7 +520,8 @@ impl Wallet {
     pub fn coins(&self) -> Result<Vec<Coin>, WalletError> {
         let jobs = journal::watched(&self.db)?;
         // Change of a transaction that has perhaps not left cannot pay for another.
-        let unsent: BTreeSet<Txid> = jobs.iter().filter(|job| !job.has_left).flat_map(Job::txids).collect();
+        let mut unsent: BTreeSet<Txid> = jobs.iter().filter(|job| !job.has_left).flat_map(Job::txids).collect();
+        unsent.extend(payment::pending(&self.db)?.iter().map(|pending| pending.tx.compute_txid()));
         // What is to be signed elsewhere spends its coins already.
         let drafts = jobs.iter().filter(|job| job.state == JobState::Planned).filter_map(|job| job.draft.as_ref());
         let reserved: BTreeSet<OutPoint> = drafts
@@ -571,63 +565,6 @@ impl Wallet {
             })
         };
         self.bdk.list_unspent().filter_map(coin).collect()
-    }
-
-    /// Pays `amount` to `to`.
-    ///
-    /// The transaction is on disk before it leaves; should the process die in between, the next sync
-    /// finds it in the mempool or frees its coins.
-    ///
-    /// # Errors
-    /// [`WalletError::FeeCap`] before anything is signed; [`WalletError::Refused`] if the node does
-    /// not take it: then nothing left.
-    pub fn send(
-        &mut self,
-        node: &impl Mempool,
-        to: &Address,
-        amount: Amount,
-        rate: FeeRate,
-        caps: &Caps,
-    ) -> Result<Payment, WalletError> {
-        let output = TxOut { value: amount, script_pubkey: to.script_pubkey() };
-        let limit = output.script_pubkey.minimal_non_dust();
-        if amount < limit {
-            return Err(WalletError::Dust { amount, limit });
-        }
-        let change = self.next_change();
-        let draft = pay(&self.coins()?, None, &[output], &change, &self.input(), rate)?;
-        let vsize = vsize(&draft.tx);
-        caps.check(draft.fee, vsize)?;
-        let mut tx = draft.tx;
-        self.sign(&mut tx, &outputs_of(&draft.coins))?;
-        self.note(&[tx.clone()]);
-        self.save()?;
-
-        let txid = tx.compute_txid();
-        let limit = rate_of(draft.fee, vsize);
-        let package = [tx];
-        let tested = node.test_accept(&package, limit);
-        if tested.is_err() {
-            self.forget(&[txid]);
-            self.save()?;
-        }
-        let mut verdicts = tested?;
-        if verdicts.iter().all(|verdict| verdict.answer.is_ok()) {
-            verdicts = match node.submit(&package, limit) {
-                Ok(verdicts) => verdicts,
-                // The answer was lost, perhaps not the transaction.
-                Err(_) if matches!(node.is_waiting(&txid), Ok(true)) => Vec::new(),
-                Err(source) => return Err(WalletError::Unsent { txid, source }),
-            };
-        }
-        for verdict in verdicts {
-            if let Answer::Refused(reason) = verdict.answer {
-                self.forget(&[txid]);
-                self.save()?;
-                return Err(WalletError::Refused { txid, reason });
-            }
-        }
-        Ok(Payment { txid, fee: draft.fee, vsize })
     }
 
     /// The script that the next change goes to. Reserved by `note`.

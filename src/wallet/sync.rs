@@ -6,7 +6,7 @@
 use super::seed::SeedFile;
 use super::{
     Descriptors, Event, Generation, Job, JobState, Keys, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal,
-    unix_now,
+    payment, unix_now,
 };
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
@@ -160,7 +160,8 @@ impl Wallet {
         // The journal remembers what is to be sent again; only others' absence frees their coins.
         let jobs = journal::watched(self.db())?;
         let kept = jobs.iter().flat_map(|job| job.active().into_iter().chain(job.standing_sweeps().cloned()));
-        let kept = kept.map(|tx| tx.compute_txid()).collect();
+        let pending = payment::pending(self.db())?.into_iter().map(|pending| pending.tx);
+        let kept = kept.chain(pending).map(|tx| tx.compute_txid()).collect();
         let watch = self.watch(&jobs)?;
         let blocks = match source {
             WalletSource::Node(node) => self.read_blocks(node, &kept, watch)?,

@@ -1,5 +1,6 @@
 use super::*;
-use crate::chain::{MempoolEntry, RelayFacts, Verdict};
+use crate::chain::{Answer, Mempool, MempoolEntry, RelayFacts, Verdict};
+use bitcoin::FeeRate;
 use bitcoin::hashes::Hash;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -209,4 +210,91 @@ fn a_refused_or_too_dear_payment_costs_nothing() {
     assert_eq!(wallet.coins().expect("coins"), before);
     let dust = wallet.send(&node, &to, Amount::from_sat(329), rate(), &Caps::default());
     assert!(matches!(dust, Err(WalletError::Dust { .. })));
+}
+
+/// A node to which nothing gets through.
+struct Away;
+
+impl Mempool for Away {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        FakeNode::default().relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        FakeNode::default().test_accept(package, limit)
+    }
+
+    fn submit(&self, _: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        Err(ChainError::Unreachable { url: "fake".into(), reason: "away".into() })
+    }
+
+    fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        Ok(None)
+    }
+
+    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
+        Ok(None)
+    }
+
+    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        Ok(None)
+    }
+
+    fn estimate(&self, _: u16) -> Result<Option<FeeRate>, ChainError> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn a_payment_whose_answer_was_lost_is_sent_again_and_not_paid_twice() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[50_000, 60_000]);
+    let to = wallet.address().expect("address");
+    let amount = Amount::from_sat(10_000);
+    let caps = Caps::default();
+    let error = wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
+    let WalletError::Unsent { txid, .. } = error else { panic!("{error}") };
+    let left = wallet.coins().expect("coins");
+    assert_eq!(left.len(), 1, "neither its coin nor its change can be spent");
+    drop(wallet);
+
+    let mut wallet = Wallet::open(dir.path(), Network::Regtest).expect("opened");
+    let node = FakeNode::default();
+    // Another payment is another one; on its way the first is settled, too.
+    let other = wallet.send(&node, &to, amount + amount, rate(), &caps).expect("sent");
+    assert!(!other.resumed && other.txid != txid);
+    assert!(node.has.borrow().contains(&txid), "the same bytes");
+    assert!(wallet.settle_payments(&node).expect("settled").is_empty());
+    let more = wallet.send(&node, &to, amount, rate(), &caps).expect("sent");
+    assert!(!more.resumed && more.txid != txid, "its answer is known: this one is meant");
+
+    let error = wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
+    let WalletError::Unsent { txid, .. } = error else { panic!("{error}") };
+    let again = wallet.send(&node, &to, amount, rate(), &caps).expect("sent");
+    assert_eq!((again.txid, again.resumed), (txid, true), "asked for once more, it is that one");
+}
+
+#[test]
+fn a_payment_that_was_refused_in_the_end_and_the_one_in_its_place_are_never_both_mined() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[20_000]);
+    let to = wallet.address().expect("address");
+    let (amount, caps) = (Amount::from_sat(10_000), Caps::default());
+    wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
+    let words = "mempool min fee not met";
+    let refusing = FakeNode { refuse: RefCell::new(Some(words)), ..FakeNode::default() };
+    let settled = wallet.settle_payments(&refusing).expect("settled");
+    assert_eq!(settled[0].outcome, PaymentOutcome::Refused(words.into()));
+    let spent = |wallet: &Wallet, txid| wallet.bdk.tx_graph().get_tx(txid).expect("known").input[0].previous_output;
+    let coin = spent(&wallet, settled[0].payment.txid);
+
+    // A coin that would be chosen otherwise: it is smaller, and suffices.
+    let from = OutPoint::new(Txid::from_byte_array([99; 32]), 0);
+    let output = TxOut { value: Amount::from_sat(15_000), script_pubkey: wallet.next_change() };
+    wallet.note(&[transaction(vec![key_spend(from)], vec![output])]);
+    let paid = wallet.send(&FakeNode::default(), &to, amount, rate(), &caps).expect("sent");
+    assert!(!paid.resumed && paid.txid != settled[0].payment.txid);
+    assert_eq!(spent(&wallet, paid.txid), coin);
+    let next = wallet.send(&FakeNode::default(), &to, amount, rate(), &caps).expect("sent");
+    assert_ne!(spent(&wallet, next.txid), coin);
 }

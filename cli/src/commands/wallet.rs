@@ -150,7 +150,8 @@ pub struct DescriptorsArgs {
 
 /// Pay somebody
 ///
-/// Refused above the caps on fees, and if the node does not take it: then nothing was sent.
+/// Refused above the caps on fees, and if the node does not take it: then nothing was sent. After a crash or an answer
+/// that was lost, run it again: the same payment is sent, not a second one.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet send --to bc1p... --amount 25000 --fee-rate 2.5")]
 pub struct SendArgs {
@@ -295,13 +296,18 @@ struct Paid {
     amount_sat: u64,
     fee_sat: u64,
     vsize_vb: u64,
+    resumed: bool,
 }
 
 impl fmt::Display for Paid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         field(f, "transaction", self.txid)?;
         field(f, "paid", format_args!("{} sat", self.amount_sat))?;
-        field(f, "fee", format_args!("{} sat for {} vB", self.fee_sat, self.vsize_vb))
+        field(f, "fee", format_args!("{} sat for {} vB", self.fee_sat, self.vsize_vb))?;
+        match self.resumed {
+            true => field(f, "signed", "before: nothing new was paid"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -472,6 +478,12 @@ impl SendArgs {
         let rate = rate(&node, &self.fees, TARGET_BLOCKS, settings, out)?.rate;
         let amount = Amount::from_sat(self.amount);
         let payment = wallet.send(&node, &to, amount, rate, &settings.caps(&self.fees))?;
-        Ok(Paid { txid: payment.txid, amount_sat: self.amount, fee_sat: payment.fee.to_sat(), vsize_vb: payment.vsize })
+        Ok(Paid {
+            txid: payment.txid,
+            amount_sat: self.amount,
+            fee_sat: payment.fee.to_sat(),
+            vsize_vb: payment.vsize,
+            resumed: payment.resumed,
+        })
     }
 }

@@ -19,7 +19,7 @@ use sortie::publish::{
     Reclaimed, Recorded, Resumed,
 };
 use sortie::queue::Place;
-use sortie::wallet::{SatPerVb, Wallet};
+use sortie::wallet::{PaymentOutcome, SatPerVb, Settled, Wallet};
 use std::fmt;
 
 /// List what was forced from this wallet, or tell one job's story
@@ -127,8 +127,10 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     if unsigned.contains(&true) {
         wallet = unlock(wallet, settings)?;
     }
+    let settled = wallet.settle_payments(&node)?;
+    settled.iter().try_for_each(|settled| out.print(&SettledReport::from(settled)))?;
     let resumed = publish::resume(&mut wallet, &node)?;
-    if resumed.is_empty() {
+    if resumed.is_empty() && settled.is_empty() {
         out.note("nothing is unfinished");
     }
     for resumed in &resumed {
@@ -426,6 +428,38 @@ impl fmt::Display for ResumeReport {
             ("abandoned", _) => write!(f, "job {}: given up, its coins were spent otherwise", self.job),
             (_, reason) => write!(f, "job {}: the node refuses {txids}: {}", self.job, reason.as_deref().unwrap_or("")),
         }
+    }
+}
+
+/// What became of a payment whose answer was lost.
+#[derive(Serialize)]
+struct SettledReport {
+    payment: Txid,
+    outcome: &'static str,
+    amount_sat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<&Settled> for SettledReport {
+    fn from(settled: &Settled) -> Self {
+        Self {
+            payment: settled.payment.txid,
+            outcome: settled.outcome.name(),
+            amount_sat: settled.amount.to_sat(),
+            reason: match &settled.outcome {
+                PaymentOutcome::Refused(reason) => Some(reason.clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for SettledReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { payment, outcome, amount_sat, reason } = self;
+        write!(f, "payment {payment} of {amount_sat} sat: {outcome}")?;
+        reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
     }
 }
 

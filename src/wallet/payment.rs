@@ -1,0 +1,225 @@
+//! Paying somebody: signed, written down, sent; and again until its answer is known.
+//!
+//! Guarantees: a payment is on disk before it leaves, and its coins with it; one whose answer was lost is
+//! sent again with the same bytes, by whoever asks for the same payment and by
+//! [`settle_payments`](Wallet::settle_payments), and is not paid a second time. A payment that the node refuses
+//! in the end gives its coins back; asked for once more, it spends one of them again, so that never both are mined.
+
+use super::{Caps, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
+use crate::chain::{Answer, Mempool, Verdict};
+use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::{Address, Amount, FeeRate, ScriptBuf, Transaction, TxOut, Txid};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// A payment that has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// The transaction.
+    pub txid: Txid,
+    /// What it pays in fees.
+    pub fee: Amount,
+    /// Its virtual size.
+    pub vsize: u64,
+    /// Whether it was signed before: then nothing new was paid.
+    pub resumed: bool,
+}
+
+/// What became of a payment whose answer was not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Who gets it.
+    pub to: ScriptBuf,
+    /// How much.
+    pub amount: Amount,
+    /// The payment.
+    pub payment: Payment,
+    /// What became of it.
+    pub outcome: PaymentOutcome,
+}
+
+/// How a payment's sending ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaymentOutcome {
+    /// The node has it.
+    Sent,
+    /// The node refuses it, with these words; its coins are free again.
+    Refused(String),
+    /// Its coins were spent by another confirmed transaction.
+    Lost,
+}
+
+impl PaymentOutcome {
+    /// As the journal writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Refused(_) => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A payment that is written down, and whose answer is not.
+pub(crate) struct Pending {
+    id: i64,
+    to: ScriptBuf,
+    amount: Amount,
+    fee: Amount,
+    pub tx: Transaction,
+}
+
+/// Makes the tables if they are missing: a journal from before they were kept has no payments.
+pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS sortie_payment (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at INTEGER NOT NULL,
+            script BLOB NOT NULL,
+            amount_sat INTEGER NOT NULL,
+            fee_sat INTEGER NOT NULL,
+            tx BLOB NOT NULL
+        ) STRICT;
+        CREATE TABLE IF NOT EXISTS sortie_payment_end (
+            payment INTEGER PRIMARY KEY REFERENCES sortie_payment (id),
+            at INTEGER NOT NULL,
+            outcome TEXT NOT NULL CHECK (outcome IN ('sent', 'refused', 'lost'))
+        ) STRICT;
+        CREATE TRIGGER IF NOT EXISTS sortie_payment_kept BEFORE UPDATE ON sortie_payment
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+        CREATE TRIGGER IF NOT EXISTS sortie_payment_stays BEFORE DELETE ON sortie_payment
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+        CREATE TRIGGER IF NOT EXISTS sortie_payment_end_kept BEFORE UPDATE ON sortie_payment_end
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+        CREATE TRIGGER IF NOT EXISTS sortie_payment_end_stays BEFORE DELETE ON sortie_payment_end
+            BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;",
+    )
+}
+
+/// The payments whose answer is not known, oldest first.
+pub(crate) fn pending(db: &Connection) -> Result<Vec<Pending>, WalletError> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, script, amount_sat, fee_sat, tx FROM sortie_payment
+         WHERE id NOT IN (SELECT payment FROM sortie_payment_end) ORDER BY id",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let sat = |column| row.get::<_, i64>(column).map(|sat| Amount::from_sat(sat.cast_unsigned()));
+        let to = ScriptBuf::from_bytes(row.get(1)?);
+        Ok((row.get::<_, i64>(0)?, to, sat(2)?, sat(3)?, row.get::<_, Vec<u8>>(4)?))
+    })?;
+    let read = |(id, to, amount, fee, tx): (i64, _, _, _, Vec<u8>)| {
+        let tx = deserialize(&tx).map_err(|error| WalletError::Journal(format!("payment {id}: {error}")))?;
+        Ok(Pending { id, to, amount, fee, tx })
+    };
+    rows.map(|row| read(row?)).collect()
+}
+
+/// The last payment of `output` that the node refused in the end.
+fn refused(db: &Connection, output: &TxOut) -> Result<Option<Transaction>, WalletError> {
+    let sql = "SELECT tx FROM sortie_payment JOIN sortie_payment_end ON payment = id
+               WHERE script = ?1 AND amount_sat = ?2 AND outcome = 'refused' ORDER BY id DESC LIMIT 1";
+    let of = params![output.script_pubkey.as_bytes(), output.value.to_sat().cast_signed()];
+    let tx: Option<Vec<u8>> = db.query_row(sql, of, |row| row.get(0)).optional()?;
+    Ok(tx.and_then(|tx| deserialize(&tx).ok()))
+}
+
+impl Wallet {
+    /// Pays `amount` to `to`. Sync first.
+    ///
+    /// An equal payment whose answer was lost is sent again instead.
+    ///
+    /// # Errors
+    /// [`WalletError::FeeCap`] before anything is signed; [`WalletError::Refused`] if the node does
+    /// not take it: then nothing left. [`WalletError::Unsent`]: calling again is safe.
+    pub fn send(
+        &mut self,
+        node: &impl Mempool,
+        to: &Address,
+        amount: Amount,
+        rate: FeeRate,
+        caps: &Caps,
+    ) -> Result<Payment, WalletError> {
+        let output = TxOut { value: amount, script_pubkey: to.script_pubkey() };
+        let limit = output.script_pubkey.minimal_non_dust();
+        if amount < limit {
+            return Err(WalletError::Dust { amount, limit });
+        }
+        let settled = self.settle_payments(node)?;
+        let is_it = |settled: &&Settled| {
+            (&settled.to, settled.amount, &settled.outcome) == (&output.script_pubkey, amount, &PaymentOutcome::Sent)
+        };
+        if let Some(settled) = settled.iter().find(is_it) {
+            return Ok(settled.payment);
+        }
+        let instead_of = refused(self.db(), &output)?.and_then(|tx| self.coin(tx.input.first()?.previous_output).ok());
+        let change = self.next_change();
+        let draft =
+            pay(&self.coins()?, instead_of.as_ref(), std::slice::from_ref(&output), &change, &self.input(), rate)?;
+        let vsize = vsize(&draft.tx);
+        caps.check(draft.fee, vsize)?;
+        let mut tx = draft.tx;
+        self.sign(&mut tx, &outputs_of(&draft.coins))?;
+
+        let (txid, fee) = (tx.compute_txid(), draft.fee);
+        if let Some(reason) = refusal(node.test_accept(std::slice::from_ref(&tx), rate_of(fee, vsize))?) {
+            return Err(WalletError::Refused { txid, reason });
+        }
+        self.note(std::slice::from_ref(&tx));
+        let (to, raw) = (output.script_pubkey, serialize(&tx));
+        let id = self.save_with(|db| {
+            let sat = |amount: Amount| amount.to_sat().cast_signed();
+            db.execute(
+                "INSERT INTO sortie_payment (at, script, amount_sat, fee_sat, tx) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![unix_now().cast_signed(), to.as_bytes(), sat(amount), sat(fee), raw],
+            )?;
+            Ok(db.last_insert_rowid())
+        })?;
+        let settled = self.settle(node, Pending { id, to, amount, fee, tx })?;
+        match settled.outcome {
+            PaymentOutcome::Refused(reason) => Err(WalletError::Refused { txid, reason }),
+            _ => Ok(Payment { resumed: false, ..settled.payment }),
+        }
+    }
+
+    /// Sends the payments again whose answer was lost. Sync first.
+    ///
+    /// # Errors
+    /// [`WalletError::Unsent`] if the answer is lost again.
+    pub fn settle_payments(&mut self, node: &impl Mempool) -> Result<Vec<Settled>, WalletError> {
+        pending(self.db())?.into_iter().map(|pending| self.settle(node, pending)).collect()
+    }
+
+    /// Sends a payment that is written down, and writes down what came of it.
+    fn settle(&mut self, node: &impl Mempool, pending: Pending) -> Result<Settled, WalletError> {
+        let Pending { id, to, amount, fee, tx } = pending;
+        let (txid, vsize) = (tx.compute_txid(), vsize(&tx));
+        let unsent = |source| WalletError::Unsent { txid, source };
+        let confirmed = self.confirmed();
+        let outcome = if confirmed.contains_key(&txid) || node.is_waiting(&txid).map_err(unsent)? {
+            PaymentOutcome::Sent
+        } else if self.is_conflicted(&tx, &confirmed) {
+            PaymentOutcome::Lost
+        } else {
+            match node.submit(&[tx], rate_of(fee, vsize)) {
+                Ok(verdicts) => refusal(verdicts).map_or(PaymentOutcome::Sent, PaymentOutcome::Refused),
+                // The answer was lost, perhaps not the transaction.
+                Err(_) if matches!(node.is_waiting(&txid), Ok(true)) => PaymentOutcome::Sent,
+                Err(source) => return Err(unsent(source)),
+            }
+        };
+        if outcome != PaymentOutcome::Sent {
+            self.forget(&[txid]);
+        }
+        self.save_with(|db| {
+            let ended = params![id, unix_now().cast_signed(), outcome.name()];
+            Ok(db.execute("INSERT INTO sortie_payment_end VALUES (?1, ?2, ?3)", ended)?)
+        })?;
+        Ok(Settled { to, amount, payment: Payment { txid, fee, vsize, resumed: true }, outcome })
+    }
+}
+
+fn refusal(verdicts: Vec<Verdict>) -> Option<String> {
+    verdicts.into_iter().find_map(|verdict| match verdict.answer {
+        Answer::Refused(reason) => Some(reason),
+        _ => None,
+    })
+}
