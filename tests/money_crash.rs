@@ -191,7 +191,10 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
     let tx = payload.to_lower_hex_string();
     let stranded = match case.act {
         Act::Recover => Some(strand(world, purse, &payload)?),
-        _ => None,
+        _ => {
+            drop(purse);
+            None
+        }
     };
     let line = stranded.iter().map(|(backup, _)| backup.to_string()).collect::<String>();
     let recover = ["recover", "--wallet", &name, "--backup", &line, "--tx", &tx, "--fee-rate", "2"];

@@ -319,6 +319,7 @@ impl Wallet {
     }
 
     /// The mined transactions that spent coins of the wallet, with their heights, as far as it knows them.
+    #[cfg(feature = "esplora")]
     pub(crate) fn spends(&self) -> Vec<(Transaction, BtcHeight)> {
         let is_own = |input: &TxIn| {
             let output = self.output(&input.previous_output);

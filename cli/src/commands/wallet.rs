@@ -49,8 +49,9 @@ Examples:
 /// terminal, they are shown with --json only. The seed file is encrypted with a passphrase, asked for on the terminal or
 /// read from --passphrase-file; on regtest it is not, unless that option is given.
 ///
-/// With --watch-only the wallet's coins are those of public descriptors, and their keys stay where they are: `force
-/// --psbt` writes what is to be signed there. The words are then for envelopes only: they reveal a commit or take it back.
+/// With --watch-only the wallet's coins are those of public descriptors, searched for as `restore` does, and their keys
+/// stay where they are: `force --psbt` writes what is to be signed there. The words are then for envelopes only: they
+/// reveal a commit or take it back.
 #[derive(Args, Debug)]
 #[command(after_long_help = CREATE_EXAMPLES)]
 pub struct Create {
