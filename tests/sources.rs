@@ -4,6 +4,7 @@ mod support;
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::Network;
+use bitcoin::hex::DisplayHex;
 use regtest::hostile::{Alteration, Envelope, Fault, HostileSource, LyingReader, Miner};
 use regtest::{Bitcoind, Proc};
 use serde_json::Value;
@@ -191,6 +192,39 @@ fn the_command_says_which_source_it_reads_and_why_and_refuses_one_that_is_not_th
     let elsewhere = { elsewhere }.output()?;
     assert_eq!(elsewhere.status.code(), Some(2), "{}", said(&elsewhere));
     assert!(said(&elsewhere).contains("there is no blk*.dat"), "{}", said(&elsewhere));
+    Ok(())
+}
+
+#[test]
+fn a_sequencer_reads_blocks_where_it_is_told_to() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let wallet = world.path("data/regtest/wallets/default");
+    fs::create_dir_all(wallet.parent().context("a folder")?)?;
+    drop(world.wallet("data/regtest/wallets/default", 1)?);
+    fs::write(world.path("key"), [0x5e; 32].to_lower_hex_string())?;
+    // Another node's files, which end with a record that cannot be read.
+    let copy = world.path("blocks");
+    fs::create_dir(&copy)?;
+    for name in ["blk00000.dat", "xor.dat"] {
+        fs::copy(blocks_dir(&world.bitcoind).join(name), copy.join(name))?;
+    }
+    let mut blocks = fs::read(copy.join("blk00000.dat"))?;
+    let end = blocks.iter().rposition(|byte| *byte != 0).context("a block")? + 1;
+    blocks[end..end + 100].fill(0x55);
+    fs::write(copy.join("blk00000.dat"), blocks)?;
+
+    let sequencer = ["--json", "--data-dir", "data", "sequencer", "--key", "key", "--listen", "127.0.0.1:0"];
+    let nowhere = sortie(&world, &[&sequencer[..], &["--source", "blk"]].concat())?.output()?;
+    assert_eq!(nowhere.status.code(), Some(2), "{}", said(&nowhere));
+    assert!(said(&nowhere).contains("needs --blocks-dir"), "{}", said(&nowhere));
+
+    let mut process = Proc::spawn(&mut sortie(&world, &[&sequencer[..], &["--blocks-dir", "blocks"]].concat())?)?;
+    let limit = Duration::from_secs(60);
+    process.wait_line("the start", limit, |line| line.contains("\"started\""))?;
+    world.bitcoind.mine(1)?;
+    process.wait_line("a refusal", limit, |line| line.contains("block files in") && line.contains("asked the next"))?;
+    let height = format!("\"height\":{}", world.bitcoind.height()?);
+    process.wait_line("the block", limit, |line| line.contains("\"bitcoin\"") && line.contains(&height))?;
     Ok(())
 }
 

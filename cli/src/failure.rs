@@ -25,7 +25,7 @@ pub enum Code {
 }
 
 /// Why a command ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// Whoever read our output has gone: the end, and nobody to tell.
     ClosedPipe,

@@ -65,7 +65,14 @@ pub enum Reader {
     /// Brought to the tip by this process.
     Own(Box<Writer>),
     /// What another process has written so far.
-    Other(Box<Node>),
+    Other(Box<Beside>),
+}
+
+/// A follower that another process writes.
+pub struct Beside {
+    pub node: Node,
+    /// A connection of our own, or why there is none.
+    source: Result<Bitcoin, Failure>,
 }
 
 impl Place {
@@ -274,7 +281,7 @@ impl Reader {
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
         let place = Place::new(settings)?;
         let deadline = Instant::now() + PATIENCE;
-        let mut source = None;
+        let mut connection = None;
         loop {
             if let Some(lock) = place.lock()? {
                 let source = settings.connect(place.network())?;
@@ -284,17 +291,18 @@ impl Reader {
             }
             // Another process holds it. A short one ends soon, and one that follows reaches the tip soon:
             // either way a moment's patience gives the newest state.
-            let source = source.get_or_insert_with(|| settings.connect(place.network()).ok());
-            let tip = source.as_ref().and_then(|source| source.tip().ok());
+            let source = connection.take().unwrap_or_else(|| settings.connect(place.network()));
+            let tip = source.as_ref().ok().and_then(|source| source.tip().ok());
             let patient = Instant::now() < deadline;
             match place.open_beside() {
                 Ok(node) if !patient || tip.is_none_or(|tip| tip == node.derivation().tip().block) => {
                     out.note(freshness(node.derivation().tip().block, tip));
-                    return Ok(Self::Other(Box::new(node)));
+                    return Ok(Self::Other(Box::new(Beside { node, source })));
                 }
                 Err(failure) if !patient => return Err(failure),
                 _ => sleep(NAP),
             }
+            connection = Some(source);
         }
     }
 
@@ -302,15 +310,29 @@ impl Reader {
     pub fn node(&self) -> &Node {
         match self {
             Self::Own(writer) => &writer.node,
-            Self::Other(node) => node,
+            Self::Other(beside) => &beside.node,
         }
     }
 
-    /// Bitcoin, if this process is connected to one.
-    pub fn source(&self) -> Option<&Bitcoin> {
+    /// Bitcoin.
+    ///
+    /// # Errors
+    /// It could not be reached, and another process follows it.
+    pub fn source(&self) -> Result<&Bitcoin, Failure> {
         match self {
-            Self::Own(writer) => Some(&writer.source),
-            Self::Other(_) => None,
+            Self::Own(writer) => Ok(&writer.source),
+            Self::Other(beside) => beside.source.as_ref().map_err(Failure::clone),
+        }
+    }
+
+    /// The follower and Bitcoin, with the lock if it is this process that writes.
+    pub fn into_parts(self) -> Result<(Node, Bitcoin, Option<Lock>), Failure> {
+        match self {
+            Self::Own(writer) => {
+                let (node, source, lock) = writer.into_parts();
+                Ok((node, source, Some(lock)))
+            }
+            Self::Other(beside) => Ok((beside.node, beside.source?, None)),
         }
     }
 

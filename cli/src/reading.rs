@@ -40,8 +40,9 @@ pub enum SourceName {
 
 /// The sources of one command, beside the one whose chain it is.
 pub struct Readers {
-    readers: Vec<Box<dyn BlockReader>>,
-    verify_all: bool,
+    pub readers: Vec<Box<dyn BlockReader>>,
+    /// Whether blocks without envelopes are checked, too.
+    pub verify_all: bool,
     /// Which one is read first.
     pub first: String,
     /// Why it is that one.

@@ -81,7 +81,7 @@ pub trait BlockSource: Sync {
 }
 
 /// A faster way to the bytes of blocks that a [`BlockSource`] names: from the user's own node, too.
-pub trait BlockReader: Sync {
+pub trait BlockReader: Send + Sync {
     /// What it is and where, for people.
     fn name(&self) -> String;
 

@@ -15,7 +15,7 @@ pub use api::{MAX_TX_LEN, Refusal, Submit, serve};
 pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
 
-use crate::chain::{ChainError, RpcNode};
+use crate::chain::{BlockReader, ChainError, RpcNode};
 use crate::database::OpenError;
 use crate::derive::DropReason;
 use crate::executor::ledger::Account;
@@ -26,6 +26,7 @@ use crate::node::{Event, Node, NodeError};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
 use crate::publish::{Publication, PublishError};
 use crate::queue::Place;
+use crate::scanner::Scanner;
 use crate::wallet::{Caps, Wallet, WalletError};
 use bitcoin::secp256k1::Keypair;
 use bitcoin::{BlockHash, FeeRate, XOnlyPublicKey};
@@ -197,6 +198,8 @@ pub struct Sequencer {
     policy: Policy,
     node: Node,
     rpc: RpcNode,
+    readers: Vec<Box<dyn BlockReader>>,
+    verify_all_blocks: bool,
     wallet: Wallet,
     executor: Arc<dyn Executor>,
     store: Arc<Mutex<SequencerStore>>,
@@ -254,6 +257,8 @@ impl Sequencer {
         Ok(Self {
             node,
             rpc,
+            readers: Vec::new(),
+            verify_all_blocks: false,
             wallet,
             executor,
             store: Arc::new(Mutex::new(store)),
@@ -264,6 +269,11 @@ impl Sequencer {
             posting: post::Posting::default(),
             must_reload: false,
         })
+    }
+
+    /// Takes blocks from these first, as [`Scanner`] does, and checks each whole if that is asked for.
+    pub fn read_by(self, readers: Vec<Box<dyn BlockReader>>, verify_all_blocks: bool) -> Self {
+        Self { readers, verify_all_blocks, ..self }
     }
 
     /// What it shows of itself, kept up to date by [`tick`](Self::tick).
@@ -288,7 +298,8 @@ impl Sequencer {
     }
 
     fn try_tick(&mut self, now: u64, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
-        self.node.sync(&self.rpc, |event| on_done(Done::Bitcoin(event.clone())))?;
+        let scanner = Scanner::from(&self.rpc).readers(&self.readers).verify_all_blocks(self.verify_all_blocks);
+        self.node.sync(scanner, |event| on_done(Done::Bitcoin(event.clone())))?;
         self.follow(on_done)?;
         let accepting = self.may_promise();
         self.make_blocks(now, accepting, on_done)?;

@@ -298,16 +298,8 @@ pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Fai
     let node = reader.node();
     match command {
         Queue::List(List { unconfirmed: true, .. }) => {
-            let own_connection;
-            let source = match reader.source() {
-                Some(source) => source,
-                None => {
-                    own_connection = settings.connect(settings.network()?)?;
-                    &own_connection
-                }
-            };
             let mut watch = MempoolWatch::new(node.manifest().rollup_id().namespace());
-            let node = source.node().ok_or_else(|| {
+            let node = reader.source()?.node().ok_or_else(|| {
                 Failure::usage(
                     "only a Bitcoin node shows what waits in its mempool; set --bitcoin-url instead of --esplora-url",
                 )

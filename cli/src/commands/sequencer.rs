@@ -144,7 +144,9 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         // What is promised on an old chain might not hold on the newest.
         return Err(Failure::refused(behind(&info)));
     }
-    let writer = place.open(lock, bitcoin).map_err(|(failure, _)| failure)?;
+    let readers = settings.reading().open(&bitcoin, out)?;
+    let mut writer = place.open(lock, bitcoin).map_err(|(failure, _)| failure)?;
+    writer.sync(out)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
     let policy = Policy {
         key,
@@ -159,6 +161,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     };
     let (node, source, _lock) = writer.into_parts();
     let sequencer = sortie::sequencer::Sequencer::new(policy, node, source.into_node()?, wallet, store)?;
+    let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     let out = *out;
@@ -170,7 +173,12 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         started(&out, manifest.rollup_id(), address)?;
         let on_error = move |error: &SequencerError| out.survived(&Failure::failed(error), "trying again");
         // A log that nobody reads any more is no reason to stop serving.
-        let on_done = move |done| drop(out.print(&log_line(done)));
+        let on_done = move |done| {
+            if let Done::Bitcoin(Event::Applied(applied)) = &done {
+                applied.refused.iter().for_each(|refusal| out.warn(refusal));
+            }
+            drop(out.print(&log_line(done)));
+        };
         Ok(serve(sequencer, listener, stop_signal(), on_done, on_error).await?)
     })
 }

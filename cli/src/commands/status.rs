@@ -94,26 +94,19 @@ fn known(reader: &Reader, settings: &Settings, what: What) -> Result<Vec<Life>, 
         }
     };
     if lives.is_empty() {
-        lives = waiting(reader, settings, what)?;
+        lives = waiting(reader, what)?;
     }
     Ok(lives)
 }
 
 /// The items that a transaction in the node's mempool carries.
-fn waiting(reader: &Reader, settings: &Settings, what: What) -> Result<Vec<Life>, Failure> {
+fn waiting(reader: &Reader, what: What) -> Result<Vec<Life>, Failure> {
     let txid = match what {
         What::Place(place) => place.txid,
         What::Hash { txid, .. } => txid,
     };
     let manifest = reader.node().manifest();
-    let own_connection;
-    let source = match reader.source() {
-        Some(source) => source,
-        None => {
-            own_connection = settings.connect(settings.network()?)?;
-            &own_connection
-        }
-    };
+    let source = reader.source()?;
     // With a transaction index the node also knows transactions of blocks that the follower has not read.
     let (true, Some(transaction)) = (source.is_waiting(&txid)?, source.transaction(&txid)?) else {
         return Ok(Vec::new());

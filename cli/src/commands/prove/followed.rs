@@ -33,13 +33,8 @@ pub fn changed() -> Failure {
 
 impl Followed {
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
-        Ok(match Reader::open(settings, out)? {
-            Reader::Own(writer) => {
-                let (node, source, lock) = writer.into_parts();
-                Self { node, source, _lock: Some(lock) }
-            }
-            Reader::Other(node) => Self { node: *node, source: settings.connect(settings.network()?)?, _lock: None },
-        })
+        let (node, source, _lock) = Reader::open(settings, out)?.into_parts()?;
+        Ok(Self { node, source, _lock })
     }
 
     /// A file about this rollup.
