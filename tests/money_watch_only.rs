@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::psbt::{Psbt, PsbtSighashType};
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
-use bitcoin::{Address, Amount, Network, Txid};
+use bitcoin::{Address, Amount, Network, Txid, Witness};
 use regtest::{Bitcoind, EsploraServer};
 use sortie::chain::{Esplora, Mempool};
 use sortie::envelope::Carrier;
@@ -222,7 +222,19 @@ fn what_signers_give_back_is_checked_for_each_kind() -> Result<()> {
         let other = Psbt { unsigned_tx: unsigned.unsigned_tx.clone(), ..signed(&other, &signers)? };
         assert!(refused(&mut wallet, &other)?.contains("wrong"), "{name}");
 
-        let done = psbt::finish(&mut wallet, &rpc, &signed(&unsigned, &signers)?)?;
+        let mut garbage = unsigned.clone();
+        garbage.inputs[0].final_script_witness = Some(Witness::from_slice(&[[1; 64]]));
+        assert!(refused(&mut wallet, &garbage)?.contains("wrong"), "{name}");
+
+        // Some signers finish what they sign.
+        let mut whole = signed(&unsigned, &signers)?;
+        let input = &mut whole.inputs[0];
+        input.final_script_witness = match name {
+            "tr" => input.tap_key_sig.take().map(|signature| Witness::p2tr_key_spend(&signature)),
+            "wpkh" => input.partial_sigs.pop_first().map(|(key, signature)| Witness::p2wpkh(&signature, &key.inner)),
+            _ => None,
+        };
+        let done = psbt::finish(&mut wallet, &rpc, &whole)?;
         assert_eq!((done.job, done.state), (drafted.id, JobState::RevealSent));
     }
     Ok(())
