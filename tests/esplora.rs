@@ -9,7 +9,7 @@ use bitcoin::{Amount, FeeRate, Network, Txid};
 use regtest::esplora::Fault;
 use regtest::{EsploraServer, SocksProxy, Wanted, wait_until};
 use serde_json::Value;
-use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Proxy};
+use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Proxy, RestNode};
 use sortie::envelope::{Body, Carrier};
 use sortie::node::Node;
 use sortie::publish::{
@@ -536,6 +536,9 @@ fn no_redirect_is_followed() -> Result<()> {
     let sent = sortie(world.dir.path(), &["send", "00", "--sequencer", &url])?;
     let said = String::from_utf8(sent.stderr)?;
     assert!(sent.status.code() == Some(1) && said.contains("redirects to another address"), "{said}");
+    // Nor is one of what says that it is a bitcoind.
+    let error = RestNode::connect(&url, Network::Regtest).expect_err("elsewhere");
+    assert!(matches!(error, ChainError::Rpc { code: 307, .. }), "{error}");
     assert_eq!(server.requests().len(), asked, "somebody went where they were led");
     Ok(())
 }

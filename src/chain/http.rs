@@ -25,6 +25,8 @@ impl Http {
         let config = Agent::config_builder()
             .timeout_global(Some(limit))
             .http_status_as_error(false)
+            // bitcoind sends nobody elsewhere; where to, our password would go along.
+            .max_redirects(0)
             .max_idle_connections(KEPT)
             .max_idle_connections_per_host(KEPT)
             .build();
