@@ -1,4 +1,5 @@
-//! One chain by every way to a real bitcoind's blocks: RPC, REST, its files; and what goes wrong with a node.
+//! One chain by every way to a real bitcoind's blocks: RPC, REST, its files, an Esplora server; and what goes wrong with
+//! a node.
 
 mod support;
 
@@ -6,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 use regtest::hostile::{Alteration, Envelope, Fault, HostileSource, LyingReader, Miner};
-use regtest::{Bitcoind, Proc};
+use regtest::{Bitcoind, EsploraServer, Proc};
 use serde_json::Value;
-use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError, RestNode};
+use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError, Esplora, RestNode};
 use sortie::envelope::{Body, Carrier};
 use sortie::node::{Event, Node, NodeError};
 use sortie::primitives::Hash32;
@@ -88,6 +89,12 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
         }
     }
 
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
+    let mut node = Node::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
+    node.sync(&esplora, |_| ())?;
+    assert_eq!(digest(&node)?, expected, "Esplora");
+
     // As they are with a liar in each place, and an honest source behind it.
     for alteration in Alteration::ALL {
         let liars: [Box<dyn BlockReader>; 2] = [
@@ -100,6 +107,34 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
         assert_eq!(digest(&node)?, expected, "{alteration:?}");
     }
     Ok(())
+}
+
+/// A source that alters a block in every way there is: each is refused, and the true block taken in the end.
+fn altered(world: &World, name: &str, source: impl BlockSource) -> Result<()> {
+    let at = world.bitcoind.height()? - 3;
+    let hostile = HostileSource::new(source);
+    let mut node = Node::open(&world.path(name), world.manifest.clone(), &hostile)?;
+    for alteration in Alteration::ALL {
+        hostile.give(Fault::Altered(at, *alteration));
+        let error =
+            node.sync(&hostile, |_| ()).err().with_context(|| format!("{name}: {alteration:?} was believed"))?;
+        let refused = matches!(error, NodeError::BadBlock(_) | NodeError::OtherBlock { .. });
+        assert!(refused && error.is_temporary(), "{name}, {alteration:?}: {error}");
+        assert_eq!(node.derivation().tip().block.height, at - 1, "{name}, {alteration:?}");
+        hostile.heal();
+    }
+    node.sync(&hostile, |_| ())?;
+    assert_eq!(digest(&node)?, digest(&world.follower("expected")?.node)?, "{name}");
+    Ok(())
+}
+
+#[test]
+fn a_block_that_a_node_or_a_server_alters_is_refused_and_the_true_one_taken_later() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    live(&world)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    altered(&world, "rpc", world.rpc()?)?;
+    altered(&world, "esplora", Esplora::connect(&server.url(), Network::Regtest, None)?)
 }
 
 // A source of other people is checked whole without being asked to.

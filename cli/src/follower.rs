@@ -9,7 +9,7 @@ use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
 use crate::output::{Output, count};
 use crate::progress::Progress;
-use crate::reading::Reading;
+use crate::reading::{Readers, Reading};
 use bitcoin::Network;
 use sortie::chain::BlockSource;
 use sortie::manifest::Manifest;
@@ -46,6 +46,8 @@ pub struct Writer {
     pub node: Node,
     pub source: Bitcoin,
     reading: Reading,
+    /// Opened, until something goes wrong.
+    readers: Option<Readers>,
     /// Sources that were refused something, and were told of.
     refused: BTreeSet<String>,
     lock: Lock,
@@ -153,7 +155,7 @@ impl Place {
             Ok(mut node) => {
                 let reading = self.reading.clone();
                 reading.max_reorg_depth.into_iter().for_each(|depth| node.set_max_reorg_depth(depth));
-                Ok(Writer { node, source, reading, refused: BTreeSet::new(), lock })
+                Ok(Writer { node, source, reading, readers: None, refused: BTreeSet::new(), lock })
             }
             Err(error) => Err((error.into(), lock)),
         }
@@ -197,14 +199,35 @@ impl Writer {
         }
     }
 
+    /// Takes another connection from now on.
+    pub fn reconnect(&mut self, source: Bitcoin) {
+        self.source = source;
+        self.readers = None;
+    }
+
     /// Follows Bitcoin to its tip or to a height, telling of each event, until one of them says that it is enough.
     pub fn advance(
         &mut self,
         until: Option<BtcHeight>,
         out: &Output,
+        on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<End, Ended> {
+        let readers = match self.readers.take() {
+            Some(readers) => readers,
+            None => self.reading.open(&self.source, out)?,
+        };
+        let end = self.advance_by(&readers, until, out, on_event)?;
+        self.readers = Some(readers);
+        Ok(end)
+    }
+
+    fn advance_by(
+        &mut self,
+        readers: &Readers,
+        until: Option<BtcHeight>,
+        out: &Output,
         mut on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<End, Ended> {
-        let readers = self.reading.open(&self.source, out)?;
         let scanner = readers.scanner(&self.source);
         let (from, shown) =
             (self.node.derivation().tip().block.height, self.source.tip().map_err(Failure::from)?.height);

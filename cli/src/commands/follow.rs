@@ -125,7 +125,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
                 let next = pauses.after(failure, follow.once, &stop, out)?;
                 // A node that was started anew may listen elsewhere.
                 if let Ok(source) = settings.connect(place.network()) {
-                    session.writer.source = source;
+                    session.writer.reconnect(source);
                 }
                 next
             }
