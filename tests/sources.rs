@@ -271,6 +271,23 @@ fn a_node_without_rest_is_named_with_the_cure_and_read_over_rpc_otherwise() -> R
     assert!(error.to_string().contains("start it with -rest"), "{error}");
     let elsewhere = RestNode::connect("http://127.0.0.1:1", Network::Regtest).err().context("nobody is there")?;
     assert!(elsewhere.is_temporary(), "{elsewhere}");
+
+    // The command: refused if REST was asked for by name, and told why it is slow if not.
+    let mut world = World::new(WINDOW)?;
+    world.bitcoind = bitcoind;
+    world.bitcoind.mine(120)?;
+    world.start_here()?;
+    world.bitcoind.mine(250)?;
+    let by_name = sortie(&world, &["--source", "rest", "--data-dir", "d", "queue", "root"])?.output()?;
+    assert_eq!(by_name.status.code(), Some(1), "{}", said(&by_name));
+    assert!(said(&by_name).contains("start it with -rest, or use --source rpc"), "{}", said(&by_name));
+    let auto = sortie(&world, &["--blocks-dir", "nowhere", "--data-dir", "d", "queue", "root"])?.output()?;
+    ensure!(auto.status.success(), "{}", said(&auto));
+    let told =
+        ["nowhere: No such file", "reading blocks elsewhere", "from RPC at", "start it with -rest for more speed"];
+    for words in told {
+        assert!(said(&auto).contains(words), "{words}: {}", said(&auto));
+    }
     let with_rest = Bitcoind::start()?;
     let other = RestNode::connect(&with_rest.rpc_url(), Network::Signet).err().context("another chain")?;
     assert!(matches!(other, ChainError::WrongNetwork { .. }), "{other}");

@@ -693,6 +693,33 @@ mod tests {
         address
     }
 
+    /// A connection to it, by a node of an old version.
+    fn connected(address: std::net::SocketAddr, credentials: Credentials, secret: &str) -> RpcNode {
+        let url = format!("http://{address}");
+        RpcNode {
+            http: Http::new(&url, CALL_LIMIT),
+            url,
+            credentials,
+            secret: Mutex::new(secret.into()),
+            network: Network::Regtest,
+            version: 0,
+            answers: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn a_node_without_a_long_poll_is_asked_again_until_its_tip_is_another_one() {
+        const A: &str = "0000000000000000000000000000000000000000000000000000000000000001";
+        let address = one_that_was_restarted(&[
+            r#"{"result":{"chain":"regtest","blocks":7,"headers":7,"bestblockhash":"0000000000000000000000000000000000000000000000000000000000000001"},"error":null,"id":1}"#,
+            r#"{"result":{"chain":"regtest","blocks":8,"headers":8,"bestblockhash":"0000000000000000000000000000000000000000000000000000000000000002"},"error":null,"id":1}"#,
+        ]);
+        let login = Credentials::UserPassword { user: "u".into(), password: "new".into() };
+        let node = connected(address, login, "u:new");
+        let tip = node.wait_for_tip(&A.parse().expect("a hash"), CALL_LIMIT).expect("a tip");
+        assert_eq!((tip.height, tip.hash.to_string()), (8, A.replace('1', "2")));
+    }
+
     #[test]
     fn a_cookie_that_was_rotated_is_read_again_for_blocks_and_headers_too() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -703,16 +730,7 @@ mod tests {
             r#"[{"result":null,"error":{"code":-8,"message":"Block height out of range"},"id":0}]"#,
             "[]",
         ]);
-        let url = format!("http://{address}");
-        let node = RpcNode {
-            http: Http::new(&url, CALL_LIMIT),
-            url,
-            credentials: Credentials::Cookie(cookie),
-            secret: Mutex::new("u:old".into()),
-            network: Network::Regtest,
-            version: 0,
-            answers: Mutex::default(),
-        };
+        let node = connected(address, Credentials::Cookie(cookie), "u:old");
         let hash = genesis_block(Network::Regtest).block_hash();
         assert_eq!(node.block(&hash).expect("authorised"), [0x00, 0xff, 0x10]);
         "u:old".clone_into(&mut node.secret.lock().expect("no panic"));
