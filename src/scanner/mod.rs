@@ -193,10 +193,11 @@ impl<'a> Scanner<'a> {
 
     /// The header at a height below a block that is known, which commits to it.
     fn ancestor(&self, height: BtcHeight, block: BlockRef) -> Result<Header, ScanError> {
-        let mut headers: Vec<Header> = Vec::new();
-        loop {
-            let next = height + headers.len() as u32;
-            let more = self.chain.headers(next, MAX_HEADERS.min((block.height + 1).saturating_sub(next)))?;
+        let mut headers = self.chain.headers(height, 1)?;
+        while let Some(last) = headers.last() {
+            let at = BlockRef { height: height + headers.len() as u32 - 1, hash: last.block_hash() };
+            let left = block.height.saturating_sub(at.height);
+            let more = if left > 0 { self.headers(at, left.min(MAX_HEADERS))? } else { Vec::new() };
             if more.is_empty() {
                 break;
             }
