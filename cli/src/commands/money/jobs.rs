@@ -128,7 +128,10 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
         wallet = unlock(wallet, settings)?;
     }
     let settled = wallet.settle_payments(&node)?;
-    settled.iter().try_for_each(|settled| out.print(&SettledReport::from(settled)))?;
+    for settled in &settled {
+        out.print(&SettledReport::from(settled))?;
+        wallet.acknowledge(&settled.payment)?;
+    }
     let resumed = publish::resume(&mut wallet, &node)?;
     if resumed.is_empty() && settled.is_empty() {
         out.note("nothing is unfinished");
