@@ -312,6 +312,9 @@ impl fmt::Display for JobDetails<'_> {
         if let Some(place) = job.place {
             field(f, "place", place)?;
         }
+        if let Some(height) = job.confirm_by {
+            field(f, "to be mined by", format_args!("height {height}"))?;
+        }
         if let (Some(fee), Some(vsize)) = (job.fee_sat, job.vsize_vb) {
             field(f, "fee", format_args!("{fee} sat for {vsize} vB"))?;
         }
