@@ -3,11 +3,13 @@
 mod support;
 
 use anyhow::{Context, Result};
-use bitcoin::{Amount, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
+use bitcoin::{Amount, FeeRate, Network, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
 use regtest::{Bitcoind, EsploraServer};
 use sortie::chain::{Esplora, Mempool};
 use sortie::envelope::Carrier;
-use sortie::publish::{Bump, Caps, CarrierChoice, Reclaimed, Request, anywhere, bump, job, publish, reclaim};
+use sortie::publish::{
+    Bump, Caps, CarrierChoice, RateTerms, Reclaimed, Request, anywhere, bump, hold, job, publish, reclaim,
+};
 use sortie::wallet::{Wallet, fee_for};
 use support::money::{payload, rate};
 use support::{Window, World};
@@ -16,7 +18,7 @@ const WINDOW: Window = Window { window: 30, max_lag: 20 };
 
 struct Serverside {
     world: World,
-    _server: EsploraServer,
+    server: EsploraServer,
     esplora: Esplora,
     wallet: Wallet,
 }
@@ -30,12 +32,12 @@ fn serverside(sats: u64) -> Result<Serverside> {
     let (mut wallet, _) = Wallet::create(&world.path("wallet"), network, world.bitcoind.height()?, None)?;
     world.bitcoind.fund_and_mine(&wallet.address()?, Amount::from_sat(sats))?;
     wallet.sync(&esplora)?;
-    Ok(Serverside { world, _server: server, esplora, wallet })
+    Ok(Serverside { world, server, esplora, wallet })
 }
 
 #[test]
 fn what_hangs_together_is_what_the_node_says() -> Result<()> {
-    let Serverside { world, _server, esplora, mut wallet } = serverside(100_000_000)?;
+    let Serverside { world, server: _server, esplora, mut wallet } = serverside(100_000_000)?;
     let rpc = world.rpc()?;
     // Each is paid from the rest of the one before: a tree of six.
     let mut txids = Vec::new();
@@ -60,7 +62,7 @@ fn what_hangs_together_is_what_the_node_says() -> Result<()> {
 
 #[test]
 fn a_bump_pays_for_what_it_hangs_on() -> Result<()> {
-    let Serverside { world, _server, esplora, mut wallet } = serverside(1_000_000)?;
+    let Serverside { world, server: _server, esplora, mut wallet } = serverside(1_000_000)?;
     let rpc = world.rpc()?;
     let request = |carrier| Request { carrier: CarrierChoice::Only(carrier), ..Request::at(rate(1)) };
     let first = publish(&mut wallet, &esplora, &payload(&world, 60)?, &request(Carrier::OpReturn))?;
@@ -80,7 +82,7 @@ fn a_bump_pays_for_what_it_hangs_on() -> Result<()> {
 
 #[test]
 fn what_others_built_on_a_publication_is_paid_for_when_it_is_replaced() -> Result<()> {
-    let Serverside { world, _server, esplora, mut wallet } = serverside(10_000)?;
+    let Serverside { world, server: _server, esplora, mut wallet } = serverside(10_000)?;
     let refund = Bitcoind::anyone_address();
     let payload = payload(&world, 300)?;
     let asked = anywhere::ask(&mut wallet, &esplora, &payload, rate(2), &Caps::default(), &refund)?;
@@ -112,5 +114,27 @@ fn what_others_built_on_a_publication_is_paid_for_when_it_is_replaced() -> Resul
     let swept = reclaim(&mut wallet, &esplora, asked.id, rate(4), &Caps::default())?;
     let Reclaimed::Sweeping { txid, .. } = swept else { panic!("{swept:?}") };
     assert_eq!(world.bitcoind.mempool()?, [txid]);
+    Ok(())
+}
+
+#[test]
+fn a_deadline_is_held_by_the_servers_estimates() -> Result<()> {
+    let Serverside { world, server, esplora, mut wallet } = serverside(1_000_000)?;
+    server.set_fee_estimates(&[(1, 25.0), (2, 3.0)]);
+    let confirm_by = Some(world.bitcoind.height()? + 3);
+    let carrier = CarrierChoice::Only(Carrier::Taproot);
+    let request = Request { carrier, confirm_by, ..Request::at(rate(3)) };
+    let id = publish(&mut wallet, &esplora, &payload(&world, 200)?, &request)?.job;
+    let terms = RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 1 };
+    for (remaining, kwu) in [(2, 750), (1, 6_250)] {
+        world.bitcoind.mine_empty(1)?;
+        wallet.sync(&esplora)?;
+        let held = hold(&mut wallet, &esplora, &[&esplora], id, &terms, &Caps::default())?;
+        assert_eq!((held.remaining, held.pays), (remaining, FeeRate::from_sat_per_kwu(kwu)), "{held:?}");
+    }
+    let fee = job(&wallet, id)?.current().context("signed")?.fee;
+    world.bitcoind.mine(1)?;
+    wallet.sync(&esplora)?;
+    assert_eq!(wallet.balance().total(), Amount::from_sat(1_000_000) - fee);
     Ok(())
 }

@@ -96,7 +96,8 @@ pub fn hold(
     if tip <= deadline.seen || is_unsigned(wallet, &job)? {
         return held(sent_again(wallet, node, &job)?, pays, steps);
     }
-    steps.push(format!("job {id} pays {}; {remaining} blocks remain until height {confirm_by}", SatPerVb(pays)));
+    let left = if remaining == 1 { "1 block remains".into() } else { format!("{remaining} blocks remain") };
+    steps.push(format!("job {id} pays {}; {left} until height {confirm_by}", SatPerVb(pays)));
     let target_blocks = u16::try_from(remaining).unwrap_or(FURTHEST_TARGET).clamp(1, FURTHEST_TARGET);
     let mut wanted = match fee_rate(sources, &RateTerms { explicit: None, target_blocks, ..*terms }) {
         Ok(chosen) => {

@@ -138,6 +138,18 @@ fn caps_stop_it_before_anything_is_signed_or_written() {
 }
 
 #[test]
+fn a_rate_that_nobody_can_pay_is_a_shortfall() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[5_000_000]);
+    let node = FakeNode::default();
+    for carrier in [OP_RETURN, TAPROOT] {
+        let request = Request { carrier, ..Request::at(rate(u64::MAX)) };
+        let error = publish(&mut wallet, &node, &payload(90_000), &request).expect_err("too dear");
+        assert!(matches!(error, PublishError::Funds(_)), "{error}");
+    }
+}
+
+#[test]
 fn a_refusal_abandons_the_job_and_frees_its_coins() {
     let dir = tempfile::tempdir().expect("dir");
     let mut wallet = funded(dir.path(), &[100_000]);

@@ -5,11 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// The least fee for `vsize` vbytes at `rate`, rounded up. Saturates.
+/// The least fee for `vsize` vbytes at `rate`, rounded up; no more than all money, so that a few of them add up.
 pub fn fee_for(rate: FeeRate, vsize: u64) -> Amount {
     // sat/kwu * 4 = sat/kvB
     let sat = (u128::from(rate.to_sat_per_kwu()) * 4).saturating_mul(vsize.into()).div_ceil(1000);
-    Amount::from_sat(u64::try_from(sat).unwrap_or(u64::MAX))
+    u64::try_from(sat).map_or(Amount::MAX_MONEY, |sat| Amount::from_sat(sat).min(Amount::MAX_MONEY))
 }
 
 /// The rate that `fee` for `vsize` vbytes comes to, rounded up.
@@ -128,7 +128,7 @@ mod tests {
         {
             assert_eq!(fee_for(kwu(rate), vsize), Amount::from_sat(fee), "{rate} {vsize}");
         }
-        assert_eq!(fee_for(kwu(u64::MAX), u64::MAX), Amount::from_sat(u64::MAX));
+        assert_eq!(fee_for(kwu(u64::MAX), u64::MAX), Amount::MAX_MONEY);
     }
 
     #[test]

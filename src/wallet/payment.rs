@@ -2,14 +2,15 @@
 //!
 //! Guarantees: a payment is on disk before it leaves, and its coins with it; one whose answer was lost is
 //! sent again with the same bytes, by whoever asks for the same payment and by
-//! [`settle_payments`](Wallet::settle_payments), and is not paid a second time. A payment that the node refuses
-//! in the end gives its coins back; asked for once more, it spends one of them again, so that never both are mined.
+//! [`settle_payments`](Wallet::settle_payments). Until somebody [knows](Wallet::acknowledge) that it has left,
+//! asking for the same is no second payment. A payment that the node refuses in the end gives its coins back; asked
+//! for once more, it spends one of them again, so that never both are mined.
 
 use super::{Caps, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
 use crate::chain::{Answer, Mempool, Verdict};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Address, Amount, FeeRate, ScriptBuf, Transaction, TxOut, Txid};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// A payment that has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,7 @@ pub struct Payment {
     pub vsize: u64,
     /// Whether it was signed before: then nothing new was paid.
     pub resumed: bool,
+    id: i64,
 }
 
 /// What became of a payment whose answer was not known.
@@ -84,6 +86,9 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
             at INTEGER NOT NULL,
             outcome TEXT NOT NULL CHECK (outcome IN ('sent', 'refused', 'lost'))
         ) STRICT;
+        CREATE TABLE IF NOT EXISTS sortie_payment_known (
+            payment INTEGER PRIMARY KEY REFERENCES sortie_payment (id)
+        ) STRICT;
         CREATE TRIGGER IF NOT EXISTS sortie_payment_kept BEFORE UPDATE ON sortie_payment
             BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
         CREATE TRIGGER IF NOT EXISTS sortie_payment_stays BEFORE DELETE ON sortie_payment
@@ -113,6 +118,19 @@ pub(crate) fn pending(db: &Connection) -> Result<Vec<Pending>, WalletError> {
     rows.map(|row| read(row?)).collect()
 }
 
+/// A payment of `output` that has left, and of which nobody knows.
+fn unknown(db: &Connection, output: &TxOut) -> Result<Option<Payment>, WalletError> {
+    let sql = "SELECT id, fee_sat, tx FROM sortie_payment JOIN sortie_payment_end ON payment = id
+               WHERE script = ?1 AND amount_sat = ?2 AND outcome = 'sent'
+               AND id NOT IN (SELECT payment FROM sortie_payment_known) ORDER BY id LIMIT 1";
+    let of = params![output.script_pubkey.as_bytes(), output.value.to_sat().cast_signed()];
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?));
+    let Some((id, fee, tx)) = db.query_row(sql, of, read).optional()? else { return Ok(None) };
+    let tx: Transaction = deserialize(&tx).map_err(|error| WalletError::Journal(format!("payment {id}: {error}")))?;
+    let fee = Amount::from_sat(fee.cast_unsigned());
+    Ok(Some(Payment { txid: tx.compute_txid(), fee, vsize: vsize(&tx), resumed: true, id }))
+}
+
 /// The last payment of `output` that the node refused in the end.
 fn refused(db: &Connection, output: &TxOut) -> Result<Option<Transaction>, WalletError> {
     let sql = "SELECT tx FROM sortie_payment JOIN sortie_payment_end ON payment = id
@@ -125,7 +143,7 @@ fn refused(db: &Connection, output: &TxOut) -> Result<Option<Transaction>, Walle
 impl Wallet {
     /// Pays `amount` to `to`. Sync first.
     ///
-    /// An equal payment whose answer was lost is sent again instead.
+    /// An equal payment whose answer was lost, or of which nobody [knows](Self::acknowledge) yet, stands for it.
     ///
     /// # Errors
     /// [`WalletError::FeeCap`] before anything is signed; [`WalletError::Refused`] if the node does
@@ -143,12 +161,9 @@ impl Wallet {
         if amount < limit {
             return Err(WalletError::Dust { amount, limit });
         }
-        let settled = self.settle_payments(node)?;
-        let is_it = |settled: &&Settled| {
-            (&settled.to, settled.amount, &settled.outcome) == (&output.script_pubkey, amount, &PaymentOutcome::Sent)
-        };
-        if let Some(settled) = settled.iter().find(is_it) {
-            return Ok(settled.payment);
+        self.settle_payments(node)?;
+        if let Some(payment) = unknown(self.db(), &output)? {
+            return Ok(payment);
         }
         let instead_of = refused(self.db(), &output)?.and_then(|tx| self.coin(tx.input.first()?.previous_output).ok());
         let change = self.next_change();
@@ -178,6 +193,14 @@ impl Wallet {
             PaymentOutcome::Refused(reason) => Err(WalletError::Refused { txid, reason }),
             _ => Ok(Payment { resumed: false, ..settled.payment }),
         }
+    }
+
+    /// Whoever asked for a payment knows that it has left: to ask for the same again is to ask for another one.
+    pub fn acknowledge(&mut self, payment: &Payment) -> Result<(), WalletError> {
+        self.save_with(|db| {
+            db.execute("INSERT OR IGNORE INTO sortie_payment_known VALUES (?1)", [payment.id])?;
+            Ok(())
+        })
     }
 
     /// Sends the payments again whose answer was lost. Sync first.
@@ -213,7 +236,7 @@ impl Wallet {
             let ended = params![id, unix_now().cast_signed(), outcome.name()];
             Ok(db.execute("INSERT INTO sortie_payment_end VALUES (?1, ?2, ?3)", ended)?)
         })?;
-        Ok(Settled { to, amount, payment: Payment { txid, fee, vsize, resumed: true }, outcome })
+        Ok(Settled { to, amount, payment: Payment { txid, fee, vsize, resumed: true, id }, outcome })
     }
 }
 

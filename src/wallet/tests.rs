@@ -265,8 +265,12 @@ fn a_payment_whose_answer_was_lost_is_sent_again_and_not_paid_twice() {
     assert!(!other.resumed && other.txid != txid);
     assert!(node.has.borrow().contains(&txid), "the same bytes");
     assert!(wallet.settle_payments(&node).expect("settled").is_empty());
+    let same = wallet.send(&node, &to, amount, rate(), &caps).expect("sent");
+    assert_eq!((same.txid, same.resumed), (txid, true), "nobody knew of it");
+    wallet.acknowledge(&same).expect("known");
     let more = wallet.send(&node, &to, amount, rate(), &caps).expect("sent");
-    assert!(!more.resumed && more.txid != txid, "its answer is known: this one is meant");
+    assert!(!more.resumed && more.txid != txid, "now another one is meant");
+    wallet.acknowledge(&more).expect("known");
 
     let error = wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
     let WalletError::Unsent { txid, .. } = error else { panic!("{error}") };
@@ -295,6 +299,7 @@ fn a_payment_that_was_refused_in_the_end_and_the_one_in_its_place_are_never_both
     let paid = wallet.send(&FakeNode::default(), &to, amount, rate(), &caps).expect("sent");
     assert!(!paid.resumed && paid.txid != settled[0].payment.txid);
     assert_eq!(spent(&wallet, paid.txid), coin);
+    wallet.acknowledge(&paid).expect("known");
     let next = wallet.send(&FakeNode::default(), &to, amount, rate(), &caps).expect("sent");
     assert_ne!(spent(&wallet, next.txid), coin);
 }

@@ -344,7 +344,7 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
             let [receive, change] = wallet.descriptors().texts();
             out.print(&DescriptorsShown { receive, change, watch_only: wallet.is_watch_only() })
         }
-        WalletCommand::Send(send) => out.print(&send.run(settings, out)?),
+        WalletCommand::Send(send) => send.run(settings, out),
         WalletCommand::Passphrase(change) => out.print(&change.run(settings)?),
     }
 }
@@ -473,18 +473,19 @@ impl PassphraseArgs {
 }
 
 impl SendArgs {
-    fn run(self, settings: &Settings, out: &Output) -> Result<Paid, Failure> {
+    fn run(self, settings: &Settings, out: &Output) -> Result<(), Failure> {
         let to = address_on(settings.network()?, self.to)?;
         let (mut wallet, node) = open_to_spend(settings, &self.name)?;
         let rate = rate(&node, &self.fees, TARGET_BLOCKS, settings, out)?.rate;
         let amount = Amount::from_sat(self.amount);
         let payment = wallet.send(&node, &to, amount, rate, &settings.caps(&self.fees))?;
-        Ok(Paid {
+        out.print(&Paid {
             txid: payment.txid,
             amount_sat: self.amount,
             fee_sat: payment.fee.to_sat(),
             vsize_vb: payment.vsize,
             resumed: payment.resumed,
-        })
+        })?;
+        Ok(wallet.acknowledge(&payment)?)
     }
 }

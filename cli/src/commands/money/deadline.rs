@@ -6,7 +6,7 @@ use super::report::sat_per_vb;
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, count};
 use bitcoin::FeeRate;
 use clap::Args;
 use serde::Serialize;
@@ -130,8 +130,9 @@ fn tell(id: JobId, held: Held, told: &mut BTreeSet<JobId>, fees: &Fees, out: &Ou
         Act::Stopped(why) => {
             if told.insert(id) {
                 out.warn(format_args!(
-                    "job {id} stays at {}, although {remaining} blocks remain until height {confirm_by}: {why}",
-                    SatPerVb(pays)
+                    "job {id} stays at {}, with {} until height {confirm_by}: {why}",
+                    SatPerVb(pays),
+                    count(remaining.into(), "block")
                 ));
             }
             Ok(())
@@ -158,8 +159,9 @@ impl fmt::Display for RaiseReport {
         let BumpReport { job, fee_before_sat, fee_sat, place, .. } = bump;
         write!(
             f,
-            "job {job} pays {} now, {fee_sat} sat instead of {fee_before_sat}; {remaining_blocks} blocks remain until height {confirm_by}; place {place}",
-            SatPerVb(*rate)
+            "job {job} pays {} now, {fee_sat} sat instead of {fee_before_sat}, with {} until height {confirm_by}; place {place}",
+            SatPerVb(*rate),
+            count((*remaining_blocks).into(), "block")
         )
     }
 }

@@ -128,7 +128,10 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
         wallet = unlock(wallet, settings)?;
     }
     let settled = wallet.settle_payments(&node)?;
-    settled.iter().try_for_each(|settled| out.print(&SettledReport::from(settled)))?;
+    for settled in &settled {
+        out.print(&SettledReport::from(settled))?;
+        wallet.acknowledge(&settled.payment)?;
+    }
     let resumed = publish::resume(&mut wallet, &node)?;
     if resumed.is_empty() && settled.is_empty() {
         out.note("nothing is unfinished");
@@ -308,6 +311,9 @@ impl fmt::Display for JobDetails<'_> {
         }
         if let Some(place) = job.place {
             field(f, "place", place)?;
+        }
+        if let Some(height) = job.confirm_by {
+            field(f, "to be mined by", format_args!("height {height}"))?;
         }
         if let (Some(fee), Some(vsize)) = (job.fee_sat, job.vsize_vb) {
             field(f, "fee", format_args!("{fee} sat for {vsize} vB"))?;
