@@ -5,7 +5,7 @@ mod support;
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
-use regtest::{Bitcoind, EsploraServer, Proc};
+use regtest::{Bitcoind, EsploraServer, Proc, wait_until};
 use serde_json::Value;
 use sortie::chain::{ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
 use sortie::envelope::Carrier;
@@ -265,6 +265,8 @@ fn the_command_raises_the_fee_goes_on_after_a_kill_and_says_once_that_the_cap_is
     assert_eq!((&raised["fee_rate_sat_vb"], &raised["remaining_blocks"]), (&12.0.into(), &2.into()));
     assert_eq!(raised["confirm_by"], before + 3);
     assert_eq!(raised["place_before"], forced["place"]);
+    let told = wait_until("the wallet to be free", LONG, || Ok(cli.run(&["jobs"]).ok()))?;
+    assert_eq!((&told["place"], &told["confirm_by"]), (&raised["place"], &(before + 3).into()), "others may look");
     waiting.kill9()?;
 
     // A new process, with the caps of the first one.

@@ -7,6 +7,7 @@
 //! Trusts node or server for the chain, and sees foreign payments in a node's mempool only where that is
 //! small (see `sync`).
 
+mod closed;
 mod coins;
 mod descriptors;
 mod fee;
@@ -17,6 +18,7 @@ mod payment;
 mod seed;
 mod sync;
 
+pub use closed::Closed;
 pub use coins::{Coin, Shortfall};
 pub use descriptors::{BadDescriptor, Descriptors};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
@@ -60,6 +62,7 @@ const LOOKAHEAD: u32 = 50;
 /// Confirmations before a coinbase output can be spent.
 const COINBASE_MATURITY: u32 = 100;
 
+const DIFFERENT: &str = "seed and wallet.sqlite are of different wallets";
 const HOW_TO_UNLOCK: &str = "run it on a terminal to be asked for the passphrase, or give --passphrase-file FILE";
 
 /// Why the wallet could not do it.
@@ -340,13 +343,19 @@ impl Wallet {
     }
 
     fn unlocked(self, seed: &SeedFile) -> Result<Self, WalletError> {
-        let keys = Keys::new(&seed.mnemonic, seed.network)?;
+        match seed.network == self.network {
+            true => self.with_keys(Keys::new(&seed.mnemonic, seed.network)?),
+            false => Err(damaged(&self.dir, DIFFERENT)),
+        }
+    }
+
+    fn with_keys(self, keys: Keys) -> Result<Self, WalletError> {
         let mut public = keys.public();
         public.coins = public.coins.filter(|_| !self.is_watch_only());
-        if public != self.public || seed.network != self.network {
-            return Err(damaged(&self.dir, "seed and wallet.sqlite are of different wallets"));
+        match public == self.public {
+            true => Ok(Self { secret: Some(keys), ..self }),
+            false => Err(damaged(&self.dir, DIFFERENT)),
         }
-        Ok(Self { secret: Some(keys), ..self })
     }
 
     /// Whether `dir` holds a wallet.

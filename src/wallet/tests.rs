@@ -137,6 +137,14 @@ fn a_locked_wallet_shows_all_and_signs_nothing() {
     wallet.change_passphrase(Some(&passphrase("first")), Some(&passphrase("second"))).expect("changed");
     let mut wallet = wallet.unlock(&passphrase("second")).expect("unlocked");
     wallet.send(&FakeNode::default(), &address, amount, rate(), &Caps::default()).expect("signed");
+    // Closed for a while, it is free for others, and unlocked when it is opened again.
+    let mut closed = wallet.close();
+    let other = open();
+    assert!(other.is_locked());
+    assert!(matches!(closed.open(), Err(WalletError::InUse { .. })));
+    drop(other);
+    let wallet = closed.open().expect("opened");
+    assert!(!wallet.is_locked() && !format!("{wallet:?}{closed:?}").contains(&words.words()));
     for file in std::fs::read_dir(dir.path()).expect("folder") {
         let bytes = std::fs::read(file.expect("file").path()).expect("read");
         let text = String::from_utf8_lossy(&bytes);

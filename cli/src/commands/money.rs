@@ -289,7 +289,7 @@ impl Force {
             height.map(|height| publish::confirm_by(&mut wallet, job.id, height)).transpose()?;
         }
         let jobs = [(job.id, settings.caps(&self.fees))];
-        deadline::hold(&mut wallet, &node, &jobs, &self.fees, settings, out)?;
+        let wallet = deadline::hold(wallet, &node, &jobs, &self.fees, settings, out)?;
         let job = publish::job(&wallet, job.id)?;
         match (job.state.confirmed(), job.place()) {
             (Some(_), Some(place)) => Ok(place),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::BtcHeight;
 use sortie::publish::{self, Act, Held, JobId};
-use sortie::wallet::{Caps, SatPerVb, Wallet};
+use sortie::wallet::{Caps, Closed, SatPerVb, Wallet, WalletError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::thread::sleep;
@@ -63,47 +63,70 @@ impl DeadlineBump {
 
 /// Looks at publications at each new block and bumps them where their deadline asks for it, until none of them waits.
 ///
-/// The wallet stays open meanwhile: nobody else may bump them.
+/// In between, the wallet is closed: other commands can look at them, bump them or take them back.
 pub fn hold(
-    wallet: &mut Wallet,
+    mut wallet: Wallet,
     node: &Bitcoin,
     jobs: &[(JobId, Caps)],
     fees: &Fees,
     settings: &Settings,
     out: &Output,
-) -> Result<(), Failure> {
+) -> Result<Wallet, Failure> {
     let terms = settings.rate_terms(fees, node.network(), 1);
     let mut told = BTreeSet::new();
-    let mut looked_at = None;
     loop {
-        let tip = wallet.synced_to().hash;
-        if looked_at != Some(tip) {
-            looked_at = Some(tip);
-            let mut waits = false;
-            for (id, caps) in jobs {
-                match publish::hold(wallet, node, &node.sources(), *id, &terms, caps).map_err(Failure::from) {
-                    Ok(held) => {
-                        waits |= !matches!(held.act, Act::Settled);
-                        tell(*id, held, &mut told, fees, out)?;
-                    }
-                    Err(failure) if failure.is_temporary() => {
-                        out.survived(&failure, "trying again");
-                        (waits, looked_at) = (true, None);
-                    }
-                    Err(failure) => return Err(failure),
+        let (tip, mut waits) = (wallet.synced_to().hash, false);
+        for (id, caps) in jobs {
+            let held = loop {
+                match publish::hold(&mut wallet, node, &node.sources(), *id, &terms, caps) {
+                    Ok(held) => break held,
+                    Err(error) => survive(error.into(), out)?,
                 }
-            }
-            if !waits {
-                return Ok(());
+            };
+            waits |= !matches!(held.act, Act::Settled);
+            tell(*id, held, &mut told, fees, out)?;
+        }
+        if !waits {
+            return Ok(wallet);
+        }
+        let mut closed = wallet.close();
+        loop {
+            match node.wait_for_tip(&tip, node.look()) {
+                Ok(now) if now.hash == tip => {}
+                Ok(_) => break,
+                Err(error) => survive(error.into(), out)?,
             }
         }
-        let looked = node.wait_for_tip(&tip, node.look()).map_err(Failure::from);
-        if let Err(failure) = looked.and_then(|_| Ok(wallet.sync(node)?)) {
-            match failure.is_temporary() {
-                true => out.survived(&failure, "trying again"),
-                false => return Err(failure),
+        wallet = reopened(&mut closed, out)?;
+        while let Err(error) = wallet.sync(node) {
+            survive(error.into(), out)?;
+        }
+    }
+}
+
+/// Tells of an error that may go away by itself, and gives it time; any other one ends the command.
+fn survive(failure: Failure, out: &Output) -> Result<(), Failure> {
+    if !failure.is_temporary() {
+        return Err(failure);
+    }
+    out.survived(&failure, "trying again");
+    sleep(PAUSE);
+    Ok(())
+}
+
+/// The wallet again, when no other command has it.
+fn reopened(closed: &mut Closed, out: &Output) -> Result<Wallet, Failure> {
+    let mut told = false;
+    loop {
+        match closed.open() {
+            Err(error @ WalletError::InUse { .. }) => {
+                if !told {
+                    out.note(format_args!("{error}; waiting for that"));
+                    told = true;
+                }
+                sleep(PAUSE);
             }
-            sleep(PAUSE);
+            opened => return Ok(opened?),
         }
     }
 }

@@ -140,7 +140,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
         out.print(&ResumeReport::from(resumed))?;
     }
     if command.deadline.is_wanted() {
-        return command.hold(&mut wallet, &node, settings, out);
+        return command.hold(wallet, &node, settings, out);
     }
     match resumed.iter().find(|resumed| matches!(resumed.outcome, Outcome::Refused { .. })) {
         Some(refused) => Err(Failure::failed(format_args!(
@@ -153,7 +153,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
 
 impl Resume {
     /// Holds everything that waits to its deadline, until it is mined.
-    fn hold(&self, wallet: &mut Wallet, node: &Bitcoin, settings: &Settings, out: &Output) -> Result<(), Failure> {
+    fn hold(&self, mut wallet: Wallet, node: &Bitcoin, settings: &Settings, out: &Output) -> Result<(), Failure> {
         let mut held = Vec::new();
         let mut refused = None;
         let is_on_its_way = |job: &Job| match job.state {
@@ -161,7 +161,7 @@ impl Resume {
             JobState::Planned => job.payer == Payer::Psbt,
             _ => false,
         };
-        for job in publish::jobs(wallet)?.into_iter().filter(is_on_its_way) {
+        for job in publish::jobs(&wallet)?.into_iter().filter(is_on_its_way) {
             let height = match job.deadline.filter(|_| !self.deadline.names_a_height()) {
                 Some(deadline) => deadline.confirm_by,
                 None => {
@@ -170,7 +170,7 @@ impl Resume {
                     height.ok_or_else(|| Failure::usage("no deadline"))?
                 }
             };
-            match publish::confirm_by(wallet, job.id, height) {
+            match publish::confirm_by(&mut wallet, job.id, height) {
                 Ok(job) => {
                     let max_fee = self.max_fee.map(Amount::from_sat).or(job.caps.max_fee);
                     let max_fee_rate = self.max_fee_rate.map(|SatPerVb(rate)| rate).or(job.caps.max_fee_rate);
@@ -187,9 +187,9 @@ impl Resume {
             return Err(refused.into());
         }
         let fees = Fees { explain: self.explain, fallback_fee_rate: self.fallback_fee_rate, ..Fees::default() };
-        deadline::hold(wallet, node, &held, &fees, settings, out)?;
+        let wallet = deadline::hold(wallet, node, &held, &fees, settings, out)?;
         for (id, _) in held {
-            out.print(&JobReport::from(&publish::job(wallet, id)?))?;
+            out.print(&JobReport::from(&publish::job(&wallet, id)?))?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use sortie::primitives::{BtcHeight, Hash32, sha256};
 use sortie::publish::{CarrierChoice, CarrierCost, ChosenRate, JobId, Publication, RateSource};
 use sortie::queue::Place;
 use sortie::wallet::SatPerVb;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Seconds between Bitcoin blocks, as the difficulty makes them on average.
@@ -74,8 +75,7 @@ impl fmt::Display for QuoteTable {
             }
         }
         let lines = || self.quotes.iter().flat_map(|quote| &quote.carriers);
-        let mut remarks: Vec<String> = lines().filter_map(CarrierLine::remark).collect();
-        remarks.dedup();
+        let remarks: BTreeSet<String> = lines().filter_map(CarrierLine::remark).collect();
         remarks.iter().try_for_each(|remark| field(f, "note", remark))
     }
 }
