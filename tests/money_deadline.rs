@@ -4,7 +4,7 @@ mod support;
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{Address, Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
 use regtest::{Bitcoind, EsploraServer, Proc, wait_until};
 use serde_json::Value;
 use sortie::chain::{ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
@@ -308,6 +308,46 @@ fn the_command_raises_the_fee_goes_on_after_a_kill_and_says_once_that_the_cap_is
     let mined = line(&mut waiting, "its word", |line| line["due_height"].is_u64() && line["state"] != "mempool")?;
     assert_eq!(mined["due_height"].to_string(), due, "as was asked for");
     assert_ne!(mined["place"], forced["place"]);
+    ensure!(waiting.wait_exit(LONG)?.success(), "{:?}", waiting.stderr());
+    Ok(())
+}
+
+#[test]
+fn a_publication_that_others_pay_for_is_held_from_its_payment_on() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    drop(Purse::new(&world, &Cli::wallet_dir("default"), &[])?);
+    world.bitcoind.mine(6)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    server.set_fee_estimates(&[(1, 15.0), (2, 3.0)]);
+    let (url, refund) = (server.url(), Bitcoind::anyone_address().to_string());
+    let tx = world.transfer(&world.alice, &world.bob, 7, 0).to_lower_hex_string();
+    let due = (world.bitcoind.height()? + u32::from(WINDOW.window) + 2).to_string();
+    let command = [
+        "force",
+        &tx,
+        "--broadcast-url",
+        &url,
+        "--pay-from-anywhere",
+        "--refund",
+        &refund,
+        "--deadline-bump",
+        "--due-by",
+        &due,
+    ];
+    let mut waiting = Proc::spawn(&mut cli.command(&command))?;
+    let asked = line(&mut waiting, "its word", |line| line["state"] == "unpaid")?;
+    let address: Address<_> = asked["address"].as_str().context("an address")?.parse()?;
+    let amount = Amount::from_sat(asked["amount_sat"].as_u64().context("an amount")? + 20_000);
+    // Paid so late that the height cannot be kept: then as soon as can be.
+    world.bitcoind.mine_empty(2)?;
+    world.bitcoind.fund_and_mine(&address.assume_checked(), amount)?;
+    let revealed = line(&mut waiting, "its word", |line| line["state"] == "mempool")?;
+    waiting.wait_line("its word", LONG, |line| line.contains("--due-by"))?;
+    world.bitcoind.mine_empty(1)?;
+    let raised = line(&mut waiting, "its word", is_bump)?;
+    assert_eq!((&raised["place_before"], &raised["fee_rate_sat_vb"]), (&revealed["place"], &15.0.into()));
+    world.bitcoind.mine(1)?;
     ensure!(waiting.wait_exit(LONG)?.success(), "{:?}", waiting.stderr());
     Ok(())
 }

@@ -285,7 +285,12 @@ impl Force {
     ) -> Result<Place, Failure> {
         let job = publish::job(&wallet, publication.job)?;
         if job.state.is_unfinished() && (job.deadline.is_none() || self.deadline.names_a_height()) {
-            let height = self.deadline.confirm_by(wallet.synced_to().height, self.target, || Ok(window))?;
+            let tip = wallet.synced_to().height;
+            let height = self.deadline.confirm_by(tip, self.target, || Ok(window)).unwrap_or_else(|late| {
+                // It could be kept when the command began, and then nobody paid.
+                out.warn(&late);
+                Some(tip + 1)
+            });
             height.map(|height| publish::confirm_by(&mut wallet, job.id, height)).transpose()?;
         }
         let jobs = [(job.id, settings.caps(&self.fees))];
