@@ -23,7 +23,6 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long one look at an unchanged chain lasts: Ctrl-C waits no longer.
 /// First and longest pause after a temporary error.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
@@ -42,7 +41,9 @@ Examples:
 ///
 /// At the tip it also tells what waits in the node's mempool: its fee rate, and the block it is expected in.
 ///
-/// With --json each line has an `event`: applied, reverted, heads or unconfirmed.
+/// While it reads many blocks, a bar on stderr shows how far it is, or a line now and then if that is no terminal.
+///
+/// With --json each line has an `event`: applied, reverted, heads or unconfirmed; `progress` comes on stderr.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Follow {
