@@ -364,6 +364,7 @@ fn a_sweep_that_was_written_down_and_not_sent_is_sent_by_resume_and_can_be_raise
     assert_eq!(fee + amount, paid);
     // As long as it waits, the job is not closed.
     world.bitcoind.mine_empty(FINAL_DEPTH)?;
+    world.bitcoind.mine(FINAL_DEPTH - 1)?;
     assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
     world.bitcoind.mine(1)?;
     assert!(matches!(purse.job(asked.id)?.state, JobState::Final(_)));

@@ -1,6 +1,6 @@
 //! What was written down leaves, as often as it must.
 
-use super::anywhere::{Payment, is_unsigned, reveal};
+use super::anywhere::{Payment, is_unsigned, reveal, unspent};
 use super::{PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
@@ -35,6 +35,8 @@ pub enum Outcome {
     Abandoned,
     /// Its address has not been paid enough yet.
     Unpaid(Payment),
+    /// It was given up, and somebody sent its commit all the same: `reclaim` brings back what that holds.
+    Stranded(Amount),
 }
 
 /// Sends every unfinished job's transactions that are neither in the mempool nor in the chain.
@@ -59,6 +61,11 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
     }
     let confirmed = wallet.confirmed();
     for job in journal::watched(wallet.db())? {
+        if matches!(job.state, JobState::Abandoned(_)) {
+            let held: Amount = unspent(wallet, &job)?.into_iter().map(|(_, output)| output.value).sum();
+            let held = Some(held).filter(|held| *held > Amount::ZERO);
+            done.extend(held.map(|held| Resumed { job: job.id, outcome: Outcome::Stranded(held) }));
+        }
         if wallet.unsettled_sweeps(&job, &confirmed).next().is_some() {
             done.push(Resumed { job: job.id, outcome: push_sweeps(wallet, node, &job)? });
         }
@@ -74,7 +81,7 @@ pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<
         false => push_sweeps(wallet, node, &job)?,
     };
     match outcome {
-        Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) => load(wallet, id),
+        Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) | Outcome::Stranded(_) => load(wallet, id),
         Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
         Outcome::Abandoned => {
             let reason = "its coins were spent by another transaction".to_owned();

@@ -149,9 +149,10 @@ pub enum Event {
     },
     /// A reorganisation took the block away.
     Undone,
-    /// The block is buried deep: the job is no longer watched.
+    /// What the chain has made of it is buried deep: the job is no longer watched.
     Final,
-    /// Nothing of it can confirm, or nothing of it left; its coins are free.
+    /// Nothing of it can confirm, or nothing of it left; its coins are free. It is watched until they are spent for
+    /// good, for somebody else may have its transactions.
     Abandoned {
         /// Why.
         reason: String,
@@ -327,7 +328,11 @@ impl Job {
                 self.has_left = true;
                 RevealSent
             }
-            (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Reclaiming { transactions }) => {
+            // What was given up may have been sent all the same.
+            (
+                Planned | Signed | CommitSent | RevealSent | Reclaiming | Abandoned(_),
+                Event::Reclaiming { transactions },
+            ) => {
                 self.reclaims.extend(transactions.iter().cloned());
                 Reclaiming
             }
@@ -342,12 +347,12 @@ impl Job {
                 RevealSent
             }
             (Reclaimed(_), Event::Undone) => Reclaiming,
-            (Confirmed(_) | Final(_), Event::Swept { transactions }) => {
+            (Confirmed(_) | Final(_) | Reclaimed(_), Event::Swept { transactions }) => {
                 self.sweeps.extend(transactions.iter().cloned());
                 self.state.clone()
             }
             (Confirmed(block), Event::Final) => Final(*block),
-            (Reclaimed(block), Event::Final) => Reclaimed(*block),
+            (Reclaimed(_) | Abandoned(_), Event::Final) => self.state.clone(),
             (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Abandoned { reason }) => {
                 Abandoned(reason.clone())
             }
@@ -403,7 +408,7 @@ impl Job {
     /// The transactions that are to be in the mempool or in the chain now.
     pub(crate) fn active(&self) -> Vec<Transaction> {
         match (&self.state, self.reclaims.last()) {
-            (JobState::Planned, _) => Vec::new(),
+            (JobState::Planned | JobState::Abandoned(_), _) => Vec::new(),
             (JobState::Reclaiming | JobState::Reclaimed(_), Some(reclaim)) => {
                 self.commit().into_iter().chain([reclaim]).cloned().collect()
             }

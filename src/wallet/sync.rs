@@ -371,6 +371,8 @@ impl Wallet {
     pub(crate) fn settle_jobs(&mut self, jobs: &[Job]) -> Result<(), WalletError> {
         let confirmed = self.confirmed();
         let tip = self.synced_to().height;
+        let mut buried = confirmed.clone();
+        buried.retain(|_, block| tip + 1 >= block.height + journal::FINAL_DEPTH);
         let mut shown = Vec::new();
         for job in jobs.iter().filter(|job| !matches!(job.state, JobState::Final(_))) {
             let (event, block) = match self.fate(job, &confirmed)? {
@@ -388,8 +390,15 @@ impl Wallet {
                 }
             };
             shown.extend(event.map(|event| (job.id, event)));
-            let is_buried = block.is_some_and(|block| tip + 1 >= block.height + journal::FINAL_DEPTH);
-            if is_buried && self.unsettled_sweeps(job, &confirmed).next().is_none() {
+            let is_over = match (block, &job.state) {
+                (Some(block), _) => tip + 1 >= block.height + journal::FINAL_DEPTH,
+                (None, JobState::Abandoned(_)) => {
+                    let first = job.current().and_then(|current| current.transactions.first());
+                    first.is_some_and(|tx| self.is_conflicted(tx, &buried))
+                }
+                _ => false,
+            };
+            if is_over && self.unsettled_sweeps(job, &buried).next().is_none() {
                 shown.push((job.id, Event::Final));
             }
         }
@@ -408,16 +417,18 @@ impl Wallet {
     }
 
     /// What the chain has made of a job. The outputs that its envelope locks decide: spent by the leaf, it
-    /// is revealed, whichever of its transactions that was; spent by key, it was swept back.
+    /// is revealed, whichever of its transactions that was; spent by key, it was swept back. Sweeps of what was paid
+    /// too late decide nothing.
     fn fate(&self, job: &Job, confirmed: &BTreeMap<Txid, BlockRef>) -> Result<Option<Fate>, WalletError> {
         let carried = job.generations.iter().filter_map(Generation::carrier_tx).map(Transaction::compute_txid);
         if let Some((txid, block)) = carried.filter_map(|txid| Some((txid, *confirmed.get(&txid)?))).next() {
             return Ok(Some(Fate::Revealed(txid, block)));
         }
         let graph = self.bdk.tx_graph();
+        let late: BTreeSet<Txid> = job.sweeps.iter().map(Transaction::compute_txid).collect();
         let mut swept = None;
         for outpoint in self.locked(job)? {
-            for txid in graph.outspends(outpoint) {
+            for txid in graph.outspends(outpoint).iter().filter(|txid| !late.contains(*txid)) {
                 let (Some(block), Some(tx)) = (confirmed.get(txid), graph.get_tx(*txid)) else { continue };
                 let by_key = |input: &TxIn| input.witness.len() == 1;
                 match tx.input.iter().find(|input| input.previous_output == outpoint).map(by_key) {
