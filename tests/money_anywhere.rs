@@ -198,6 +198,26 @@ fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
 }
 
 #[test]
+fn a_sweep_whose_payment_was_replaced_is_signed_anew() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 300)?;
+    let paid = world.bitcoind.fund(&address, missing)?;
+    let mut swept = || -> Result<Transaction> {
+        purse.wallet.sync(&purse.rpc)?;
+        let swept = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default())?;
+        let Reclaimed::Sweeping { txid, .. } = swept else { panic!("{swept:?}") };
+        transaction(&world, txid)
+    };
+    assert_eq!(swept()?.input[0].previous_output, paid);
+    let paid = sped_up(&world, paid, Amount::from_sat(30_000), None)?;
+    assert_eq!(swept()?.input[0].previous_output, paid);
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Reclaimed(_)));
+    Ok(())
+}
+
+#[test]
 fn what_was_paid_can_be_bumped_or_taken_back_to_the_refund_address() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[])?;

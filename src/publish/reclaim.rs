@@ -9,7 +9,7 @@ use crate::wallet::{
     Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub fn reclaim(
     let size = vsize(&tx);
     let parents: Vec<Transaction> = job.commit().into_iter().cloned().collect();
     let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(job.reclaims.last(), &spent).filter(|swept| swept.fee >= wanted) {
+    if let Some(paid) = sweeping(job.reclaims.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
         return sent(push(wallet, node, &job)?, &job, paid);
     }
     let replaced = to_replace(node, &job)?;
@@ -143,7 +143,7 @@ fn sweep_late(
     let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
     let size = vsize(&tx);
     let wanted = Ancestors::of(wallet, node, &confirmed, &[], &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(standing.last(), &spent).filter(|swept| swept.fee >= wanted) {
+    if let Some(paid) = sweeping(standing.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
         return sent(push_sweeps(wallet, node, job)?, job, paid);
     }
     let mut replaced = Amount::ZERO;
@@ -178,9 +178,10 @@ struct Sweep {
     amount: Amount,
 }
 
-/// What a signed sweep pays, if it takes back all of what is `spent`.
-fn sweeping(tx: Option<&Transaction>, spent: &[TxOut]) -> Option<Sweep> {
-    let tx = tx.filter(|tx| tx.input.len() == spent.len())?;
+/// What a signed sweep pays, if it takes back just what `wanted` does, whose inputs hold `spent`.
+fn sweeping(tx: Option<&Transaction>, wanted: &Transaction, spent: &[TxOut]) -> Option<Sweep> {
+    let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
+    let tx = tx.filter(|tx| inputs(tx) == inputs(wanted))?;
     let amount: Amount = tx.output.iter().map(|output| output.value).sum();
     let available: Amount = spent.iter().map(|output| output.value).sum();
     Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })
