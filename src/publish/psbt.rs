@@ -11,7 +11,7 @@ use crate::envelope::Carrier;
 use crate::primitives::sha256;
 use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{
-    BadSignature, Event, Generation, Job, JobState, Payer, Wallet, check_witness, outputs_of, unix_now, vsize, witness,
+    BadSignature, Event, Generation, Job, JobState, Payer, Wallet, check_witness, outputs_of, unix_now, witness,
 };
 use bdk_wallet::miniscript::psbt::PsbtExt;
 use bitcoin::psbt::Psbt;
@@ -72,13 +72,13 @@ pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result
         let job = super::broadcast(wallet, node, job.id)?;
         return Publication::new(&job, true);
     }
-    let mut generation = job.draft.clone().ok_or(PublishError::Broken("a PSBT's job without its transaction"))?;
-    let witnesses = witnesses(wallet, &generation.transactions[0], signed)?;
-    for (input, witness) in generation.transactions[0].input.iter_mut().zip(witnesses) {
+    let draft = job.draft.as_ref().ok_or(PublishError::Broken("a PSBT's job without its transaction"))?;
+    let mut tx = draft.transactions[0].clone();
+    let witnesses = witnesses(wallet, &tx, signed)?;
+    for (input, witness) in tx.input.iter_mut().zip(witnesses) {
         input.witness = witness;
     }
-    // Signatures of ECDSA may be a byte smaller than was planned for.
-    generation.vsize = generation.transactions.iter().map(vsize).sum();
+    let generation = draft.signed(tx);
     wallet.note(&generation.transactions);
     wallet.record(job.id, &[Event::Signed { generation }])?;
     let job = load(wallet, job.id)?;

@@ -47,16 +47,25 @@ pub fn reclaim(
     if !job.state.is_unfinished() && !matches!(job.state, JobState::Abandoned(_)) {
         return sweep_late(wallet, node, &job, rate, caps);
     }
-    let never_left = matches!(job.state, JobState::Planned | JobState::Signed);
-    if never_left && job.payer != Payer::Anywhere {
-        give_up(wallet, &job, "taken back before anything was sent")?;
-        return Ok(Reclaimed::Freed);
+    let confirmed = wallet.confirmed();
+    if matches!(job.state, JobState::Planned | JobState::Signed) && job.payer != Payer::Anywhere {
+        // We have sent nothing of it; whoever signed it may have.
+        let first = job.current().and_then(|current| current.transactions.first());
+        let is_out = first.map(|tx| absent(node, std::slice::from_ref(tx), &confirmed)).transpose()?;
+        if is_out.is_none_or(|absent| !absent.is_empty()) {
+            give_up(wallet, &job, "taken back before anything was sent")?;
+            return Ok(Reclaimed::Freed);
+        }
+        if job.state == JobState::Planned {
+            return refuse(
+                "whoever signed it has sent it; `sortie finish` what was signed, or wait for a block".into(),
+            );
+        }
     }
     let Some(key_index) = job.key_index else {
         let hint = if job.state.is_unfinished() { "; bump it, or let it confirm" } else { "" };
         return refuse(format!("it is {}, and an OP_RETURN publication locks no coins{hint}", job.state));
     };
-    let confirmed = wallet.confirmed();
     let mut spent = Vec::new();
     let mut inputs = Vec::new();
     for outpoint in wallet.locked(&job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid)) {

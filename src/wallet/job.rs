@@ -3,7 +3,7 @@
 //! Guarantees: a job's state is nothing but the fold of its events ([`Job::apply`]), and an event that
 //! does not follow from those before it is an error, never a guess. Pure: no clock, no disk.
 
-use super::Caps;
+use super::{Caps, vsize};
 use crate::envelope::Carrier;
 use crate::primitives::{BlockRef, BtcHeight, Hash32};
 use crate::queue::Place;
@@ -80,6 +80,14 @@ impl Generation {
     /// The transaction behind the carrying one that pays for it.
     pub fn child(&self) -> Option<&Transaction> {
         self.transactions.get(self.carrying + 1)
+    }
+
+    /// A draft with what was to be signed elsewhere in place. Signatures of ECDSA may be a byte smaller than was planned.
+    pub(crate) fn signed(&self, first: Transaction) -> Self {
+        let mut signed = self.clone();
+        signed.transactions[0] = first;
+        signed.vsize = signed.transactions.iter().map(vsize).sum();
+        signed
     }
 
     /// The ids of its transactions, in order.
@@ -322,6 +330,11 @@ impl Job {
                 self.generations.push(generation.clone());
                 self.has_left = false;
                 if self.state == Planned { Signed } else { self.state.clone() }
+            }
+            // What was given away to be signed was sent by others after it had been given up.
+            (Abandoned(_), Event::Signed { generation }) if self.draft.is_some() && self.generations.is_empty() => {
+                self.generations.push(generation.clone());
+                self.state.clone()
             }
             (Signed, Event::CommitSent) => CommitSent,
             (Signed | CommitSent | RevealSent, Event::RevealSent) => {

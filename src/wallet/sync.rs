@@ -5,8 +5,8 @@
 
 use super::seed::SeedFile;
 use super::{
-    Descriptors, Event, Generation, Job, JobState, Keys, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal,
-    payment, unix_now,
+    Descriptors, Event, Generation, Job, JobState, Keys, Mnemonic, Passphrase, Payer, Wallet, WalletError,
+    check_witness, journal, payment, unix_now,
 };
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
@@ -19,7 +19,7 @@ use bdk_wallet::chain::{BlockId, ChainPosition, ConfirmationBlockTime, TxUpdate}
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
 use bitcoin::consensus::deserialize;
-use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, Txid};
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -171,6 +171,7 @@ impl Wallet {
                 0
             }
         };
+        let jobs = if self.take_over(&jobs)? { journal::watched(self.db())? } else { jobs };
         self.settle_jobs(&jobs)?;
         Ok(Synced { tip: self.synced_to(), blocks })
     }
@@ -365,6 +366,34 @@ impl Wallet {
         let graph = self.bdk.tx_graph();
         let Some(tx) = graph.get_tx(*txid) else { return BTreeSet::new() };
         graph.direct_conflicts(&tx).map(|(_, txid)| txid).filter(|txid| self.is_current(txid)).collect()
+    }
+
+    /// Takes over what was given away to be signed, and was sent by whoever signed it. Returns whether there was any.
+    ///
+    /// Its signatures are checked, whoever showed them: they are written down to be sent again.
+    fn take_over(&mut self, jobs: &[Job]) -> Result<bool, WalletError> {
+        let mut taken = Vec::new();
+        for job in jobs.iter().filter(|job| job.generations.is_empty()) {
+            let Some(draft) = &job.draft else { continue };
+            let txid = draft.transactions[0].compute_txid();
+            let Some(tx) = self.transaction(txid).filter(|_| self.is_current(&txid)) else { continue };
+            let spent: Option<Vec<TxOut>> = tx.input.iter().map(|input| self.output(&input.previous_output)).collect();
+            let Some(spent) = spent else { continue };
+            let is_signed =
+                |(n, input): (usize, &TxIn)| check_witness(self.secp(), &tx, n, &spent, &input.witness).is_ok();
+            if !tx.input.iter().enumerate().all(is_signed) {
+                continue;
+            }
+            let generation = draft.signed(tx.as_ref().clone());
+            let sent = if generation.carrying == 0 { Event::RevealSent } else { Event::CommitSent };
+            taken.push((job.id, Event::Signed { generation }));
+            taken.extend((job.state == JobState::Planned).then_some((job.id, sent)));
+        }
+        if taken.is_empty() {
+            return Ok(false);
+        }
+        self.save_with(|db| taken.iter().try_for_each(|(job, event)| journal::append(db, *job, event, unix_now())))?;
+        Ok(true)
     }
 
     /// Moves each watched job to where the chain shows it, and saves all that was learnt.
