@@ -155,6 +155,30 @@ fn a_commit_that_the_signer_sends_comes_back_whether_it_was_given_up_or_not() ->
 }
 
 #[test]
+fn the_same_transaction_of_two_jobs_is_finished_for_the_one_that_waits() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let (mut purse, signer) = watching(&world, "alice")?;
+    let (first, unsigned) = drafted(&world, &mut purse, Carrier::OpReturn)?;
+    let signed = signer.sign(&unsigned)?;
+    assert_eq!(reclaimed(&mut purse, first.id)?, Reclaimed::Freed);
+    let error = psbt::finish(&mut purse.wallet, &purse.rpc, &signed).expect_err("it was given up");
+    assert!(matches!(&error, PublishError::ForeignPsbt(why) if why.contains("abandoned")), "{error}");
+    let (second, again) = drafted(&world, &mut purse, Carrier::OpReturn)?;
+    assert_ne!(first.id, second.id);
+    assert_eq!(again.unsigned_tx, unsigned.unsigned_tx);
+
+    for resumed in [false, true] {
+        let done = psbt::finish(&mut purse.wallet, &purse.rpc, &signed)?;
+        assert_eq!((done.job, done.resumed, &done.state), (second.id, resumed, &JobState::RevealSent));
+        assert!(in_mempool(&world, done.txids[0])?);
+    }
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(second.id)?.state, JobState::Confirmed(_)));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1);
+    Ok(())
+}
+
+#[test]
 #[ignore = "needs embit: scripts/test_psbt.sh"]
 fn another_implementation_signs_and_the_payload_is_published_once() -> Result<()> {
     let world = World::new(WINDOW)?;

@@ -59,15 +59,21 @@ pub fn draft(
     Ok((job, psbt))
 }
 
-/// Takes the signatures of a PSBT that [`draft`] gave away, writes them down and publishes.
+/// Takes the signatures of a PSBT that [`draft`] gave away, writes them down and publishes. Of several jobs with the
+/// same transaction it is for the one that waits for it, else for the last.
 ///
 /// # Errors
-/// [`PublishError::ForeignPsbt`] if it is another transaction, or a signature is missing or wrong.
+/// [`PublishError::ForeignPsbt`] if it is another transaction, or that of a job that was given up, or a signature is
+/// missing or wrong.
 pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result<Publication, PublishError> {
     let txid = signed.unsigned_tx.compute_txid();
     let is_it = |job: &Job| job.payer == Payer::Psbt && job.txids().first() == Some(&txid);
-    let job = journal::all(wallet.db())?.into_iter().find(is_it);
+    let job =
+        journal::all(wallet.db())?.into_iter().filter(is_it).max_by_key(|job| (job.state == JobState::Planned, job.id));
     let job = job.ok_or_else(|| PublishError::ForeignPsbt("no job of this wallet waits for it".into()))?;
+    if !job.state.is_publishing() {
+        return Err(PublishError::ForeignPsbt(format!("its job {} is {}; plan it anew", job.id, job.state)));
+    }
     if job.state != JobState::Planned {
         let job = super::broadcast(wallet, node, job.id)?;
         return Publication::new(&job, true);

@@ -58,6 +58,7 @@ pub fn finish(command: &Finish, settings: &Settings, out: &Output) -> Result<(),
     let fee_sat = done.fee.to_sat();
     out.print(&FinishReport {
         job: done.job,
+        state: done.state.name(),
         resumed: done.resumed,
         place: done.place,
         txids: done.txids,
@@ -87,6 +88,7 @@ impl fmt::Display for PsbtReport {
 #[derive(Serialize)]
 struct FinishReport {
     job: JobId,
+    state: &'static str,
     resumed: bool,
     place: Place,
     txids: Vec<Txid>,
@@ -97,7 +99,7 @@ struct FinishReport {
 
 impl fmt::Display for FinishReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        field(f, "job", self.job)?;
+        field(f, "job", format_args!("{}, {}", self.job, self.state))?;
         field(f, "fee", format_args!("{} sat", self.fee_sat))?;
         for txid in &self.txids {
             field(f, "transaction", txid)?;
