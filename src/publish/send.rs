@@ -92,12 +92,15 @@ pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<
     }
 }
 
-/// Sends a job that has just been written down; gives it up if the node refuses and nothing left.
+/// Sends a job that has just been written down; gives it up if it is refused and nothing left.
 pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<(), PublishError> {
-    let Outcome::Refused { txid, reason } = push(wallet, node, job)? else { return Ok(()) };
+    let Pushed { outcome: Outcome::Refused { txid, reason }, taken } = attempt(wallet, node, job)? else {
+        return Ok(());
+    };
     let id = job.id;
     let unsent = |source| PublishError::Unsent { job: id, source };
-    if absent(node, &job.active(), &wallet.confirmed()).map_err(unsent)?.len() == job.active().len() {
+    // Whoever answers now may be another than who took it.
+    if !taken && absent(node, &job.active(), &wallet.confirmed()).map_err(unsent)?.len() == job.active().len() {
         give_up(wallet, job, &reason)?;
         return Err(PublishError::Refused { job: id, txid, reason });
     }
@@ -106,6 +109,17 @@ pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resu
 
 /// Tests, writes down what is about to leave, sends, and asks what the node has.
 pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
+    Ok(attempt(wallet, node, job)?.outcome)
+}
+
+/// What came of sending, and whether anybody took a part of it, whatever there is of it now.
+struct Pushed {
+    outcome: Outcome,
+    taken: bool,
+}
+
+fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed, PublishError> {
+    let untaken = |outcome| Ok(Pushed { outcome, taken: false });
     let unsent = |source| PublishError::Unsent { job: job.id, source };
     let confirmed = wallet.confirmed();
     let active = job.active();
@@ -113,12 +127,12 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
     let is_lost = active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
     if is_lost && !reclaiming && !is_unsigned(wallet, job)? {
         give_up(wallet, job, "its coins were spent by another transaction")?;
-        return Ok(Outcome::Abandoned);
+        return untaken(Outcome::Abandoned);
     }
     let missing = absent(node, &active, &confirmed).map_err(unsent)?;
     if missing.is_empty() {
         leaving(wallet, job, true)?;
-        return Ok(Outcome::InPlace);
+        return untaken(Outcome::InPlace);
     }
     let limit = highest_rate(wallet, &active);
     let packages = node.relay().map_err(unsent)?.packages;
@@ -128,13 +142,14 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
         let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
         if let Some((txid, reason)) = refused.filter(|(_, reason)| !(packages && missing.len() > 1 && by_rate(reason)))
         {
-            return Ok(Outcome::Refused { txid, reason });
+            return untaken(Outcome::Refused { txid, reason });
         }
     }
-    let mut refused = None;
+    let (mut refused, mut taken) = (None, false);
     for part in parts(&missing) {
         leaving(wallet, job, part.iter().any(|tx| Some(tx) != job.commit()))?;
         let verdicts = node.submit(part, limit).map_err(unsent)?;
+        taken |= verdicts.iter().any(|verdict| verdict.answer.is_ok());
         refused = refused.or(refusal(verdicts));
     }
     // Whatever the answers: what counts is what the node has now.
@@ -142,10 +157,11 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
         None => Vec::new(),
         Some(_) => absent(node, &missing, &confirmed).map_err(unsent)?,
     };
-    match refused.filter(|_| !still_absent.is_empty()) {
-        Some((txid, reason)) => Ok(Outcome::Refused { txid, reason }),
-        None => Ok(Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect())),
-    }
+    let outcome = match refused.filter(|_| !still_absent.is_empty()) {
+        Some((txid, reason)) => Outcome::Refused { txid, reason },
+        None => Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect()),
+    };
+    Ok(Pushed { outcome, taken })
 }
 
 /// Sends the sweeps of late payments that are neither in the mempool nor in the chain; they are written down.

@@ -38,6 +38,7 @@ pub fn write(
     out: &Output,
 ) -> Result<(), Failure> {
     let (job, psbt) = psbt::draft(wallet, node, payload, request)?;
+    super::tell_backup(&job, out);
     std::fs::write(file, psbt.to_string()).map_err(|error| Failure::file(file, &error))?;
     let fee_sat = job.current().map_or(0, |current| current.fee.to_sat());
     out.print(&PsbtReport { state: "planned", job: job.id, fee_sat, file: file.to_owned() })
