@@ -9,8 +9,8 @@ use regtest::Bitcoind;
 use sortie::envelope::{Body, Carrier};
 use sortie::publish::anywhere::Payment;
 use sortie::publish::{
-    Backup, Caps, CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Reclaimed, Request, anywhere, broadcast,
-    bump, job, prepare, reclaim, resume,
+    Backup, Bump, Caps, CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Reclaimed, Request, anywhere,
+    broadcast, bump, job, prepare, reclaim, resume,
 };
 use sortie::wallet::Wallet;
 use support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
@@ -214,6 +214,40 @@ fn a_sweep_whose_payment_was_replaced_is_signed_anew() -> Result<()> {
     assert_eq!(swept()?.input[0].previous_output, paid);
     world.bitcoind.mine(1)?;
     assert!(matches!(purse.job(asked.id)?.state, JobState::Reclaimed(_)));
+    Ok(())
+}
+
+#[test]
+fn a_bump_that_lost_its_payment_and_its_added_coin_is_asked_for_again() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[100_000])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 300)?;
+    let paid = world.bitcoind.fund(&address, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+    let bumped = bump(&mut purse.wallet, &purse.rpc, asked.id, rate(20), &Caps::default())?;
+    assert_eq!(bumped.how, Bump::ReplacedWithCoin);
+    let elsewhere = Bitcoind::anyone_address();
+    sped_up(&world, paid, Amount::from_sat(60_000), Some(&elsewhere))?;
+    purse.wallet.sync(&purse.rpc)?;
+    let half = Amount::from_sat(50_000);
+    let sent = purse.wallet.send(&purse.rpc, &elsewhere, half, rate(2), &Caps::default())?;
+    world.bitcoind.mine_block_with(&[sent.txid])?;
+    let outcome = |purse: &mut Purse| -> Result<Outcome> {
+        purse.wallet.sync(&purse.rpc)?;
+        Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
+    };
+    let refused = outcome(&mut purse)?;
+    assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
+    world.bitcoind.mine(1)?;
+    let unpaid = outcome(&mut purse)?;
+    assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
+    world.bitcoind.fund(&address, missing)?;
+    let sent = outcome(&mut purse)?;
+    assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
     Ok(())
 }
 

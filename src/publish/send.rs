@@ -4,9 +4,9 @@ use super::anywhere::{Payment, is_unsigned, reveal, unspent};
 use super::{PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Job, JobId, JobState, Wallet, journal, rate_of, vsize};
-use bitcoin::{Amount, FeeRate, Transaction, Txid};
-use std::collections::BTreeMap;
+use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What resuming did about one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,16 +122,25 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
     let untaken = |outcome| Ok(Pushed { outcome, taken: false });
     let unsent = |source| PublishError::Unsent { job: job.id, source };
     let confirmed = wallet.confirmed();
+    let job = match stand(wallet, job)? {
+        Some(job) => job,
+        None if is_unsigned(wallet, job)? => job.clone(),
+        None => {
+            let reason = "its coins were spent by another transaction".to_owned();
+            // Whoever paid may pay again.
+            if job.payer == Payer::Anywhere {
+                let txid = job.txids().first().copied();
+                let txid = txid.ok_or(PublishError::Broken("a job without transactions"))?;
+                return untaken(Outcome::Refused { txid, reason });
+            }
+            give_up(wallet, job, &reason)?;
+            return untaken(Outcome::Abandoned);
+        }
+    };
     let active = job.active();
-    let reclaiming = job.state == JobState::Reclaiming;
-    let is_lost = active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
-    if is_lost && !reclaiming && !is_unsigned(wallet, job)? {
-        give_up(wallet, job, "its coins were spent by another transaction")?;
-        return untaken(Outcome::Abandoned);
-    }
     let missing = absent(node, &active, &confirmed).map_err(unsent)?;
     if missing.is_empty() {
-        leaving(wallet, job, true)?;
+        leaving(wallet, &job, true)?;
         return untaken(Outcome::InPlace);
     }
     let limit = highest_rate(wallet, &active);
@@ -147,7 +156,7 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
     }
     let (mut refused, mut taken) = (None, false);
     for part in parts(&missing) {
-        leaving(wallet, job, part.iter().any(|tx| Some(tx) != job.commit()))?;
+        leaving(wallet, &job, part.iter().any(|tx| Some(tx) != job.commit()))?;
         let verdicts = node.submit(part, limit).map_err(unsent)?;
         taken |= verdicts.iter().any(|verdict| verdict.answer.is_ok());
         refused = refused.or(refusal(verdicts));
@@ -162,6 +171,45 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
         None => Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect()),
     };
     Ok(Pushed { outcome, taken })
+}
+
+/// The job with the transactions that stand for it, if they can still confirm. Where another confirmed transaction
+/// spends a coin that a bump added, what stood before the bump is made to stand again.
+///
+/// Only one of them can ever be mined: each spends what the first does.
+pub(super) fn stand(wallet: &mut Wallet, job: &Job) -> Result<Option<Job>, PublishError> {
+    let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
+    else {
+        return Ok(Some(job.clone()));
+    };
+    let confirmed = wallet.confirmed();
+    let inputs = |generation: &Generation| -> BTreeSet<OutPoint> {
+        generation.carrier_tx().into_iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect()
+    };
+    let now = inputs(current);
+    let mut excluding = job.generations.iter().rev().take_while(|generation| !inputs(generation).is_disjoint(&now));
+    let can_confirm =
+        |generation: &&Generation| !generation.transactions.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
+    match excluding.find(can_confirm) {
+        None => Ok(None),
+        Some(standing) if standing == current => Ok(Some(job.clone())),
+        Some(standing) => Ok(Some(replace(wallet, job, standing.clone(), &[])?)),
+    }
+}
+
+/// Writes a generation down as the one that stands, and `also` with it; frees what only the others spend.
+pub(super) fn replace(
+    wallet: &mut Wallet,
+    job: &Job,
+    generation: Generation,
+    also: &[Event],
+) -> Result<Job, PublishError> {
+    let kept = generation.txids();
+    let dropped: Vec<Txid> = job.all_txids().filter(|txid| !kept.contains(txid)).collect();
+    wallet.forget(&dropped);
+    wallet.note(&generation.transactions);
+    wallet.record(job.id, &[&[Event::Signed { generation }], also].concat())?;
+    load(wallet, job.id)
 }
 
 /// Sends the sweeps of late payments that are neither in the mempool nor in the chain; they are written down.
@@ -233,7 +281,7 @@ pub(super) fn absent(
 fn is_unspent(node: &impl Mempool, tx: &Transaction) -> Result<bool, ChainError> {
     let txid = tx.compute_txid();
     for (vout, _) in (0..).zip(&tx.output).filter(|(_, output)| !output.script_pubkey.is_op_return()) {
-        if node.unspent(&bitcoin::OutPoint::new(txid, vout))?.is_some() {
+        if node.unspent(&OutPoint::new(txid, vout))?.is_some() {
             return Ok(true);
         }
     }
