@@ -9,8 +9,8 @@ use regtest::Bitcoind;
 use sortie::envelope::{Body, Carrier};
 use sortie::publish::anywhere::Payment;
 use sortie::publish::{
-    Backup, Caps, CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Reclaimed, Request, anywhere, broadcast,
-    bump, job, prepare, reclaim, resume,
+    Backup, Bump, Caps, CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Reclaimed, Request, anywhere,
+    broadcast, bump, job, prepare, reclaim, resume,
 };
 use sortie::wallet::Wallet;
 use support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
@@ -198,6 +198,60 @@ fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
 }
 
 #[test]
+fn a_sweep_whose_payment_was_replaced_is_signed_anew() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 300)?;
+    let paid = world.bitcoind.fund(&address, missing)?;
+    let mut swept = || -> Result<Transaction> {
+        purse.wallet.sync(&purse.rpc)?;
+        let swept = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default())?;
+        let Reclaimed::Sweeping { txid, .. } = swept else { panic!("{swept:?}") };
+        transaction(&world, txid)
+    };
+    assert_eq!(swept()?.input[0].previous_output, paid);
+    let paid = sped_up(&world, paid, Amount::from_sat(30_000), None)?;
+    assert_eq!(swept()?.input[0].previous_output, paid);
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Reclaimed(_)));
+    Ok(())
+}
+
+#[test]
+fn a_bump_that_lost_its_payment_and_its_added_coin_is_asked_for_again() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[100_000])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 300)?;
+    let paid = world.bitcoind.fund(&address, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+    let bumped = bump(&mut purse.wallet, &purse.rpc, asked.id, rate(20), &Caps::default())?;
+    assert_eq!(bumped.how, Bump::ReplacedWithCoin);
+    let elsewhere = Bitcoind::anyone_address();
+    sped_up(&world, paid, Amount::from_sat(60_000), Some(&elsewhere))?;
+    purse.wallet.sync(&purse.rpc)?;
+    let half = Amount::from_sat(50_000);
+    let sent = purse.wallet.send(&purse.rpc, &elsewhere, half, rate(2), &Caps::default())?;
+    world.bitcoind.mine_block_with(&[sent.txid])?;
+    let outcome = |purse: &mut Purse| -> Result<Outcome> {
+        purse.wallet.sync(&purse.rpc)?;
+        Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
+    };
+    let refused = outcome(&mut purse)?;
+    assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
+    world.bitcoind.mine(1)?;
+    let unpaid = outcome(&mut purse)?;
+    assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
+    world.bitcoind.fund(&address, missing)?;
+    let sent = outcome(&mut purse)?;
+    assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
+    Ok(())
+}
+
+#[test]
 fn what_was_paid_can_be_bumped_or_taken_back_to_the_refund_address() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[])?;
@@ -364,6 +418,7 @@ fn a_sweep_that_was_written_down_and_not_sent_is_sent_by_resume_and_can_be_raise
     assert_eq!(fee + amount, paid);
     // As long as it waits, the job is not closed.
     world.bitcoind.mine_empty(FINAL_DEPTH)?;
+    world.bitcoind.mine(FINAL_DEPTH - 1)?;
     assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
     world.bitcoind.mine(1)?;
     assert!(matches!(purse.job(asked.id)?.state, JobState::Final(_)));

@@ -3,14 +3,15 @@
 mod support;
 
 use anyhow::{Context, Result};
-use bitcoin::{Amount, Txid};
+use bitcoin::{Amount, Network, Txid};
 use sortie::chain::Mempool;
 use sortie::envelope::Carrier;
 use sortie::publish::{
-    Bump, Bumped, Caps, Event, JobId, JobState, PublishError, Reclaimed, bump, events, job, publish, reclaim,
+    Bump, Bumped, Caps, Event, JobId, JobState, PublishError, Reclaimed, bump, events, job, prepare, publish, reclaim,
+    resume,
 };
 use sortie::publish::{CarrierChoice, Request};
-use sortie::wallet::fee_for;
+use sortie::wallet::{Wallet, fee_for};
 use support::money::{NoReplacing, Purse, in_mempool, payload, rate};
 use support::{Window, World};
 
@@ -222,7 +223,7 @@ fn what_never_left_is_given_up_and_what_is_mined_cannot_be_taken_back() -> Resul
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
-    let prepared = sortie::publish::prepare(&mut purse.wallet, &purse.rpc, &payload(&world, 500)?, &request)?;
+    let prepared = prepare(&mut purse.wallet, &purse.rpc, &payload(&world, 500)?, &request)?;
     let freed = reclaim(&mut purse.wallet, &purse.rpc, prepared.id, rate(2), &Caps::default())?;
     assert_eq!(freed, Reclaimed::Freed);
     assert_eq!(purse.spent()?, Amount::ZERO);
@@ -238,5 +239,46 @@ fn what_never_left_is_given_up_and_what_is_mined_cannot_be_taken_back() -> Resul
     assert!(matches!(error, PublishError::NotBumpable { .. }), "{error}");
     let log = events(&purse.wallet, done.job)?;
     assert!(matches!(log.last().map(|recorded| &recorded.event), Some(Event::Confirmed { .. })));
+    Ok(())
+}
+
+/// The coin that a bump adds is spent by another machine with the same words.
+#[test]
+fn a_bump_whose_added_coin_is_gone_gives_way_to_what_stood_before() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for (n, carrier, by_child) in
+        [(0, Carrier::OpReturn, false), (1, Carrier::Taproot, false), (2, Carrier::Taproot, true)]
+    {
+        let mut purse = Purse::new(&world, &format!("{n}"), &[20_000, 300_000])?;
+        let words = purse.words.clone();
+        let mut other = Wallet::restore(&world.path(&format!("{n}-other")), Network::Regtest, words, None, &purse.rpc)?;
+        let coin = other.coins()?.into_iter().find(|coin| coin.value.to_sat() == 300_000).context("the other coin")?;
+        let first = purse.publish(&payload(&world, 200)?, carrier, 2)?;
+        let rpc = world.rpc()?;
+        let added = match by_child {
+            true => {
+                let refusing = NoReplacing { node: &rpc, txid: first.place.txid };
+                bump(&mut purse.wallet, &refusing, first.job, rate(150), &Caps::default())?
+            }
+            false => raised(&mut purse, first.job, 150)?,
+        };
+        assert_eq!(added.how, if by_child { Bump::Child } else { Bump::ReplacedWithCoin });
+        let request = Request { fund_from: Some(coin.outpoint), ..Request::at(rate(2)) };
+        let taken = prepare(&mut other, &rpc, &payload(&world, 201)?, &request)?;
+        world.bitcoind.mine_block_with(&taken.generations[0].transactions)?;
+
+        purse.wallet.sync(&purse.rpc)?;
+        resume(&mut purse.wallet, &purse.rpc)?;
+        let stands = job(&purse.wallet, first.job)?;
+        assert_eq!((stands.state.name(), stands.txids()), ("reveal_sent", first.txids.clone()));
+        assert!(in_mempool(&world, first.place.txid)?);
+        let again = raised(&mut purse, first.job, 20)?;
+        assert_eq!(again.how, Bump::Replaced, "and can be bumped anew");
+        world.bitcoind.mine(1)?;
+        assert!(matches!(purse.job(first.job)?.state, JobState::Confirmed(_)));
+        let others = taken.current().context("signed")?.fee;
+        assert_eq!(purse.spent()?, again.fee + others, "to the satoshi");
+        assert_eq!(world.follower(&format!("follower{n}"))?.items()?.len(), 2 * (n + 1));
+    }
     Ok(())
 }

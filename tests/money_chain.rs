@@ -8,11 +8,11 @@ use regtest::Bitcoind;
 use sortie::chain::{Answer, Credentials, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
-    CarrierChoice, FINAL_DEPTH, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job, jobs, prepare,
-    publish, resume,
+    Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job,
+    jobs, prepare, publish, publish_telling, resume,
 };
 use sortie::wallet::Wallet;
-use support::money::{Cli, NoPackages, Overtaken, Purse, in_mempool, payload, rate};
+use support::money::{Cli, NoPackages, Overtaken, Purse, TakesFirst, in_mempool, payload, rate};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -167,6 +167,31 @@ fn a_refusal_gives_the_job_up_and_frees_its_coins() -> Result<()> {
     wallet.sync(&rpc)?;
     assert_eq!(wallet.balance().total(), Amount::from_sat(1_000_000) - taken.fee - done.fee);
     node.stop()?;
+    Ok(())
+}
+
+#[test]
+fn what_was_taken_in_part_is_not_given_up() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let rpc = world.rpc()?;
+    // The package's rate is the commit's, too: it enters the mempool alone.
+    let (node, payload) = (TakesFirst(&rpc), payload(&world, 200)?);
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(1)) };
+    let mut told = None;
+    let signed = |job: &Job| told = Backup::of(job);
+    let error = publish_telling(&mut purse.wallet, &node, &payload, &request, signed).expect_err("refused in part");
+    assert!(matches!(error, PublishError::Stuck { .. }), "{error}");
+    assert_eq!(world.bitcoind.mempool()?.len(), 1, "the commit");
+    let error = publish(&mut purse.wallet, &node, &payload, &request).expect_err("the same job");
+    assert!(matches!(error, PublishError::Stuck { .. }), "{error}");
+    let done = purse.publish(&payload, Carrier::Taproot, 1)?;
+    assert!(done.resumed);
+    assert_eq!(done.backup, told, "told before anything left");
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(done.job)?.state, JobState::Confirmed(_)));
+    assert_eq!(purse.spent()?, done.fee, "paid once");
+    assert_eq!(world.follower("follower")?.items()?.len(), 1);
     Ok(())
 }
 

@@ -1,15 +1,19 @@
-//! This wallet's coins, signed by another implementation (`scripts/test_psbt.sh` brings it).
+//! This wallet's coins, signed elsewhere: what comes back, what the signer sends by itself, and another implementation
+//! (`scripts/test_psbt.sh` brings it).
 
 mod support;
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::psbt::Psbt;
+use bitcoin::{Transaction, Witness};
 use sortie::envelope::Carrier;
-use sortie::publish::{CarrierChoice, JobState, PublishError, Reclaimed, Request, psbt, reclaim};
+use sortie::publish::{
+    CarrierChoice, Job, JobId, JobState, Outcome, PublishError, Reclaimed, Request, psbt, reclaim, resume,
+};
 use std::io::Write;
 use std::process::{Command, Stdio};
-use support::money::{Cli, Purse, payload, rate};
+use support::money::{Cli, Purse, Signer, in_mempool, payload, rate};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -44,6 +48,133 @@ fn what_comes_back_is_checked_and_its_coins_are_reserved_until_then() -> Result<
         assert_eq!(purse.wallet.coins()?.len(), 1, "free again");
         assert!(world.bitcoind.mempool()?.is_empty());
     }
+    Ok(())
+}
+
+/// A wallet whose coins this signer signs for.
+fn watching(world: &World, name: &str) -> Result<(Purse, Signer)> {
+    let signer = Signer::new(7)?;
+    let descriptor = format!("tr({})", signer.account("86'/1'/0'")?);
+    Ok((Purse::watching(world, name, &descriptor, &[500_000])?, signer))
+}
+
+fn drafted(world: &World, purse: &mut Purse, carrier: Carrier) -> Result<(Job, Psbt)> {
+    let request = Request { carrier: CarrierChoice::Only(carrier), ..Request::at(rate(2)) };
+    Ok(psbt::draft(&mut purse.wallet, &purse.rpc, &payload(world, 150)?, &request)?)
+}
+
+fn reclaimed(purse: &mut Purse, job: JobId) -> Result<Reclaimed, PublishError> {
+    reclaim(&mut purse.wallet, &purse.rpc, job, rate(3), &Default::default())
+}
+
+/// What the signer's own button "Broadcast" sends.
+fn finalized(psbt: &Psbt, signer: Signer) -> Result<Transaction> {
+    let signed = signer.sign(psbt)?;
+    let mut tx = signed.unsigned_tx.clone();
+    for (input, by) in tx.input.iter_mut().zip(&signed.inputs) {
+        input.witness = Witness::p2tr_key_spend(&by.tap_key_sig.context("a signature")?);
+    }
+    Ok(tx)
+}
+
+#[test]
+fn what_the_signer_sends_by_itself_is_published_once() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for (n, carrier, mined, then) in [
+        (0, Carrier::OpReturn, true, "resume"),
+        (1, Carrier::OpReturn, false, "resume"),
+        (2, Carrier::Taproot, true, "resume"),
+        (3, Carrier::Taproot, false, "resume"),
+        (4, Carrier::Taproot, true, "finish"),
+    ] {
+        let (mut purse, signer) = watching(&world, &format!("{carrier:?}{n}"))?;
+        let (drafted, unsigned) = drafted(&world, &mut purse, carrier)?;
+        let tx = finalized(&unsigned, signer)?;
+        match mined {
+            true => drop(world.bitcoind.mine_block_with(std::slice::from_ref(&tx))?),
+            false => drop(world.bitcoind.send(&tx)?),
+        }
+        purse.wallet.sync(&purse.rpc)?;
+        if carrier == Carrier::OpReturn {
+            let error = reclaimed(&mut purse, drafted.id).expect_err("it is out");
+            assert!(matches!(error, PublishError::NotReclaimable { .. }), "{error}");
+        }
+        match then {
+            "resume" => drop(resume(&mut purse.wallet, &purse.rpc)?),
+            _ => drop(psbt::finish(&mut purse.wallet, &purse.rpc, &signer.sign(&unsigned)?)?),
+        }
+        let place = purse.job(drafted.id)?.place().context("a place")?;
+        assert!(in_mempool(&world, place.txid)? || carrier == Carrier::OpReturn && mined);
+        world.bitcoind.mine(1)?;
+        let done = purse.job(drafted.id)?;
+        assert!(matches!(done.state, JobState::Confirmed(_)), "{n}: {:?}", done.state);
+        assert_eq!(purse.spent()?, done.current().context("signed")?.fee);
+        // What was taken over can be sent again.
+        world.bitcoind.reorg(if mined { 2 } else { 1 })?;
+        purse.wallet.sync(&purse.rpc)?;
+        let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+        assert!(matches!(resumed[0].outcome, Outcome::InPlace | Outcome::Sent(_)), "{resumed:?}");
+        world.bitcoind.mine(1)?;
+        assert!(matches!(purse.job(drafted.id)?.state, JobState::Confirmed(_)));
+        assert_eq!(world.follower(&format!("follower{n}"))?.items()?.len(), n + 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_commit_that_the_signer_sends_comes_back_whether_it_was_given_up_or_not() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for (name, given_up, mined) in
+        [("chain", false, true), ("mempool", false, false), ("late", true, true), ("waiting", true, false)]
+    {
+        let (mut purse, signer) = watching(&world, name)?;
+        let (drafted, unsigned) = drafted(&world, &mut purse, Carrier::Taproot)?;
+        if given_up {
+            assert_eq!(reclaimed(&mut purse, drafted.id)?, Reclaimed::Freed);
+        }
+        let commit = finalized(&unsigned, signer)?;
+        match mined {
+            true => drop(world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?),
+            false => drop(world.bitcoind.send(&commit)?),
+        }
+        purse.wallet.sync(&purse.rpc)?;
+        if given_up {
+            let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+            assert_eq!(resumed[0].outcome, Outcome::Stranded(commit.output[0].value));
+        }
+        let swept = reclaimed(&mut purse, drafted.id)?;
+        let Reclaimed::Sweeping { txid, .. } = swept else { panic!("{swept:?}") };
+        assert!(in_mempool(&world, txid)?);
+        world.bitcoind.mine(1)?;
+        let done = purse.job(drafted.id)?;
+        assert!(matches!(done.state, JobState::Reclaimed(_)), "{:?}", done.state);
+        assert_eq!(purse.spent()?, world.fees_of(&[commit, done.reclaims[0].clone()])?, "fees, and nothing else");
+        assert!(world.follower(name)?.items()?.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_transaction_of_two_jobs_is_finished_for_the_one_that_waits() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let (mut purse, signer) = watching(&world, "alice")?;
+    let (first, unsigned) = drafted(&world, &mut purse, Carrier::OpReturn)?;
+    let signed = signer.sign(&unsigned)?;
+    assert_eq!(reclaimed(&mut purse, first.id)?, Reclaimed::Freed);
+    let error = psbt::finish(&mut purse.wallet, &purse.rpc, &signed).expect_err("it was given up");
+    assert!(matches!(&error, PublishError::ForeignPsbt(why) if why.contains("abandoned")), "{error}");
+    let (second, again) = drafted(&world, &mut purse, Carrier::OpReturn)?;
+    assert_ne!(first.id, second.id);
+    assert_eq!(again.unsigned_tx, unsigned.unsigned_tx);
+
+    for resumed in [false, true] {
+        let done = psbt::finish(&mut purse.wallet, &purse.rpc, &signed)?;
+        assert_eq!((done.job, done.resumed, &done.state), (second.id, resumed, &JobState::RevealSent));
+        assert!(in_mempool(&world, done.txids[0])?);
+    }
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(second.id)?.state, JobState::Confirmed(_)));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1);
     Ok(())
 }
 

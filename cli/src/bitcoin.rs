@@ -169,7 +169,8 @@ impl Mempool for Bitcoin {
     }
 }
 
-/// For each transaction, the answer of whoever took it; else the first answer there was.
+/// For each transaction, the answer of whoever took it; else the first answer there was. That one refuses says nothing
+/// as long as another has perhaps taken it, and its answer was lost.
 fn better(
     first: Result<Vec<Verdict>, ChainError>,
     second: Result<Vec<Verdict>, ChainError>,
@@ -182,7 +183,10 @@ fn better(
             };
             Ok(first.into_iter().zip(second).map(taken).collect())
         }
-        (Ok(verdicts), Err(_)) | (Err(_), Ok(verdicts)) => Ok(verdicts),
+        (Ok(verdicts), Err(error)) | (Err(error), Ok(verdicts)) => {
+            let is_taken = verdicts.iter().all(|verdict| verdict.answer.is_ok());
+            if is_taken { Ok(verdicts) } else { Err(error) }
+        }
         (Err(error), Err(_)) => Err(error),
     }
 }
@@ -206,7 +210,7 @@ mod tests {
         assert_eq!(both.ok(), verdicts(&[Answer::Accepted, Answer::Known]).ok());
         assert_eq!(better(dead(), verdicts(&[Answer::Accepted])).ok(), verdicts(&[Answer::Accepted]).ok());
         assert_eq!(better(verdicts(&[Answer::Accepted]), dead()).ok(), verdicts(&[Answer::Accepted]).ok());
-        assert_eq!(better(verdicts(&[refused()]), dead()).ok(), verdicts(&[refused()]).ok());
+        assert!(better(verdicts(&[Answer::Accepted, refused()]), dead()).is_err(), "nobody knows");
         assert!(better(dead(), dead()).is_err());
     }
 }

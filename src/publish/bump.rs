@@ -5,7 +5,7 @@
 //! that spends its change pays for both. The commit is never replaced, because its reveal would be lost
 //! with it; its rate counts together with its reveal's.
 
-use super::send::{absent, highest_rate, push, refusal};
+use super::send::{absent, highest_rate, push, refusal, replace, stand};
 use super::spend::{Ancestors, sign_reveal, to_replace};
 use super::{Outcome, PublishError, fees, load};
 use crate::chain::Mempool;
@@ -79,6 +79,7 @@ pub(super) fn raise(
     also: &[Event],
 ) -> Result<Bumped, PublishError> {
     let job = load(wallet, id)?;
+    let job = stand(wallet, &job)?.unwrap_or(job);
     let refuse = |why: String| Err(PublishError::NotBumpable { job: id, why });
     let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
     else {
@@ -342,12 +343,7 @@ fn adopt(
     replaced: Option<Txid>,
 ) -> Result<Bumped, PublishError> {
     let old = job.current().ok_or(PublishError::Broken("a job without transactions"))?.clone();
-    let kept = generation.txids();
-    let dropped: Vec<Txid> = job.all_txids().filter(|txid| !kept.contains(txid)).collect();
-    wallet.forget(&dropped);
-    wallet.note(&generation.transactions);
-    wallet.record(job.id, &[&[Event::Signed { generation }], also].concat())?;
-    let job = load(wallet, job.id)?;
+    let job = replace(wallet, job, generation, also)?;
     leave(wallet, node, &job, &old, how, replaced)
 }
 

@@ -319,6 +319,17 @@ pub fn publish(
     payload: &[u8],
     request: &Request,
 ) -> Result<Publication, PublishError> {
+    publish_telling(wallet, node, payload, request, |_| ())
+}
+
+/// As [`publish`]; `signed` is told of a new job that is written down, before anything of it leaves.
+pub fn publish_telling(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    payload: &[u8],
+    request: &Request,
+    signed: impl FnOnce(&Job),
+) -> Result<Publication, PublishError> {
     if !request.again
         && let Some(job) = journal::of_payload(wallet.db(), sha256(payload))?
     {
@@ -336,6 +347,7 @@ pub fn publish(
         return Publication::new(&job, true);
     }
     let job = prepare(wallet, node, payload, request)?;
+    signed(&job);
     send::first(wallet, node, &job)?;
     Publication::new(&load(wallet, job.id)?, false)
 }

@@ -11,7 +11,7 @@ use crate::envelope::Carrier;
 use crate::primitives::sha256;
 use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{
-    BadSignature, Event, Generation, Job, JobState, Payer, Wallet, check_witness, outputs_of, unix_now, vsize, witness,
+    BadSignature, Event, Generation, Job, JobState, Payer, Wallet, check_witness, outputs_of, unix_now, witness,
 };
 use bdk_wallet::miniscript::psbt::PsbtExt;
 use bitcoin::psbt::Psbt;
@@ -59,26 +59,32 @@ pub fn draft(
     Ok((job, psbt))
 }
 
-/// Takes the signatures of a PSBT that [`draft`] gave away, writes them down and publishes.
+/// Takes the signatures of a PSBT that [`draft`] gave away, writes them down and publishes. Of several jobs with the
+/// same transaction it is for the one that waits for it, else for the last.
 ///
 /// # Errors
-/// [`PublishError::ForeignPsbt`] if it is another transaction, or a signature is missing or wrong.
+/// [`PublishError::ForeignPsbt`] if it is another transaction, or that of a job that was given up, or a signature is
+/// missing or wrong.
 pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result<Publication, PublishError> {
     let txid = signed.unsigned_tx.compute_txid();
     let is_it = |job: &Job| job.payer == Payer::Psbt && job.txids().first() == Some(&txid);
-    let job = journal::all(wallet.db())?.into_iter().find(is_it);
+    let job =
+        journal::all(wallet.db())?.into_iter().filter(is_it).max_by_key(|job| (job.state == JobState::Planned, job.id));
     let job = job.ok_or_else(|| PublishError::ForeignPsbt("no job of this wallet waits for it".into()))?;
+    if !job.state.is_publishing() {
+        return Err(PublishError::ForeignPsbt(format!("its job {} is {}; plan it anew", job.id, job.state)));
+    }
     if job.state != JobState::Planned {
         let job = super::broadcast(wallet, node, job.id)?;
         return Publication::new(&job, true);
     }
-    let mut generation = job.draft.clone().ok_or(PublishError::Broken("a PSBT's job without its transaction"))?;
-    let witnesses = witnesses(wallet, &generation.transactions[0], signed)?;
-    for (input, witness) in generation.transactions[0].input.iter_mut().zip(witnesses) {
+    let draft = job.draft.as_ref().ok_or(PublishError::Broken("a PSBT's job without its transaction"))?;
+    let mut tx = draft.transactions[0].clone();
+    let witnesses = witnesses(wallet, &tx, signed)?;
+    for (input, witness) in tx.input.iter_mut().zip(witnesses) {
         input.witness = witness;
     }
-    // Signatures of ECDSA may be a byte smaller than was planned for.
-    generation.vsize = generation.transactions.iter().map(vsize).sum();
+    let generation = draft.signed(tx);
     wallet.note(&generation.transactions);
     wallet.record(job.id, &[Event::Signed { generation }])?;
     let job = load(wallet, job.id)?;

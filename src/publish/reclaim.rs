@@ -9,7 +9,7 @@ use crate::wallet::{
     Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +27,13 @@ pub enum Reclaimed {
     },
 }
 
-/// Sweeps the coins of an envelope that is not revealed in the chain back by key: the payload is given up.
+/// Sweeps the coins of an envelope that is not revealed in the chain back by key: the payload is given up. Of a job
+/// that is closed, whatever came to its envelope too late.
 ///
 /// Replaces a reveal or an earlier sweep that is in the mempool, by paying more than it did.
 ///
 /// # Errors
-/// [`PublishError::NotReclaimable`] if the payload is in the chain, or there is nothing to take back.
+/// [`PublishError::NotReclaimable`] if there is nothing to take back.
 pub fn reclaim(
     wallet: &mut Wallet,
     node: &impl Mempool,
@@ -42,30 +43,39 @@ pub fn reclaim(
 ) -> Result<Reclaimed, PublishError> {
     let job = load(wallet, id)?;
     let refuse = |why: String| Err(PublishError::NotReclaimable { job: id, why });
-    if job.payer == Payer::Anywhere && job.state.confirmed().is_some() {
+    // What was given up is taken back as if it never had been, should somebody have sent it all the same.
+    if !job.state.is_unfinished() && !matches!(job.state, JobState::Abandoned(_)) {
         return sweep_late(wallet, node, &job, rate, caps);
     }
-    if !job.state.is_unfinished() {
-        return refuse(format!("it is {}", job.state));
-    }
-    let never_left = matches!(job.state, JobState::Planned | JobState::Signed);
-    if never_left && job.payer != Payer::Anywhere {
-        give_up(wallet, &job, "taken back before anything was sent")?;
-        return Ok(Reclaimed::Freed);
+    let confirmed = wallet.confirmed();
+    if matches!(job.state, JobState::Planned | JobState::Signed) && job.payer != Payer::Anywhere {
+        // We have sent nothing of it; whoever signed it may have.
+        let first = job.current().and_then(|current| current.transactions.first());
+        let is_out = first.map(|tx| absent(node, std::slice::from_ref(tx), &confirmed)).transpose()?;
+        if is_out.is_none_or(|absent| !absent.is_empty()) {
+            give_up(wallet, &job, "taken back before anything was sent")?;
+            return Ok(Reclaimed::Freed);
+        }
+        if job.state == JobState::Planned {
+            return refuse(
+                "whoever signed it has sent it; `sortie finish` what was signed, or wait for a block".into(),
+            );
+        }
     }
     let Some(key_index) = job.key_index else {
-        return refuse("an OP_RETURN publication locks no coins; bump it, or let it confirm".into());
+        let hint = if job.state.is_unfinished() { "; bump it, or let it confirm" } else { "" };
+        return refuse(format!("it is {}, and an OP_RETURN publication locks no coins{hint}", job.state));
     };
-    let confirmed = wallet.confirmed();
     let mut spent = Vec::new();
     let mut inputs = Vec::new();
     for outpoint in wallet.locked(&job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid)) {
-        let output = wallet.output(&outpoint).ok_or(PublishError::Broken("a commit that the wallet does not know"))?;
-        spent.push(output);
-        inputs.push(key_spend(outpoint));
+        if let Some(output) = wallet.output(&outpoint) {
+            spent.push(output);
+            inputs.push(key_spend(outpoint));
+        }
     }
     if inputs.is_empty() {
-        return refuse("nothing has been paid to its address".into());
+        return refuse(format!("it is {}, and its envelope holds no coins", job.state));
     }
     let change = job.current().filter(|_| job.state != JobState::Reclaiming).and_then(|current| current.change);
     let child = job.current().and_then(|current| current.child()).map(Transaction::compute_txid);
@@ -81,7 +91,7 @@ pub fn reclaim(
     let size = vsize(&tx);
     let parents: Vec<Transaction> = job.commit().into_iter().cloned().collect();
     let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(job.reclaims.last(), &spent).filter(|swept| swept.fee >= wanted) {
+    if let Some(paid) = sweeping(job.reclaims.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
         return sent(push(wallet, node, &job)?, &job, paid);
     }
     let replaced = to_replace(node, &job)?;
@@ -110,7 +120,8 @@ pub fn reclaim(
     sent(push(wallet, node, &job)?, &job, Sweep { txid: tx.compute_txid(), fee, amount })
 }
 
-/// Sweeps back what was paid to an envelope's address after the reveal was signed, or raises such a sweep.
+/// Sweeps back what was paid to an envelope's address too late to be revealed, or to be taken back with the rest; or
+/// raises such a sweep.
 fn sweep_late(
     wallet: &mut Wallet,
     node: &impl Mempool,
@@ -118,7 +129,11 @@ fn sweep_late(
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Reclaimed, PublishError> {
-    let (id, key_index) = (job.id, job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?);
+    let id = job.id;
+    let refuse = |why: String| Err(PublishError::NotReclaimable { job: id, why });
+    let Some(key_index) = job.key_index else {
+        return refuse(format!("it is {}, and an OP_RETURN publication locks no coins", job.state));
+    };
     let confirmed = wallet.confirmed();
     let standing: Vec<Transaction> = wallet.unsettled_sweeps(job, &confirmed).cloned().collect();
     let swept = standing.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output);
@@ -126,8 +141,8 @@ fn sweep_late(
     let late: BTreeMap<OutPoint, TxOut> = swept.chain(unspent(wallet, job)?).collect();
     let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = late.into_iter().unzip();
     if inputs.is_empty() {
-        let why = format!("it is {}, and nothing else was paid to its address", job.state);
-        return Err(PublishError::NotReclaimable { job: id, why });
+        let hint = "what was paid after it was final is found by `sortie recover`";
+        return refuse(format!("it is {}, and nothing else was paid to its address; {hint}", job.state));
     }
     let relay = node.relay()?;
     fees::check_floor(rate, relay.floor)?;
@@ -137,7 +152,7 @@ fn sweep_late(
     let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
     let size = vsize(&tx);
     let wanted = Ancestors::of(wallet, node, &confirmed, &[], &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(standing.last(), &spent).filter(|swept| swept.fee >= wanted) {
+    if let Some(paid) = sweeping(standing.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
         return sent(push_sweeps(wallet, node, job)?, job, paid);
     }
     let mut replaced = Amount::ZERO;
@@ -172,9 +187,10 @@ struct Sweep {
     amount: Amount,
 }
 
-/// What a signed sweep pays, if it takes back all of what is `spent`.
-fn sweeping(tx: Option<&Transaction>, spent: &[TxOut]) -> Option<Sweep> {
-    let tx = tx.filter(|tx| tx.input.len() == spent.len())?;
+/// What a signed sweep pays, if it takes back just what `wanted` does, whose inputs hold `spent`.
+fn sweeping(tx: Option<&Transaction>, wanted: &Transaction, spent: &[TxOut]) -> Option<Sweep> {
+    let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
+    let tx = tx.filter(|tx| inputs(tx) == inputs(wanted))?;
     let amount: Amount = tx.output.iter().map(|output| output.value).sum();
     let available: Amount = spent.iter().map(|output| output.value).sum();
     Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })

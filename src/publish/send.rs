@@ -1,12 +1,12 @@
 //! What was written down leaves, as often as it must.
 
-use super::anywhere::{Payment, is_unsigned, reveal};
+use super::anywhere::{Payment, is_unsigned, reveal, unspent};
 use super::{PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Job, JobId, JobState, Wallet, journal, rate_of, vsize};
-use bitcoin::{Amount, FeeRate, Transaction, Txid};
-use std::collections::BTreeMap;
+use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What resuming did about one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Outcome {
     Abandoned,
     /// Its address has not been paid enough yet.
     Unpaid(Payment),
+    /// It was given up, and somebody sent its commit all the same: `reclaim` brings back what that holds.
+    Stranded(Amount),
 }
 
 /// Sends every unfinished job's transactions that are neither in the mempool nor in the chain.
@@ -59,6 +61,11 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
     }
     let confirmed = wallet.confirmed();
     for job in journal::watched(wallet.db())? {
+        if matches!(job.state, JobState::Abandoned(_)) {
+            let held: Amount = unspent(wallet, &job)?.into_iter().map(|(_, output)| output.value).sum();
+            let held = Some(held).filter(|held| *held > Amount::ZERO);
+            done.extend(held.map(|held| Resumed { job: job.id, outcome: Outcome::Stranded(held) }));
+        }
         if wallet.unsettled_sweeps(&job, &confirmed).next().is_some() {
             done.push(Resumed { job: job.id, outcome: push_sweeps(wallet, node, &job)? });
         }
@@ -74,7 +81,7 @@ pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<
         false => push_sweeps(wallet, node, &job)?,
     };
     match outcome {
-        Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) => load(wallet, id),
+        Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) | Outcome::Stranded(_) => load(wallet, id),
         Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
         Outcome::Abandoned => {
             let reason = "its coins were spent by another transaction".to_owned();
@@ -85,12 +92,15 @@ pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<
     }
 }
 
-/// Sends a job that has just been written down; gives it up if the node refuses and nothing left.
+/// Sends a job that has just been written down; gives it up if it is refused and nothing left.
 pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<(), PublishError> {
-    let Outcome::Refused { txid, reason } = push(wallet, node, job)? else { return Ok(()) };
+    let Pushed { outcome: Outcome::Refused { txid, reason }, taken } = attempt(wallet, node, job)? else {
+        return Ok(());
+    };
     let id = job.id;
     let unsent = |source| PublishError::Unsent { job: id, source };
-    if absent(node, &job.active(), &wallet.confirmed()).map_err(unsent)?.len() == job.active().len() {
+    // Whoever answers now may be another than who took it.
+    if !taken && absent(node, &job.active(), &wallet.confirmed()).map_err(unsent)?.len() == job.active().len() {
         give_up(wallet, job, &reason)?;
         return Err(PublishError::Refused { job: id, txid, reason });
     }
@@ -99,19 +109,39 @@ pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resu
 
 /// Tests, writes down what is about to leave, sends, and asks what the node has.
 pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
+    Ok(attempt(wallet, node, job)?.outcome)
+}
+
+/// What came of sending, and whether anybody took a part of it, whatever there is of it now.
+struct Pushed {
+    outcome: Outcome,
+    taken: bool,
+}
+
+fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed, PublishError> {
+    let untaken = |outcome| Ok(Pushed { outcome, taken: false });
     let unsent = |source| PublishError::Unsent { job: job.id, source };
     let confirmed = wallet.confirmed();
+    let job = match stand(wallet, job)? {
+        Some(job) => job,
+        None if is_unsigned(wallet, job)? => job.clone(),
+        None => {
+            let reason = "its coins were spent by another transaction".to_owned();
+            // Whoever paid may pay again.
+            if job.payer == Payer::Anywhere {
+                let txid = job.txids().first().copied();
+                let txid = txid.ok_or(PublishError::Broken("a job without transactions"))?;
+                return untaken(Outcome::Refused { txid, reason });
+            }
+            give_up(wallet, job, &reason)?;
+            return untaken(Outcome::Abandoned);
+        }
+    };
     let active = job.active();
-    let reclaiming = job.state == JobState::Reclaiming;
-    let is_lost = active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
-    if is_lost && !reclaiming && !is_unsigned(wallet, job)? {
-        give_up(wallet, job, "its coins were spent by another transaction")?;
-        return Ok(Outcome::Abandoned);
-    }
     let missing = absent(node, &active, &confirmed).map_err(unsent)?;
     if missing.is_empty() {
-        leaving(wallet, job, true)?;
-        return Ok(Outcome::InPlace);
+        leaving(wallet, &job, true)?;
+        return untaken(Outcome::InPlace);
     }
     let limit = highest_rate(wallet, &active);
     let packages = node.relay().map_err(unsent)?.packages;
@@ -121,13 +151,14 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
         let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
         if let Some((txid, reason)) = refused.filter(|(_, reason)| !(packages && missing.len() > 1 && by_rate(reason)))
         {
-            return Ok(Outcome::Refused { txid, reason });
+            return untaken(Outcome::Refused { txid, reason });
         }
     }
-    let mut refused = None;
+    let (mut refused, mut taken) = (None, false);
     for part in parts(&missing) {
-        leaving(wallet, job, part.iter().any(|tx| Some(tx) != job.commit()))?;
+        leaving(wallet, &job, part.iter().any(|tx| Some(tx) != job.commit()))?;
         let verdicts = node.submit(part, limit).map_err(unsent)?;
+        taken |= verdicts.iter().any(|verdict| verdict.answer.is_ok());
         refused = refused.or(refusal(verdicts));
     }
     // Whatever the answers: what counts is what the node has now.
@@ -135,10 +166,50 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
         None => Vec::new(),
         Some(_) => absent(node, &missing, &confirmed).map_err(unsent)?,
     };
-    match refused.filter(|_| !still_absent.is_empty()) {
-        Some((txid, reason)) => Ok(Outcome::Refused { txid, reason }),
-        None => Ok(Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect())),
+    let outcome = match refused.filter(|_| !still_absent.is_empty()) {
+        Some((txid, reason)) => Outcome::Refused { txid, reason },
+        None => Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect()),
+    };
+    Ok(Pushed { outcome, taken })
+}
+
+/// The job with the transactions that stand for it, if they can still confirm. Where another confirmed transaction
+/// spends a coin that a bump added, what stood before the bump is made to stand again.
+///
+/// Only one of them can ever be mined: each spends what the first does.
+pub(super) fn stand(wallet: &mut Wallet, job: &Job) -> Result<Option<Job>, PublishError> {
+    let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
+    else {
+        return Ok(Some(job.clone()));
+    };
+    let confirmed = wallet.confirmed();
+    let inputs = |generation: &Generation| -> BTreeSet<OutPoint> {
+        generation.carrier_tx().into_iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect()
+    };
+    let now = inputs(current);
+    let mut excluding = job.generations.iter().rev().take_while(|generation| !inputs(generation).is_disjoint(&now));
+    let can_confirm =
+        |generation: &&Generation| !generation.transactions.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
+    match excluding.find(can_confirm) {
+        None => Ok(None),
+        Some(standing) if standing == current => Ok(Some(job.clone())),
+        Some(standing) => Ok(Some(replace(wallet, job, standing.clone(), &[])?)),
     }
+}
+
+/// Writes a generation down as the one that stands, and `also` with it; frees what only the others spend.
+pub(super) fn replace(
+    wallet: &mut Wallet,
+    job: &Job,
+    generation: Generation,
+    also: &[Event],
+) -> Result<Job, PublishError> {
+    let kept = generation.txids();
+    let dropped: Vec<Txid> = job.all_txids().filter(|txid| !kept.contains(txid)).collect();
+    wallet.forget(&dropped);
+    wallet.note(&generation.transactions);
+    wallet.record(job.id, &[&[Event::Signed { generation }], also].concat())?;
+    load(wallet, job.id)
 }
 
 /// Sends the sweeps of late payments that are neither in the mempool nor in the chain; they are written down.
@@ -210,7 +281,7 @@ pub(super) fn absent(
 fn is_unspent(node: &impl Mempool, tx: &Transaction) -> Result<bool, ChainError> {
     let txid = tx.compute_txid();
     for (vout, _) in (0..).zip(&tx.output).filter(|(_, output)| !output.script_pubkey.is_op_return()) {
-        if node.unspent(&bitcoin::OutPoint::new(txid, vout))?.is_some() {
+        if node.unspent(&OutPoint::new(txid, vout))?.is_some() {
             return Ok(true);
         }
     }

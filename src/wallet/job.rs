@@ -3,7 +3,7 @@
 //! Guarantees: a job's state is nothing but the fold of its events ([`Job::apply`]), and an event that
 //! does not follow from those before it is an error, never a guess. Pure: no clock, no disk.
 
-use super::Caps;
+use super::{Caps, vsize};
 use crate::envelope::Carrier;
 use crate::primitives::{BlockRef, BtcHeight, Hash32};
 use crate::queue::Place;
@@ -82,6 +82,14 @@ impl Generation {
         self.transactions.get(self.carrying + 1)
     }
 
+    /// A draft with what was to be signed elsewhere in place. Signatures of ECDSA may be a byte smaller than was planned.
+    pub(crate) fn signed(&self, first: Transaction) -> Self {
+        let mut signed = self.clone();
+        signed.transactions[0] = first;
+        signed.vsize = signed.transactions.iter().map(vsize).sum();
+        signed
+    }
+
     /// The ids of its transactions, in order.
     pub fn txids(&self) -> Vec<Txid> {
         self.transactions.iter().map(Transaction::compute_txid).collect()
@@ -149,9 +157,10 @@ pub enum Event {
     },
     /// A reorganisation took the block away.
     Undone,
-    /// The block is buried deep: the job is no longer watched.
+    /// What the chain has made of it is buried deep: the job is no longer watched.
     Final,
-    /// Nothing of it can confirm, or nothing of it left; its coins are free.
+    /// Nothing of it can confirm, or nothing of it left; its coins are free. It is watched until they are spent for
+    /// good, for somebody else may have its transactions.
     Abandoned {
         /// Why.
         reason: String,
@@ -322,12 +331,21 @@ impl Job {
                 self.has_left = false;
                 if self.state == Planned { Signed } else { self.state.clone() }
             }
+            // What was given away to be signed was sent by others after it had been given up.
+            (Abandoned(_), Event::Signed { generation }) if self.draft.is_some() && self.generations.is_empty() => {
+                self.generations.push(generation.clone());
+                self.state.clone()
+            }
             (Signed, Event::CommitSent) => CommitSent,
             (Signed | CommitSent | RevealSent, Event::RevealSent) => {
                 self.has_left = true;
                 RevealSent
             }
-            (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Reclaiming { transactions }) => {
+            // What was given up may have been sent all the same.
+            (
+                Planned | Signed | CommitSent | RevealSent | Reclaiming | Abandoned(_),
+                Event::Reclaiming { transactions },
+            ) => {
                 self.reclaims.extend(transactions.iter().cloned());
                 Reclaiming
             }
@@ -342,12 +360,12 @@ impl Job {
                 RevealSent
             }
             (Reclaimed(_), Event::Undone) => Reclaiming,
-            (Confirmed(_) | Final(_), Event::Swept { transactions }) => {
+            (Confirmed(_) | Final(_) | Reclaimed(_), Event::Swept { transactions }) => {
                 self.sweeps.extend(transactions.iter().cloned());
                 self.state.clone()
             }
             (Confirmed(block), Event::Final) => Final(*block),
-            (Reclaimed(block), Event::Final) => Reclaimed(*block),
+            (Reclaimed(_) | Abandoned(_), Event::Final) => self.state.clone(),
             (Planned | Signed | CommitSent | RevealSent | Reclaiming, Event::Abandoned { reason }) => {
                 Abandoned(reason.clone())
             }
@@ -403,7 +421,7 @@ impl Job {
     /// The transactions that are to be in the mempool or in the chain now.
     pub(crate) fn active(&self) -> Vec<Transaction> {
         match (&self.state, self.reclaims.last()) {
-            (JobState::Planned, _) => Vec::new(),
+            (JobState::Planned | JobState::Abandoned(_), _) => Vec::new(),
             (JobState::Reclaiming | JobState::Reclaimed(_), Some(reclaim)) => {
                 self.commit().into_iter().chain([reclaim]).cloned().collect()
             }

@@ -71,7 +71,7 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
             data TEXT NOT NULL CHECK (data ->> 'kind' = kind),
             PRIMARY KEY (job, sequence)
         ) STRICT;
-        CREATE INDEX sortie_event_closing ON sortie_event (job) WHERE kind IN ('final', 'abandoned');
+        CREATE INDEX sortie_event_closing ON sortie_event (job) WHERE kind = 'final';
         CREATE TRIGGER sortie_job_kept BEFORE UPDATE ON sortie_job
             BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
         CREATE TRIGGER sortie_job_stays BEFORE DELETE ON sortie_job
@@ -150,11 +150,11 @@ pub(crate) fn of_payload(db: &Connection, hash: Hash32) -> Result<Option<Job>, W
     Ok(jobs.into_iter().find(|job| job.state.is_publishing()))
 }
 
-/// Jobs that something may still happen to: all that are neither final nor abandoned, and those of which a late
-/// payment was swept after that.
+/// Jobs that something may still happen to: all that are not final, and those of which a late payment was swept after
+/// that.
 pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
     let sql = "SELECT * FROM sortie_job WHERE id NOT IN
-               (SELECT job FROM sortie_event AS closing WHERE kind IN ('final', 'abandoned') AND NOT EXISTS
+               (SELECT job FROM sortie_event AS closing WHERE kind = 'final' AND NOT EXISTS
                 (SELECT 1 FROM sortie_event WHERE job = closing.job AND sequence > closing.sequence AND kind = 'swept'))
                ORDER BY id";
     list(db, sql, [])
@@ -391,7 +391,7 @@ mod tests {
             ("final", vec![signed(1), confirmed(1, 8), Event::Final], ".........."),
             ("reclaiming", vec![signed(1), sweep()], "....xxx..x"),
             ("reclaimed", vec![signed(1), swept()], "....x.xxx."),
-            ("abandoned", vec![abandoned()], "....x.x..."),
+            ("abandoned", vec![abandoned()], "....xxx.x."),
         ];
         for (state, events, allowed) in rows {
             for (event, mark) in columns.iter().zip(allowed.chars()) {
@@ -442,7 +442,9 @@ mod tests {
         let db = open();
         let watched = || watched(&db).expect("readable").len();
         let id = begin(&db, &job(b"a", None), &[planned(), signed(1)], 0).expect("written");
-        begin(&db, &job(b"b", None), &[planned(), abandoned()], 0).expect("written");
+        let given_up = begin(&db, &job(b"b", None), &[planned(), abandoned()], 0).expect("written");
+        assert_eq!(watched(), 2, "somebody else may have its transactions");
+        append(&db, given_up, &Event::Final, 0).expect("moved");
         assert_eq!(watched(), 1);
         append(&db, id, &confirmed(1, 100), 0).expect("moved");
         assert_eq!(watched(), 1);

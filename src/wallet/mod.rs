@@ -543,7 +543,8 @@ impl Wallet {
         coins.iter_mut().for_each(|coin| coin.for_bump = for_bump.contains(&coin.outpoint));
         coins.retain(|coin| {
             let ours = coin.confirmations > 0 || coin.branch == Branch::Change;
-            ours && !unsent.contains(&coin.outpoint.txid) && !reserved.contains(&coin.outpoint)
+            let has_left = coin.confirmations > 0 || !unsent.contains(&coin.outpoint.txid);
+            ours && has_left && !reserved.contains(&coin.outpoint)
         });
         coins.sort_by_key(|coin| coin.outpoint);
         Ok(coins)

@@ -5,8 +5,8 @@
 
 use super::seed::SeedFile;
 use super::{
-    Descriptors, Event, Generation, Job, JobState, Keys, Mnemonic, Passphrase, Payer, Wallet, WalletError, journal,
-    payment, unix_now,
+    Descriptors, Event, Generation, Job, JobState, Keys, Mnemonic, Passphrase, Payer, Wallet, WalletError,
+    check_witness, journal, payment, unix_now,
 };
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
@@ -19,7 +19,7 @@ use bdk_wallet::chain::{BlockId, ChainPosition, ConfirmationBlockTime, TxUpdate}
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
 use bitcoin::consensus::deserialize;
-use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, Txid};
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -171,6 +171,7 @@ impl Wallet {
                 0
             }
         };
+        let jobs = if self.take_over(&jobs)? { journal::watched(self.db())? } else { jobs };
         self.settle_jobs(&jobs)?;
         Ok(Synced { tip: self.synced_to(), blocks })
     }
@@ -367,10 +368,40 @@ impl Wallet {
         graph.direct_conflicts(&tx).map(|(_, txid)| txid).filter(|txid| self.is_current(txid)).collect()
     }
 
+    /// Takes over what was given away to be signed, and was sent by whoever signed it. Returns whether there was any.
+    ///
+    /// Its signatures are checked, whoever showed them: they are written down to be sent again.
+    fn take_over(&mut self, jobs: &[Job]) -> Result<bool, WalletError> {
+        let mut taken = Vec::new();
+        for job in jobs.iter().filter(|job| job.generations.is_empty()) {
+            let Some(draft) = &job.draft else { continue };
+            let txid = draft.transactions[0].compute_txid();
+            let Some(tx) = self.transaction(txid).filter(|_| self.is_current(&txid)) else { continue };
+            let spent: Option<Vec<TxOut>> = tx.input.iter().map(|input| self.output(&input.previous_output)).collect();
+            let Some(spent) = spent else { continue };
+            let is_signed =
+                |(n, input): (usize, &TxIn)| check_witness(self.secp(), &tx, n, &spent, &input.witness).is_ok();
+            if !tx.input.iter().enumerate().all(is_signed) {
+                continue;
+            }
+            let generation = draft.signed(tx.as_ref().clone());
+            let sent = if generation.carrying == 0 { Event::RevealSent } else { Event::CommitSent };
+            taken.push((job.id, Event::Signed { generation }));
+            taken.extend((job.state == JobState::Planned).then_some((job.id, sent)));
+        }
+        if taken.is_empty() {
+            return Ok(false);
+        }
+        self.save_with(|db| taken.iter().try_for_each(|(job, event)| journal::append(db, *job, event, unix_now())))?;
+        Ok(true)
+    }
+
     /// Moves each watched job to where the chain shows it, and saves all that was learnt.
     pub(crate) fn settle_jobs(&mut self, jobs: &[Job]) -> Result<(), WalletError> {
         let confirmed = self.confirmed();
         let tip = self.synced_to().height;
+        let mut buried = confirmed.clone();
+        buried.retain(|_, block| tip + 1 >= block.height + journal::FINAL_DEPTH);
         let mut shown = Vec::new();
         for job in jobs.iter().filter(|job| !matches!(job.state, JobState::Final(_))) {
             let (event, block) = match self.fate(job, &confirmed)? {
@@ -388,8 +419,15 @@ impl Wallet {
                 }
             };
             shown.extend(event.map(|event| (job.id, event)));
-            let is_buried = block.is_some_and(|block| tip + 1 >= block.height + journal::FINAL_DEPTH);
-            if is_buried && self.unsettled_sweeps(job, &confirmed).next().is_none() {
+            let is_over = match (block, &job.state) {
+                (Some(block), _) => tip + 1 >= block.height + journal::FINAL_DEPTH,
+                (None, JobState::Abandoned(_)) => {
+                    let first = job.current().and_then(|current| current.transactions.first());
+                    first.is_some_and(|tx| self.is_conflicted(tx, &buried))
+                }
+                _ => false,
+            };
+            if is_over && self.unsettled_sweeps(job, &buried).next().is_none() {
                 shown.push((job.id, Event::Final));
             }
         }
@@ -408,16 +446,18 @@ impl Wallet {
     }
 
     /// What the chain has made of a job. The outputs that its envelope locks decide: spent by the leaf, it
-    /// is revealed, whichever of its transactions that was; spent by key, it was swept back.
+    /// is revealed, whichever of its transactions that was; spent by key, it was swept back. Sweeps of what was paid
+    /// too late decide nothing.
     fn fate(&self, job: &Job, confirmed: &BTreeMap<Txid, BlockRef>) -> Result<Option<Fate>, WalletError> {
         let carried = job.generations.iter().filter_map(Generation::carrier_tx).map(Transaction::compute_txid);
         if let Some((txid, block)) = carried.filter_map(|txid| Some((txid, *confirmed.get(&txid)?))).next() {
             return Ok(Some(Fate::Revealed(txid, block)));
         }
         let graph = self.bdk.tx_graph();
+        let late: BTreeSet<Txid> = job.sweeps.iter().map(Transaction::compute_txid).collect();
         let mut swept = None;
         for outpoint in self.locked(job)? {
-            for txid in graph.outspends(outpoint) {
+            for txid in graph.outspends(outpoint).iter().filter(|txid| !late.contains(*txid)) {
                 let (Some(block), Some(tx)) = (confirmed.get(txid), graph.get_tx(*txid)) else { continue };
                 let by_key = |input: &TxIn| input.witness.len() == 1;
                 match tx.input.iter().find(|input| input.previous_output == outpoint).map(by_key) {

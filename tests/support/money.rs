@@ -199,6 +199,46 @@ impl Mempool for NoPackages<'_> {
     }
 }
 
+/// A real node behind a server that hands it the first transaction of a package only, and asks another node about it.
+pub struct TakesFirst<'a>(pub &'a RpcNode);
+
+impl Mempool for TakesFirst<'_> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        self.0.relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        let untested = |tx: &Transaction| Verdict { txid: tx.compute_txid(), answer: Answer::Untested };
+        Ok(package.iter().map(untested).collect())
+    }
+
+    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        let refused = |tx: &Transaction| Verdict {
+            txid: tx.compute_txid(),
+            answer: Answer::Refused("bad-txns-inputs-missingorspent".into()),
+        };
+        let mut verdicts = self.0.submit(&package[..1], limit)?;
+        verdicts.extend(package[1..].iter().map(refused));
+        Ok(verdicts)
+    }
+
+    fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        Ok(None)
+    }
+
+    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
+        Ok(None)
+    }
+
+    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        Ok(None)
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.0.estimate(target)
+    }
+}
+
 /// A real node that is asked just before somebody else sends it the same: what it has shows in its answers only.
 pub struct Overtaken<'a>(pub &'a RpcNode);
 

@@ -26,7 +26,9 @@ use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
-use sortie::publish::{self, CarrierChoice, ChosenRate, Profile, Publication, RateTerms, Request, fee_rate, publish};
+use sortie::publish::{
+    self, Backup, CarrierChoice, ChosenRate, Job, Profile, Publication, RateTerms, Request, fee_rate, publish_telling,
+};
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
 use std::path::PathBuf;
@@ -248,14 +250,11 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
             if let Some(file) = &command.psbt {
                 return psbt::write(&mut wallet, &node, &payload, &request, file, out);
             }
-            (publish(&mut wallet, &node, &payload, &request)?, Some(quote), (wallet, node))
+            let signed = |job: &Job| tell_backup(job, out);
+            let published = publish_telling(&mut wallet, &node, &payload, &request, signed)?;
+            (published, Some(quote), (wallet, node))
         }
     };
-    if let Some(backup) = publication.backup.filter(|_| !publication.resumed) {
-        out.note(format_args!(
-            "should this machine be lost before the reveal is mined: the wallet's words and this line bring the coins back: sortie recover --backup {backup}"
-        ));
-    }
     out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
     let place = match command.deadline.is_wanted() {
         true => command.held(opened, &publication, window, settings, out)?,
@@ -300,6 +299,15 @@ impl Force {
             (Some(_), Some(place)) => Ok(place),
             _ => Err(Failure::failed(format_args!("job {} is {}", job.id, job.state))),
         }
+    }
+}
+
+/// Says how an envelope's coins come back without this machine; before there are any.
+fn tell_backup(job: &Job, out: &Output) {
+    if let Some(backup) = Backup::of(job) {
+        out.note(format_args!(
+            "should this machine be lost before the reveal is mined: the wallet's words and this line bring the coins back: sortie recover --backup {backup}"
+        ));
     }
 }
 

@@ -83,7 +83,8 @@ pub struct Bump {
 /// Take back the coins of a Taproot envelope that was not revealed
 ///
 /// Sweeps the commit's coins back into the wallet, also when the reveal waits in the mempool or was refused. The L2
-/// transaction is not forced then; one that is mined already cannot be taken back.
+/// transaction is not forced then; one that is mined already cannot be taken back. What came to an envelope after its
+/// job was closed comes back, too.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie reclaim 3 --fee-rate 5")]
 pub struct Reclaim {
@@ -419,6 +420,7 @@ impl From<&Resumed> for ResumeReport {
                 let reason = format!("{} sat arrived, {} sat are missing", received.to_sat(), missing.to_sat());
                 ("unpaid", Vec::new(), Some(reason))
             }
+            Outcome::Stranded(held) => ("stranded", Vec::new(), Some(format!("{} sat", held.to_sat()))),
         };
         Self { job: resumed.job, outcome, txids, reason }
     }
@@ -432,6 +434,13 @@ impl fmt::Display for ResumeReport {
             ("sent", _) => write!(f, "job {}: sent {txids}", self.job),
             ("unpaid", Some(reason)) => write!(f, "job {}: waits for its payment: {reason}", self.job),
             ("abandoned", _) => write!(f, "job {}: given up, its coins were spent otherwise", self.job),
+            ("stranded", Some(held)) => {
+                write!(
+                    f,
+                    "job {0}: given up, but its commit was sent; `sortie reclaim {0}` brings {held} back",
+                    self.job
+                )
+            }
             (_, reason) => write!(f, "job {}: the node refuses {txids}: {}", self.job, reason.as_deref().unwrap_or("")),
         }
     }

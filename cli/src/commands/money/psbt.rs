@@ -38,6 +38,7 @@ pub fn write(
     out: &Output,
 ) -> Result<(), Failure> {
     let (job, psbt) = psbt::draft(wallet, node, payload, request)?;
+    super::tell_backup(&job, out);
     std::fs::write(file, psbt.to_string()).map_err(|error| Failure::file(file, &error))?;
     let fee_sat = job.current().map_or(0, |current| current.fee.to_sat());
     out.print(&PsbtReport { state: "planned", job: job.id, fee_sat, file: file.to_owned() })
@@ -58,6 +59,7 @@ pub fn finish(command: &Finish, settings: &Settings, out: &Output) -> Result<(),
     let fee_sat = done.fee.to_sat();
     out.print(&FinishReport {
         job: done.job,
+        state: done.state.name(),
         resumed: done.resumed,
         place: done.place,
         txids: done.txids,
@@ -87,6 +89,7 @@ impl fmt::Display for PsbtReport {
 #[derive(Serialize)]
 struct FinishReport {
     job: JobId,
+    state: &'static str,
     resumed: bool,
     place: Place,
     txids: Vec<Txid>,
@@ -97,7 +100,7 @@ struct FinishReport {
 
 impl fmt::Display for FinishReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        field(f, "job", self.job)?;
+        field(f, "job", format_args!("{}, {}", self.job, self.state))?;
         field(f, "fee", format_args!("{} sat", self.fee_sat))?;
         for txid in &self.txids {
             field(f, "transaction", txid)?;

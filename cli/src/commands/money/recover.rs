@@ -80,7 +80,14 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
     let rate = rate(&bitcoin, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
     let caps = settings.caps(&command.fees);
     let lead = Lead { backup: command.backup, payload: payload.as_deref(), keys: command.keys };
-    let job = publish::recover(&mut wallet, &bitcoin, lead, rate, &caps)?.id;
+    let found = publish::recover(&mut wallet, &bitcoin, lead, rate, &caps)?;
+    let job = found.id;
+    if !command.reclaim && !(found.state.is_unfinished() && found.state.is_publishing()) {
+        return Err(Failure::usage(format_args!(
+            "job {job} is {}, and is not revealed again; take back what was found with --reclaim",
+            found.state
+        )));
+    }
     let (outcome, txids) = if command.reclaim {
         match publish::reclaim(&mut wallet, &bitcoin, job, rate, &caps)? {
             Reclaimed::Sweeping { txid, .. } => ("reclaiming", vec![txid]),
