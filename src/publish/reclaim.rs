@@ -1,6 +1,6 @@
 //! An envelope's coins back by key, without the payload.
 
-use super::anywhere::unspent;
+use super::anywhere::sweepable;
 use super::send::{absent, give_up, highest_rate, push, push_sweeps, refusal};
 use super::spend::{Ancestors, sign_by_key, to_replace};
 use super::{Outcome, PublishError, fees, load};
@@ -9,7 +9,6 @@ use crate::wallet::{
     Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
-use std::collections::BTreeMap;
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,15 +56,10 @@ pub fn reclaim(
         return refuse("an OP_RETURN publication locks no coins; bump it, or let it confirm".into());
     };
     let confirmed = wallet.confirmed();
-    let mut spent = Vec::new();
-    let mut inputs = Vec::new();
-    for outpoint in wallet.locked(&job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid)) {
-        let output = wallet.output(&outpoint).ok_or(PublishError::Broken("a commit that the wallet does not know"))?;
-        spent.push(output);
-        inputs.push(key_spend(outpoint));
-    }
+    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, &job, rate)?.into_iter().unzip();
+    let inputs: Vec<_> = inputs.into_iter().map(key_spend).collect();
     if inputs.is_empty() {
-        return refuse("nothing has been paid to its address".into());
+        return refuse("nothing has been paid to its address that is there and worth its fee at this rate".into());
     }
     let change = job.current().filter(|_| job.state != JobState::Reclaiming).and_then(|current| current.change);
     let child = job.current().and_then(|current| current.child()).map(Transaction::compute_txid);
@@ -121,12 +115,9 @@ fn sweep_late(
     let (id, key_index) = (job.id, job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?);
     let confirmed = wallet.confirmed();
     let standing: Vec<Transaction> = wallet.unsettled_sweeps(job, &confirmed).cloned().collect();
-    let swept = standing.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output);
-    let swept = swept.filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?)));
-    let late: BTreeMap<OutPoint, TxOut> = swept.chain(unspent(wallet, job)?).collect();
-    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = late.into_iter().unzip();
+    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, job, rate)?.into_iter().unzip();
     if inputs.is_empty() {
-        let why = format!("it is {}, and nothing else was paid to its address", job.state);
+        let why = format!("it is {}, and nothing else is at its address that is worth its fee at this rate", job.state);
         return Err(PublishError::NotReclaimable { job: id, why });
     }
     let relay = node.relay()?;

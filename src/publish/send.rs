@@ -4,7 +4,7 @@ use super::anywhere::{Payment, is_unsigned, reveal};
 use super::{PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Job, JobId, JobState, Wallet, journal, rate_of, vsize};
+use crate::wallet::{Event, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
 use bitcoin::{Amount, FeeRate, Transaction, Txid};
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
         let outcome = match &job.state {
             // Recovered from its backup line alone: it can only be reclaimed.
             JobState::Planned if job.payload.is_empty() => continue,
-            _ if is_unsigned(wallet, &job)? => match reveal(wallet, node, job.id) {
+            _ if is_unsigned(wallet, node, &job)? => match reveal(wallet, node, job.id) {
                 Ok(job) => Outcome::Sent(job.txids()),
                 Err(PublishError::Unpaid { received, missing, .. }) => Outcome::Unpaid(Payment { received, missing }),
                 Err(PublishError::Stuck { txid, reason, .. }) => Outcome::Refused { txid, reason },
@@ -104,7 +104,8 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
     let active = job.active();
     let reclaiming = job.state == JobState::Reclaiming;
     let is_lost = active.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
-    if is_lost && !reclaiming && !is_unsigned(wallet, job)? {
+    // What others pay for can be paid for again.
+    if is_lost && !reclaiming && job.payer != Payer::Anywhere {
         give_up(wallet, job, "its coins were spent by another transaction")?;
         return Ok(Outcome::Abandoned);
     }

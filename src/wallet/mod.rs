@@ -29,6 +29,7 @@ pub use sync::{Synced, WalletSource};
 pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
 pub(crate) use descriptors::{BadSignature, check_witness, witness};
 pub(crate) use seed::Keys;
+pub(crate) use sync::Paid;
 
 use crate::chain::ChainError;
 use crate::crash;
@@ -247,6 +248,8 @@ pub struct Wallet {
     placeholder: Witness,
     /// What of a large mempool was read.
     seen: HashSet<Txid>,
+    /// Payments to envelopes of which it is known what they hang on.
+    traced: HashSet<Txid>,
     small_mempool: u32,
 }
 
@@ -473,6 +476,7 @@ impl Wallet {
             birthday,
             key_base,
             seen: HashSet::new(),
+            traced: HashSet::new(),
             small_mempool: sync::SMALL_MEMPOOL,
         })
     }

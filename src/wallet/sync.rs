@@ -19,7 +19,7 @@ use bdk_wallet::chain::{BlockId, ChainPosition, ConfirmationBlockTime, TxUpdate}
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
 use bitcoin::consensus::deserialize;
-use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, Txid};
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +28,10 @@ use std::sync::Arc;
 const MARGIN: BtcHeight = 10;
 /// How often a long sync is written to disk.
 const SAVE_EVERY_BLOCKS: u32 = 500;
+/// Blocks after which what a transaction spends is spent for good.
+const BURIED: u32 = 6;
+/// Transactions that are asked for to know what a payment hangs on; more hang together in no mempool.
+const TRACED: usize = 100;
 /// Transactions in a mempool that is read whole by each sync.
 pub(super) const SMALL_MEMPOOL: u32 = 5_000;
 /// Addresses of each kind that `restore` looks for.
@@ -164,10 +168,15 @@ impl Wallet {
         let kept = kept.chain(pending).map(|tx| tx.compute_txid()).collect();
         let watch = self.watch(&jobs)?;
         let blocks = match source {
-            WalletSource::Node(node) => self.read_blocks(node, &kept, watch)?,
+            WalletSource::Node(node) => {
+                let blocks = self.read_blocks(node, &kept, watch)?;
+                self.trace_payments(node, &jobs)?;
+                blocks
+            }
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => {
                 self.read_histories(server, &kept, watch)?;
+                self.trace_payments(server, &jobs)?;
                 0
             }
         };
@@ -248,6 +257,34 @@ impl Wallet {
         self.learn(update);
     }
 
+    /// Takes in what unconfirmed payments to envelopes hang on: they are lost with it. Once for each payment.
+    fn trace_payments(&mut self, source: &impl Mempool, jobs: &[Job]) -> Result<(), WalletError> {
+        let waiting: BTreeMap<Txid, Arc<Transaction>> =
+            self.unconfirmed().into_iter().map(|tx| (tx.compute_txid(), tx)).collect();
+        for job in jobs.iter().filter(|job| job.payer == Payer::Anywhere && job.state.is_unfinished()) {
+            let paid: BTreeSet<Txid> = self.locked(job)?.into_iter().map(|outpoint| outpoint.txid).collect();
+            for payment in paid.iter().filter_map(|txid| waiting.get(txid)) {
+                if !self.traced.insert(payment.compute_txid()) {
+                    continue;
+                }
+                let (mut before, mut asked) = (vec![payment.clone()], BTreeSet::new());
+                let mut at = 0;
+                while let Some(tx) = before.get(at).cloned() {
+                    for parent in tx.input.iter().map(|input| input.previous_output.txid) {
+                        if asked.len() < TRACED && asked.insert(parent) && source.is_waiting(&parent)? {
+                            before.extend(source.transaction(&parent)?.map(Arc::new));
+                        }
+                    }
+                    at += 1;
+                }
+                let mut update = TxUpdate::default();
+                update.txs = before;
+                self.learn(update);
+            }
+        }
+        Ok(self.save()?)
+    }
+
     /// How many transactions a node's mempool may have that each [`sync`](Self::sync) reads whole: 5,000 unless told.
     pub fn read_mempools_up_to(&mut self, transactions: u32) {
         self.small_mempool = transactions;
@@ -263,8 +300,13 @@ impl Wallet {
         self.bdk.apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
         if !watch.is_empty() {
             let chain = self.bdk.latest_checkpoint();
+            let waiting = self.unconfirmed();
+            let paid = waiting.iter().flat_map(|tx| tx.output.iter().map(|output| (output, tx.compute_txid())));
+            let expected = paid.map(|(output, txid)| (output.script_pubkey.clone(), txid));
+            let expected: Vec<_> = expected.filter(|(script, _)| watch.scripts.contains(script)).collect();
             let request = SyncRequest::builder().chain_tip(chain).spks(watch.scripts).outpoints(watch.outpoints);
-            let found = server.sync(request.build())?.tx_update;
+            let mut found = server.sync(request.expected_spk_txids(expected).build())?.tx_update;
+            found.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
             let waits = |tx: &&Arc<Transaction>| found.seen_ats.iter().any(|(txid, _)| *txid == tx.compute_txid());
             self.learn(found.clone());
             self.forget_replaced(found.txs.iter().filter(waits), kept);
@@ -283,8 +325,14 @@ impl Wallet {
                 watch.scripts.extend(self.envelope_script(job)?);
                 // Until it is mined, a payment can be replaced by one to somebody else.
                 let unconfirmed = locked.iter().filter(|paid| !confirmed.contains_key(&paid.txid));
-                let payments = unconfirmed.filter_map(|paid| self.bdk.tx_graph().get_tx(paid.txid));
-                watch.outpoints.extend(payments.flat_map(|tx| tx.input.clone()).map(|input| input.previous_output));
+                // So can what it hangs on.
+                let graph = self.bdk.tx_graph();
+                let inputs = |tx: &Transaction| tx.input.iter().map(|i| i.previous_output).collect::<Vec<_>>();
+                for tx in unconfirmed.filter_map(|paid| graph.get_tx(paid.txid)) {
+                    let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+                    let before = graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| inputs(&tx)));
+                    watch.outpoints.extend(before.flatten().chain(inputs(&tx)));
+                }
             }
             watch.outpoints.extend(locked);
         }
@@ -300,6 +348,37 @@ impl Wallet {
         let Some(script) = self.envelope_script(job)? else { return Ok(Vec::new()) };
         let paid = self.bdk.tx_graph().all_txouts().filter(|(_, output)| output.script_pubkey == script);
         Ok(paid.map(|(outpoint, _)| outpoint).collect())
+    }
+
+    /// What was paid to a job's envelope and is spent by nothing but perhaps the job's own unconfirmed
+    /// transactions, as far as the wallet knows.
+    pub(crate) fn payments(&self, job: &Job) -> Result<Vec<Paid>, WalletError> {
+        let graph = self.bdk.tx_graph();
+        let known: BTreeMap<Txid, Option<BlockRef>> =
+            self.canonical().map(|(tx, block)| (tx.compute_txid(), block)).collect();
+        let own: BTreeSet<Txid> = job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)).collect();
+        let mut payments = Vec::new();
+        for outpoint in self.locked(job)? {
+            // What is known of a transaction by an output alone is in the chain.
+            let is_whole = graph.get_tx(outpoint.txid).is_some();
+            let block = known.get(&outpoint.txid);
+            let spenders = graph.outspends(outpoint);
+            let is_spent = spenders.iter().any(|spender| match known.get(spender) {
+                Some(block) => block.is_some() || !own.contains(spender),
+                None => false,
+            });
+            if is_spent || (is_whole && block.is_none()) {
+                continue;
+            }
+            let output = self.output(&outpoint);
+            payments.extend(output.map(|output| Paid {
+                outpoint,
+                output,
+                is_confirmed: block.is_none_or(Option::is_some),
+                is_taken: !own.is_disjoint(&spenders.iter().copied().collect()),
+            }));
+        }
+        Ok(payments)
     }
 
     /// The output script of a job's envelope.
@@ -350,6 +429,28 @@ impl Wallet {
         is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
     }
 
+    /// Whether `tx` can never be mined in a chain that has a transaction which spends all of `by`: because it, or
+    /// what it hangs on, spends a coin which that one spends, or what that one hangs on, or which is long gone.
+    pub(crate) fn is_excluded(&self, tx: &Transaction, by: &[OutPoint], confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
+        if tx.input.iter().any(|input| by.contains(&input.previous_output)) {
+            return true;
+        }
+        let graph = self.bdk.tx_graph();
+        let paid = by.iter().filter_map(|outpoint| graph.get_tx(outpoint.txid));
+        let family = |tx: Arc<Transaction>| {
+            let before = graph.walk_ancestors(tx.clone(), |_, tx| Some(tx.compute_txid()));
+            before.chain([tx.compute_txid()]).collect::<Vec<_>>()
+        };
+        let needed: BTreeSet<Txid> = paid.flat_map(family).collect();
+        let tip = self.synced_to().height;
+        let is_certain = |txid: &Txid| {
+            needed.contains(txid) || confirmed.get(txid).is_some_and(|block| tip + 1 >= block.height + BURIED)
+        };
+        let is_lost = |tx: &Transaction| graph.direct_conflicts(tx).any(|(_, txid)| is_certain(&txid));
+        let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+        is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
+    }
+
     /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.
     fn forget_replaced<'t>(&mut self, present: impl Iterator<Item = &'t Arc<Transaction>>, kept: &BTreeSet<Txid>) {
         let graph = self.bdk.tx_graph();
@@ -358,13 +459,6 @@ impl Wallet {
         let replaced: BTreeSet<Txid> = replaced.filter(|txid| !kept.contains(txid)).collect();
         let lost = replaced.iter().flat_map(|txid| graph.walk_descendants(*txid, |_, txid| Some(txid)));
         self.forget(&replaced.iter().copied().chain(lost).collect::<Vec<_>>());
-    }
-
-    /// Those that stand in the place of a transaction which they replaced, in the chain or waiting for it.
-    pub(crate) fn conflicts(&self, txid: &Txid) -> BTreeSet<Txid> {
-        let graph = self.bdk.tx_graph();
-        let Some(tx) = graph.get_tx(*txid) else { return BTreeSet::new() };
-        graph.direct_conflicts(&tx).map(|(_, txid)| txid).filter(|txid| self.is_current(txid)).collect()
     }
 
     /// Moves each watched job to where the chain shows it, and saves all that was learnt.
@@ -434,6 +528,16 @@ impl Wallet {
 enum Fate {
     Revealed(Txid, BlockRef),
     Swept(Txid, BlockRef),
+}
+
+/// A payment to an envelope.
+#[derive(Clone, Debug)]
+pub(crate) struct Paid {
+    pub outpoint: OutPoint,
+    pub output: TxOut,
+    pub is_confirmed: bool,
+    /// Whether a transaction of the job spends it.
+    pub is_taken: bool,
 }
 
 /// What of the chain matters to jobs: envelopes' outputs, and whatever spends them.

@@ -123,7 +123,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     }
     // Only what others pay for is signed when it is resumed.
     let unsigned =
-        publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, job)).collect::<Result<Vec<_>, _>>()?;
+        publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, &node, job)).collect::<Result<Vec<_>, _>>()?;
     if unsigned.contains(&true) {
         wallet = unlock(wallet, settings)?;
     }
