@@ -11,7 +11,7 @@ use sortie::publish::{
     CarrierChoice, FINAL_DEPTH, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job, jobs, prepare,
     publish, resume,
 };
-use sortie::wallet::Wallet;
+use sortie::wallet::{Caps, Wallet};
 use support::money::{Cli, NoPackages, Overtaken, Purse, in_mempool, payload, rate};
 use support::{Window, World};
 
@@ -292,5 +292,64 @@ fn jobs_tells_the_story_and_bump_the_new_place() -> Result<()> {
             .generations
             .is_empty()
     );
+    Ok(())
+}
+
+#[test]
+fn what_a_publication_is_paid_from_is_sent_again_with_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let datadir = dir.path().join("node");
+    let start = || Bitcoind::options().datadir(&datadir).arg("-persistmempool=0").start();
+    let connect =
+        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
+    let node = start()?;
+    let rpc = connect(&node)?;
+    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+    node.mine(101)?;
+    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+    wallet.sync(&rpc)?;
+    let first = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
+    let second = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(3)) };
+    let done = publish(&mut wallet, &rpc, &[7; 500], &request)?;
+    assert_eq!(node.mempool()?.len(), 4);
+
+    node.stop()?;
+    let node = start()?;
+    let rpc = connect(&node)?;
+    assert!(node.mempool()?.is_empty(), "it has forgotten them");
+    wallet.sync(&rpc)?;
+    let resumed = resume(&mut wallet, &rpc)?;
+    assert_eq!(resumed[0].outcome, Outcome::Sent([vec![first.txid, second.txid], done.txids].concat()));
+    assert_eq!(node.mempool()?.len(), 4);
+    node.mine(1)?;
+    wallet.sync(&rpc)?;
+    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
+fn what_others_pay_to_our_change_addresses_is_not_spent_before_it_is_mined() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let sent = purse.wallet.send(
+        &purse.rpc,
+        &Bitcoind::anyone_address(),
+        Amount::from_sat(9_000),
+        rate(2),
+        &Caps::default(),
+    )?;
+    let change = purse.rpc.transaction(&sent.txid)?.context("it waits")?.output[1].clone();
+    purse.wallet.sync(&purse.rpc)?;
+    assert_eq!(purse.wallet.coins()?.len(), 1, "our own change is spent at once");
+    world.bitcoind.mine(1)?;
+    let address = bitcoin::Address::from_script(&change.script_pubkey, Network::Regtest)?;
+    let paid = world.bitcoind.fund(&address, Amount::from_sat(700_000))?;
+    purse.wallet.sync(&purse.rpc)?;
+    assert!(purse.wallet.coins()?.iter().all(|coin| coin.outpoint != paid), "who sent it may take it back");
+    world.bitcoind.mine(1)?;
+    purse.wallet.sync(&purse.rpc)?;
+    assert!(purse.wallet.coins()?.iter().any(|coin| coin.outpoint == paid));
     Ok(())
 }

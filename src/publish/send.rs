@@ -1,7 +1,7 @@
 //! What was written down leaves, as often as it must.
 
 use super::anywhere::{Payment, is_unsigned, reveal};
-use super::{PublishError, load};
+use super::{HIGHEST_ESTIMATE, PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
 use crate::wallet::{Event, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
@@ -109,14 +109,22 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
         give_up(wallet, job, "its coins were spent by another transaction")?;
         return Ok(Outcome::Abandoned);
     }
-    let missing = absent(node, &active, &confirmed).map_err(unsent)?;
-    if missing.is_empty() {
+    let own = absent(node, &active, &confirmed).map_err(unsent)?;
+    if own.is_empty() {
         leaving(wallet, job, true)?;
         return Ok(Outcome::InPlace);
     }
+    // What they hang on may be forgotten, too; what the node does not take alone goes with them.
+    let before = absent(node, &wallet.hangs_on(&own, &confirmed), &confirmed).map_err(unsent)?;
+    for tx in &before {
+        node.submit(std::slice::from_ref(tx), HIGHEST_ESTIMATE).map_err(unsent)?;
+    }
+    let sent: Vec<Txid> = before.iter().chain(&own).map(Transaction::compute_txid).collect();
+    let is_whole = own.len() == active.len();
+    let missing = [absent(node, &before, &confirmed).map_err(unsent)?, own].concat();
     let limit = highest_rate(wallet, &active);
     let packages = node.relay().map_err(unsent)?.packages;
-    if missing.len() == active.len() {
+    if is_whole {
         let refused = refusal(node.test_accept(&missing, limit).map_err(unsent)?);
         // Testing judges each transaction by its own rate; sent as a package, the package's counts.
         let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
@@ -138,7 +146,7 @@ pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resul
     };
     match refused.filter(|_| !still_absent.is_empty()) {
         Some((txid, reason)) => Ok(Outcome::Refused { txid, reason }),
-        None => Ok(Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect())),
+        None => Ok(Outcome::Sent(sent)),
     }
 }
 

@@ -429,6 +429,30 @@ impl Wallet {
         is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
     }
 
+    /// What has to be mined before any of `transactions` can be, as far as the wallet knows it whole; parents first.
+    pub(crate) fn hangs_on(
+        &self,
+        transactions: &[Transaction],
+        confirmed: &BTreeMap<Txid, BlockRef>,
+    ) -> Vec<Transaction> {
+        let waits = |_: usize, tx: Arc<Transaction>| {
+            let txid = tx.compute_txid();
+            (!confirmed.contains_key(&txid)).then_some((txid, tx))
+        };
+        let before = transactions.iter().flat_map(|tx| self.bdk.tx_graph().walk_ancestors(tx.clone(), waits));
+        let mut left: BTreeMap<Txid, Arc<Transaction>> = before.collect();
+        transactions.iter().for_each(|tx| drop(left.remove(&tx.compute_txid())));
+        let mut ordered = Vec::new();
+        let is_first = |tx: &Transaction, left: &BTreeMap<Txid, Arc<Transaction>>| {
+            !tx.input.iter().any(|input| left.contains_key(&input.previous_output.txid))
+        };
+        while let Some((txid, tx)) = left.iter().find(|(_, tx)| is_first(tx, &left)).map(|(id, tx)| (*id, tx.clone())) {
+            left.remove(&txid);
+            ordered.push(tx.as_ref().clone());
+        }
+        ordered
+    }
+
     /// Whether `tx` can never be mined in a chain that has a transaction which spends all of `by`: because it, or
     /// what it hangs on, spends a coin which that one spends, or what that one hangs on, or which is long gone.
     pub(crate) fn is_excluded(&self, tx: &Transaction, by: &[OutPoint], confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
