@@ -5,6 +5,7 @@ mod support;
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
 use regtest::Bitcoind;
+use serde_json::json;
 use sortie::chain::{Answer, Credentials, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
@@ -351,5 +352,57 @@ fn what_others_pay_to_our_change_addresses_is_not_spent_before_it_is_mined() -> 
     world.bitcoind.mine(1)?;
     purse.wallet.sync(&purse.rpc)?;
     assert!(purse.wallet.coins()?.iter().any(|coin| coin.outpoint == paid));
+    Ok(())
+}
+
+/// Pays to addresses of a wallet far beyond those that were handed out.
+fn paid_far_out(world: &World, wallet: &Wallet, indices: &[u32]) -> Result<Amount> {
+    let paid = Amount::from_sat(50_000);
+    let [_, descriptor] = wallet.descriptors().texts();
+    for index in indices {
+        let found = world.bitcoind.call("deriveaddresses", &[json!(descriptor), json!([index, index])])?;
+        let address = found[0].as_str().context("an address")?.parse::<bitcoin::Address<_>>()?.assume_checked();
+        world.bitcoind.fund_and_mine(&address, paid)?;
+    }
+    Ok(paid * indices.len() as u64)
+}
+
+#[test]
+fn coins_far_beyond_the_first_addresses_are_restored() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    // The only coin after so many batches; and one that shows that there may be more of them.
+    for (name, indices) in [("only", &[1_300][..]), ("more", &[600, 1_300])] {
+        let purse = Purse::new(&world, name, &[])?;
+        let paid = paid_far_out(&world, &purse.wallet, indices)?;
+        let words = purse.words.clone();
+        let restored = world.path(&format!("{name}-restored"));
+        let mut restored = Wallet::restore(&restored, Network::Regtest, words, None, &purse.rpc)?;
+        assert_eq!(restored.balance().confirmed, paid, "{name}");
+        let sent = restored.send(&purse.rpc, &Bitcoind::anyone_address(), paid / 2, rate(2), &Caps::default())?;
+        assert!(in_mempool(&world, sent.txid)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_coin_recover_asks_from_where_to_search() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let lost = Purse::new(&world, "lost", &[500_000])?;
+    let mut wallet = lost.wallet;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let prepared = prepare(&mut wallet, &lost.rpc, &payload(&world, 200)?, &request)?;
+    let commit = prepared.commit().context("a commit")?.clone();
+    let since = world.bitcoind.height()?;
+    world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
+    world.bitcoind.mine_empty(20)?;
+    drop(wallet);
+    let dir = world.path(&Cli::wallet_dir("default"));
+    drop(Wallet::restore(&dir, Network::Regtest, lost.words, None, &lost.rpc)?);
+    let (code, error) = cli.fails(&["recover"])?;
+    assert!(code == 2 && error.contains("--since"), "{error}");
+    let suspects = cli.lines(&["recover", "--since", &since.to_string()])?;
+    let outpoint = bitcoin::OutPoint::new(commit.compute_txid(), 0).to_string();
+    assert!(suspects.iter().any(|suspect| suspect["outpoint"] == outpoint.as_str()), "{suspects:?}");
     Ok(())
 }

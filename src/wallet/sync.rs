@@ -34,8 +34,9 @@ const BURIED: u32 = 6;
 const TRACED: usize = 100;
 /// Transactions in a mempool that is read whole by each sync.
 pub(super) const SMALL_MEMPOOL: u32 = 5_000;
-/// Addresses of each kind that `restore` looks for.
-const RESTORE_RANGE: u32 = 1_000;
+/// Addresses of each kind that `restore` looks for: in the first range; in the second, if it finds nothing in the
+/// first; and in the next, if what it finds is in the second half of the last.
+const RESTORE_RANGES: [u32; 4] = [1_000, 4_000, 20_000, 100_000];
 /// Addresses in a row that were never used, after which a search ends (BIP44).
 #[cfg(feature = "esplora")]
 const STOP_GAP: usize = 20;
@@ -85,9 +86,9 @@ struct FormerLife {
 impl Wallet {
     /// Makes a wallet from words and finds its coins.
     ///
-    /// A node's UTXO set is searched (minutes on mainnet) for coins of the first thousand addresses of
-    /// each kind; the lowest of them gives the birthday, and the chain is read from there. Transactions
-    /// that were spent before it stay unknown. An Esplora server is asked for address after address, until
+    /// A node's UTXO set is searched (minutes on mainnet) for coins of the first thousand addresses of each kind, or
+    /// of four thousand if there is none, and further while some are in the second half; the lowest of them gives the
+    /// birthday, and the chain is read from there. Transactions that were spent before it stay unknown. An Esplora server is asked for address after address, until
     /// twenty in a row were never used.
     ///
     /// # Errors
@@ -148,6 +149,11 @@ impl Wallet {
         })?;
         wallet.sync(source)?;
         Ok(wallet)
+    }
+
+    /// Whether a search for a former life's coins found none: then the birthday tells nothing about that life.
+    pub fn is_without_past(&self) -> bool {
+        self.key_base > 0 && self.confirmed().values().all(|block| block.height > self.birthday())
     }
 
     /// Brings the wallet to the source's tip, and every job to the state that the chain shows.
@@ -608,15 +614,24 @@ fn former_keys(tip: BtcHeight) -> u32 {
     tip.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff
 }
 
-/// Searches a node's coins.
+/// Searches a node's coins, further as long as there may be more of them.
 fn on_node(node: &RpcNode, dir: &Path, descriptors: &Descriptors) -> Result<FormerLife, WalletError> {
     let tip = node.tip()?;
-    let found = node.scan_utxo_set(&descriptors.texts().map(|descriptor| (descriptor, RESTORE_RANGE - 1)))?;
+    let blank = blank(node.network(), dir, descriptors)?;
+    let [first, ..] = RESTORE_RANGES;
+    let (mut found, mut used) = (Vec::new(), BTreeMap::new());
+    for range in RESTORE_RANGES {
+        found = node.scan_utxo_set(&descriptors.texts().map(|descriptor| (descriptor, range - 1)))?;
+        used = last_used(&blank, &found, range);
+        let goes_on = used.values().max().map_or(range == first, |last| *last >= range / 2);
+        if !goes_on {
+            break;
+        }
+    }
     let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
     if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
         return Err(ChainError::Pruned { height: birthday, first_available }.into());
     }
-    let used = last_used(&blank(node.network(), dir, descriptors)?, &found);
     Ok(FormerLife { tip, birthday, used })
 }
 
@@ -638,22 +653,20 @@ fn blank(network: Network, dir: &Path, descriptors: &Descriptors) -> Result<bdk_
     blank.map_err(|error| super::damaged(dir, error))
 }
 
-/// The highest index of each keychain among the scripts found.
-fn last_used(bdk: &bdk_wallet::Wallet, found: &[(ScriptBuf, BtcHeight)]) -> BTreeMap<KeychainKind, u32> {
+/// The highest index of each keychain among the scripts found in a range.
+fn last_used(bdk: &bdk_wallet::Wallet, found: &[(ScriptBuf, BtcHeight)], range: u32) -> BTreeMap<KeychainKind, u32> {
+    let [receive, change] = [KeychainKind::External, KeychainKind::Internal];
+    let scripts = |keychain| bdk.unbounded_spk_iter(keychain).map(move |(index, script)| (keychain, index, script));
+    let mut left: BTreeSet<&ScriptBuf> = found.iter().map(|(script, _)| script).collect();
     let mut last = BTreeMap::new();
-    if found.is_empty() {
-        return last;
-    }
-    let scripts: BTreeSet<&ScriptBuf> = found.iter().map(|(script, _)| script).collect();
-    for keychain in [KeychainKind::External, KeychainKind::Internal] {
-        let used = bdk
-            .unbounded_spk_iter(keychain)
-            .take(RESTORE_RANGE as usize)
-            .filter(|(_, script)| scripts.contains(script))
-            .map(|(index, _)| index)
-            .max();
-        if let Some(index) = used {
-            last.insert(keychain, index);
+    for pair in scripts(receive).zip(scripts(change)).take(range as usize) {
+        if left.is_empty() {
+            break;
+        }
+        for (keychain, index, script) in [pair.0, pair.1] {
+            if left.remove(&script) {
+                last.insert(keychain, index);
+            }
         }
     }
     last
