@@ -33,7 +33,7 @@ fn asked(world: &World, purse: &mut Purse, length: usize) -> Result<(sortie::pub
     let payload = payload(world, length)?;
     let job = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &Caps::default(), &refund)?;
     let address = anywhere::address(&purse.wallet, &job)?;
-    let missing = anywhere::payment(&purse.wallet, &job)?.missing;
+    let missing = anywhere::payment(&purse.wallet, &purse.rpc, &job)?.missing;
     Ok((job, address, missing))
 }
 
@@ -84,7 +84,7 @@ fn several_payments_add_up_and_a_late_one_is_swept_back() -> Result<()> {
     world.bitcoind.fund(&address, less)?;
     purse.wallet.sync(&purse.rpc)?;
     let resumed = resume(&mut purse.wallet, &purse.rpc)?;
-    let payment = anywhere::payment(&purse.wallet, &asked)?;
+    let payment = anywhere::payment(&purse.wallet, &purse.rpc, &asked)?;
     assert_eq!(resumed[0].outcome, Outcome::Unpaid(payment));
     assert_eq!(payment.received, less);
     assert!(payment.missing > missing - less, "a second payment has to pay for its own input, too");
@@ -182,9 +182,12 @@ fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
         purse.wallet.sync(&purse.rpc)?;
         Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
     };
-    // Until that is mined the first payment may come back, and the reveal with it.
-    let refused = outcome(&mut purse)?;
-    assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
+    // Until that is buried the first payment may come back, and the reveal with it.
+    for blocks in [0, 1, 4] {
+        world.bitcoind.mine(blocks)?;
+        let refused = outcome(&mut purse)?;
+        assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
+    }
     world.bitcoind.mine(1)?;
     let unpaid = outcome(&mut purse)?;
     assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));

@@ -12,7 +12,7 @@ use sortie::publish::{
 };
 use sortie::publish::{CarrierChoice, Request};
 use sortie::wallet::{Wallet, fee_for};
-use support::money::{NoReplacing, Purse, in_mempool, payload, rate};
+use support::money::{Cli, Exaggerating, NoReplacing, Purse, in_mempool, payload, rate};
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -280,5 +280,85 @@ fn a_bump_whose_added_coin_is_gone_gives_way_to_what_stood_before() -> Result<()
         assert_eq!(purse.spent()?, again.fee + others, "to the satoshi");
         assert_eq!(world.follower(&format!("follower{n}"))?.items()?.len(), 2 * (n + 1));
     }
+    Ok(())
+}
+
+#[test]
+fn what_our_own_transactions_weigh_and_pay_is_nobody_elses_word() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    // The commit is paid from change that waits, too.
+    purse.wallet.send(
+        &purse.rpc,
+        &regtest::Bitcoind::anyone_address(),
+        Amount::from_sat(9_000),
+        rate(2),
+        &Caps::default(),
+    )?;
+    let first = purse.publish(&payload(&world, 200)?, Carrier::Taproot, 2)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let bumped = bump(&mut purse.wallet, &Exaggerating(&purse.rpc), first.job, rate(5), &Caps::default())?;
+    let (fee, vsize) = in_pool(&purse, &world.bitcoind.mempool()?)?;
+    assert_eq!(
+        fee,
+        fee_for(rate(5), vsize),
+        "everything together at the rate that was asked for, and not more: {bumped:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_is_paid_above_the_default_caps_unless_that_is_said() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    drop(world.wallet(&Cli::wallet_dir("default"), 2)?);
+    let tx = "07".repeat(500);
+    let refused = |arguments: &[&str], word: &str| -> Result<()> {
+        let (code, error) = cli.fails(arguments)?;
+        assert!(code == 4 && error.contains(word), "{arguments:?}: {error}");
+        Ok(())
+    };
+    let dear = ["force", &tx, "--unchecked", "--fee-rate", "900"];
+    refused(&dear, "above the cap of 200000 sat; raise --max-fee")?;
+    let to = regtest::Bitcoind::anyone_address().to_string();
+    let send = ["wallet", "send", "--to", &to, "--amount", "1200000", "--fee-rate", "1000"];
+    refused(&send, "above the cap of 200000 sat; raise --max-fee")?;
+
+    // Somebody paid for another one's envelope, and builds on the refund at a rate that a replacement has to outbid.
+    let refund = regtest::Bitcoind::anyone_address();
+    let asked = cli.run(&[
+        "force",
+        &tx,
+        "--unchecked",
+        "--pay-from-anywhere",
+        "--refund",
+        &refund.to_string(),
+        "--fee-rate",
+        "2",
+        "--no-wait",
+    ])?;
+    let address = asked["address"].as_str().context("an address")?.parse::<bitcoin::Address<_>>()?.assume_checked();
+    world.bitcoind.fund_and_mine(&address, Amount::from_sat(100_000))?;
+    let forced = cli.run(&[
+        "force",
+        &tx,
+        "--unchecked",
+        "--pay-from-anywhere",
+        "--refund",
+        &refund.to_string(),
+        "--fee-rate",
+        "2",
+        "--no-wait",
+    ])?;
+    let reveal: Txid = forced["txids"][0].as_str().context("a reveal")?.parse()?;
+    let reveal = world.rpc()?.transaction(&reveal)?.context("it waits")?;
+    let mut child = reveal.clone();
+    child.input[0].previous_output = bitcoin::OutPoint::new(reveal.compute_txid(), 0);
+    child.input[0].witness = bitcoin::Witness::from_slice(&[[0x51]]);
+    child.output[0].value -= Amount::from_sat(20_000);
+    world.bitcoind.send(&child)?;
+    refused(&["bump", "1", "--fee-rate", "4"], "above the cap of 12 sat/vB")?;
+    let bumped = cli.run(&["bump", "1", "--fee-rate", "4", "--max-fee", "30000"])?;
+    assert!(bumped["fee_sat"].as_u64() > Some(20_000), "{bumped}");
     Ok(())
 }

@@ -5,13 +5,14 @@ mod support;
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
 use regtest::Bitcoind;
+use serde_json::json;
 use sortie::chain::{Answer, Credentials, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
     Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job,
     jobs, prepare, publish, publish_telling, resume,
 };
-use sortie::wallet::Wallet;
+use sortie::wallet::{Caps, Wallet};
 use support::money::{Cli, NoPackages, Overtaken, Purse, TakesFirst, in_mempool, payload, rate};
 use support::{Window, World};
 
@@ -317,5 +318,116 @@ fn jobs_tells_the_story_and_bump_the_new_place() -> Result<()> {
             .generations
             .is_empty()
     );
+    Ok(())
+}
+
+#[test]
+fn what_a_publication_is_paid_from_is_sent_again_with_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let datadir = dir.path().join("node");
+    let start = || Bitcoind::options().datadir(&datadir).arg("-persistmempool=0").start();
+    let connect =
+        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
+    let node = start()?;
+    let rpc = connect(&node)?;
+    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+    node.mine(101)?;
+    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+    wallet.sync(&rpc)?;
+    let first = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
+    let second = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(3)) };
+    let done = publish(&mut wallet, &rpc, &[7; 500], &request)?;
+    assert_eq!(node.mempool()?.len(), 4);
+
+    node.stop()?;
+    let node = start()?;
+    let rpc = connect(&node)?;
+    assert!(node.mempool()?.is_empty(), "it has forgotten them");
+    wallet.sync(&rpc)?;
+    let resumed = resume(&mut wallet, &rpc)?;
+    assert_eq!(resumed[0].outcome, Outcome::Sent([vec![first.txid, second.txid], done.txids].concat()));
+    assert_eq!(node.mempool()?.len(), 4);
+    node.mine(1)?;
+    wallet.sync(&rpc)?;
+    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
+fn what_others_pay_to_our_change_addresses_is_not_spent_before_it_is_mined() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
+    let sent = purse.wallet.send(
+        &purse.rpc,
+        &Bitcoind::anyone_address(),
+        Amount::from_sat(9_000),
+        rate(2),
+        &Caps::default(),
+    )?;
+    let change = purse.rpc.transaction(&sent.txid)?.context("it waits")?.output[1].clone();
+    purse.wallet.sync(&purse.rpc)?;
+    assert_eq!(purse.wallet.coins()?.len(), 1, "our own change is spent at once");
+    world.bitcoind.mine(1)?;
+    let address = bitcoin::Address::from_script(&change.script_pubkey, Network::Regtest)?;
+    let paid = world.bitcoind.fund(&address, Amount::from_sat(700_000))?;
+    purse.wallet.sync(&purse.rpc)?;
+    assert!(purse.wallet.coins()?.iter().all(|coin| coin.outpoint != paid), "who sent it may take it back");
+    world.bitcoind.mine(1)?;
+    purse.wallet.sync(&purse.rpc)?;
+    assert!(purse.wallet.coins()?.iter().any(|coin| coin.outpoint == paid));
+    Ok(())
+}
+
+/// Pays to addresses of a wallet far beyond those that were handed out.
+fn paid_far_out(world: &World, wallet: &Wallet, indices: &[u32]) -> Result<Amount> {
+    let paid = Amount::from_sat(50_000);
+    let [_, descriptor] = wallet.descriptors().texts();
+    for index in indices {
+        let found = world.bitcoind.call("deriveaddresses", &[json!(descriptor), json!([index, index])])?;
+        let address = found[0].as_str().context("an address")?.parse::<bitcoin::Address<_>>()?.assume_checked();
+        world.bitcoind.fund_and_mine(&address, paid)?;
+    }
+    Ok(paid * indices.len() as u64)
+}
+
+#[test]
+fn coins_far_beyond_the_first_addresses_are_restored() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    // The only coin after so many batches; and one that shows that there may be more of them.
+    for (name, indices) in [("only", &[1_300][..]), ("more", &[600, 1_300])] {
+        let purse = Purse::new(&world, name, &[])?;
+        let paid = paid_far_out(&world, &purse.wallet, indices)?;
+        let words = purse.words.clone();
+        let restored = world.path(&format!("{name}-restored"));
+        let mut restored = Wallet::restore(&restored, Network::Regtest, words, None, &purse.rpc)?;
+        assert_eq!(restored.balance().confirmed, paid, "{name}");
+        let sent = restored.send(&purse.rpc, &Bitcoind::anyone_address(), paid / 2, rate(2), &Caps::default())?;
+        assert!(in_mempool(&world, sent.txid)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_coin_recover_asks_from_where_to_search() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let lost = Purse::new(&world, "lost", &[500_000])?;
+    let mut wallet = lost.wallet;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let prepared = prepare(&mut wallet, &lost.rpc, &payload(&world, 200)?, &request)?;
+    let commit = prepared.commit().context("a commit")?.clone();
+    let since = world.bitcoind.height()?;
+    world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
+    world.bitcoind.mine_empty(20)?;
+    drop(wallet);
+    let dir = world.path(&Cli::wallet_dir("default"));
+    drop(Wallet::restore(&dir, Network::Regtest, lost.words, None, &lost.rpc)?);
+    let (code, error) = cli.fails(&["recover"])?;
+    assert!(code == 2 && error.contains("--since"), "{error}");
+    let suspects = cli.lines(&["recover", "--since", &since.to_string()])?;
+    let outpoint = bitcoin::OutPoint::new(commit.compute_txid(), 0).to_string();
+    assert!(suspects.iter().any(|suspect| suspect["outpoint"] == outpoint.as_str()), "{suspects:?}");
     Ok(())
 }

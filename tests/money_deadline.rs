@@ -200,7 +200,7 @@ fn what_others_paid_for_is_held_and_what_is_signed_elsewhere_is_not() -> Result<
     let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload(&world, 300)?, rate(4), &caps, &refund)?;
     let height = world.bitcoind.height()? + 3;
     confirm_by(&mut purse.wallet, asked.id, height)?;
-    let paid = anywhere::payment(&purse.wallet, &asked)?.missing + Amount::from_sat(20_000);
+    let paid = anywhere::payment(&purse.wallet, &purse.rpc, &asked)?.missing + Amount::from_sat(20_000);
     world.bitcoind.fund_and_mine(&anywhere::address(&purse.wallet, &asked)?, paid)?;
     purse.wallet.sync(&purse.rpc)?;
     anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;

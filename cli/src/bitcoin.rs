@@ -164,6 +164,10 @@ impl Mempool for Bitcoin {
         ask!(self, source => source.recently_paid())
     }
 
+    fn is_own_node(&self) -> bool {
+        ask!(self, source => source.is_own_node())
+    }
+
     fn name(&self) -> &str {
         ask!(self, source => source.name())
     }

@@ -24,6 +24,11 @@ use std::path::{Path, PathBuf};
 
 /// The highest fee rate that is paid unless another cap is set: 1,000 sat/vB.
 const DEFAULT_MAX_FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
+/// The highest fee that is paid unless another cap is set: whatever estimators and servers say, a mistake is no
+/// disaster.
+pub const DEFAULT_MAX_FEE: Amount = Amount::from_sat(200_000);
+/// What a bump may pay of what its own size at the rate that was asked for comes to.
+const BUMP_MULTIPLE: u64 = 3;
 
 /// Options of every command; shown in one table by `sortie --help` (see `args`).
 #[derive(Args, Clone, Debug, Default)]
@@ -88,7 +93,7 @@ pub struct Fees {
     #[arg(long)]
     pub explain: bool,
 
-    /// Refuse to pay more than this, all transactions together
+    /// Refuse to pay more than this, all transactions together [default: 200000; for a sequencer's batches none]
     #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", hide_env_values = true)]
     pub max_fee: Option<u64>,
 
@@ -211,11 +216,26 @@ impl Settings {
         self.flags.passphrase_file.as_deref().or(self.file.passphrase_file.as_deref())
     }
 
-    /// Fee caps: what was given, else a rate of 1,000 sat/vB.
+    /// Fee caps: what was given, else 200,000 sat and a rate of 1,000 sat/vB.
     pub fn caps(&self, fees: &Fees) -> Caps {
+        let Caps { max_fee, max_fee_rate } = self.caps_of_batches(fees);
+        Caps { max_fee: max_fee.or(Some(DEFAULT_MAX_FEE)), max_fee_rate }
+    }
+
+    /// A sequencer's fee caps: what was given, else a rate of 1,000 sat/vB; its node is its own, and its batches long.
+    pub fn caps_of_batches(&self, fees: &Fees) -> Caps {
         let rate = fees.max_fee_rate.or(self.file.max_fee_rate).map_or(DEFAULT_MAX_FEE_RATE, |SatPerVb(rate)| rate);
         let max_fee = fees.max_fee.or(self.file.max_fee).map(Amount::from_sat);
         Caps { max_fee_rate: Some(rate), max_fee }
+    }
+
+    /// A bump's fee caps: with a rate that was asked for, three times that is the most, unless a cap was given.
+    pub fn caps_of_bump(&self, fees: &Fees) -> Caps {
+        let caps = self.caps(fees);
+        let asked = fees.fee_rate.filter(|_| fees.max_fee.is_none() && fees.max_fee_rate.is_none());
+        let most = asked.map(|SatPerVb(rate)| rate.to_sat_per_kwu().saturating_mul(BUMP_MULTIPLE));
+        let most = most.map(FeeRate::from_sat_per_kwu);
+        Caps { max_fee_rate: caps.max_fee_rate.into_iter().chain(most).min(), ..caps }
     }
 
     /// What a commit may lock beyond what it needs.

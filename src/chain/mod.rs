@@ -142,6 +142,11 @@ pub trait Mempool {
         Ok(None)
     }
 
+    /// Whether it is a node of one's own, whose estimate is taken without asking anybody else.
+    fn is_own_node(&self) -> bool {
+        true
+    }
+
     /// What to call it where several are asked.
     fn name(&self) -> &str {
         "bitcoind"

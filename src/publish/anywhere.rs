@@ -1,10 +1,11 @@
 //! An envelope that anybody pays: its address is shown, and whoever pays it funds the reveal.
 //!
 //! Guarantees: the job, with its key, is in the journal before the address is shown; every payment to the
-//! address is spent by the reveal or can be swept back; what the reveal does not cost goes to the refund
-//! address. A payment in the mempool counts like one in the chain.
+//! address that is worth its input is spent by the reveal or can be swept back; what the reveal does not cost
+//! goes to the refund address; a reveal is signed anew only if it and those before it can never both be mined.
+//! A payment in the mempool counts like one in the chain, as long as it is there.
 
-use super::plan::{Envelope, check_weight};
+use super::plan::{Envelope, MAX_STANDARD_WEIGHT, check_weight};
 use super::send::{highest_rate, push, refusal};
 use super::spend::{Ancestors, sign_reveal};
 use super::{CarrierChoice, Outcome, PublishError, check_length, fees, load};
@@ -13,16 +14,19 @@ use crate::envelope::Carrier;
 use crate::primitives::sha256;
 use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{
-    Caps, Event, Generation, Job, JobId, JobState, Payer, SIGNATURE_LEN, Wallet, fee_for, key_spend, transaction,
+    Caps, Event, Generation, Job, JobId, JobState, Paid, Payer, SIGNATURE_LEN, Wallet, fee_for, key_spend, transaction,
     unix_now, vsize,
 };
-use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
-use std::collections::BTreeSet;
+use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid, VarInt, Weight};
+use std::cmp::Reverse;
+
+/// Unconfirmed payments that are spent together, the largest first: they hang together in the mempool then.
+const MOST_UNCONFIRMED: usize = 16;
 
 /// What an envelope's address has received, and what its reveal needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payment {
-    /// What was paid so far.
+    /// What was paid so far, of what is there and worth its input.
     pub received: Amount,
     /// What is still missing, if it comes in one more payment.
     pub missing: Amount,
@@ -100,36 +104,51 @@ pub fn address(wallet: &Wallet, job: &Job) -> Result<Address, PublishError> {
     Address::from_script(&script, wallet.network()).map_err(|_| PublishError::Broken("a script without an address"))
 }
 
-/// What has been paid to it. Sync the wallet first.
-pub fn payment(wallet: &Wallet, job: &Job) -> Result<Payment, PublishError> {
-    let paid = unspent(wallet, job)?;
-    let received = paid.iter().map(|(_, output)| output.value).sum();
-    let missing = match needed(wallet, job, paid.len().max(1))? > received {
-        false => Amount::ZERO,
-        true => {
-            let inputs = paid.len() + 1;
-            needed(wallet, job, inputs)?.checked_sub(received).unwrap_or(Amount::ZERO)
-        }
-    };
-    Ok(Payment { received, missing })
+/// What has been paid to it, of what can be spent now or soon. Sync the wallet first.
+pub fn payment(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Payment, PublishError> {
+    Ok(Reveal::of(wallet, job)?.payment(&chosen(wallet, node, job)?))
 }
 
 /// Whether the job is to be signed, again or for the first time, before it can go on.
 ///
-/// Again if whoever paid has replaced the payment by another to the same address ("speed up"): the reveal
-/// that spends the first is lost with it. Only where no two of the reveals can ever be mined.
-pub fn is_unsigned(wallet: &Wallet, job: &Job) -> Result<bool, PublishError> {
+/// Again if a payment that the reveal spends is there no more, because whoever paid has replaced it, or something
+/// that it hung on. Only where no two of the reveals can ever be mined.
+pub fn is_unsigned(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<bool, PublishError> {
     let has_left = match job.state {
         JobState::Planned => return Ok(job.payer == Payer::Anywhere),
         JobState::Signed | JobState::CommitSent | JobState::RevealSent => job.payer == Payer::Anywhere,
         _ => false,
     };
     let Some(reveal) = job.current().and_then(Generation::carrier_tx).filter(|_| has_left) else { return Ok(false) };
-    let paid: BTreeSet<Txid> = unspent(wallet, job)?.into_iter().map(|(outpoint, _)| outpoint.txid).collect();
+    Ok(!stands(wallet, node, reveal)? && is_exclusive(wallet, job, &chosen(wallet, node, job)?))
+}
+
+/// Whether a reveal is in the mempool or the chain, or everything is there that it spends.
+fn stands(wallet: &Wallet, node: &impl Mempool, reveal: &Transaction) -> Result<bool, PublishError> {
     let confirmed = wallet.confirmed();
-    let mut lost = reveal.input.iter().map(|input| input.previous_output.txid).filter(|txid| !wallet.is_current(txid));
-    let is_certain = |txid: &Txid| paid.contains(txid) || confirmed.contains_key(txid);
-    Ok(lost.any(|txid| wallet.conflicts(&txid).iter().any(is_certain)))
+    let is_there = |txid: &Txid| -> Result<bool, PublishError> {
+        let is_mined = confirmed.contains_key(txid) || wallet.transaction(*txid).is_none();
+        Ok(is_mined || node.is_waiting(txid)?)
+    };
+    if wallet.is_conflicted(reveal, &confirmed) {
+        return Ok(false);
+    }
+    if is_there(&reveal.compute_txid())? {
+        return Ok(true);
+    }
+    for input in &reveal.input {
+        if !is_there(&input.previous_output.txid)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a reveal of these payments can never be mined in a chain that has one of those signed before.
+fn is_exclusive(wallet: &Wallet, job: &Job, payments: &[Payable]) -> bool {
+    let confirmed = wallet.confirmed();
+    let spent: Vec<OutPoint> = payments.iter().map(|(outpoint, _)| *outpoint).collect();
+    job.generations.iter().filter_map(Generation::carrier_tx).all(|tx| wallet.is_excluded(tx, &spent, &confirmed))
 }
 
 /// Reveals an envelope that has been paid for. Sync the wallet first.
@@ -138,70 +157,194 @@ pub fn is_unsigned(wallet: &Wallet, job: &Job) -> Result<bool, PublishError> {
 /// [`PublishError::Unpaid`] if too little has arrived; it may be called again.
 pub fn reveal(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
     let job = load(wallet, id)?;
-    if !is_unsigned(wallet, &job)? {
+    if !is_unsigned(wallet, node, &job)? {
         return super::broadcast(wallet, node, id);
     }
-    let Payment { received, missing } = payment(wallet, &job)?;
+    let reveal = Reveal::of(wallet, &job)?;
+    let payments = chosen(wallet, node, &job)?;
+    let Payment { received, missing } = reveal.payment(&payments);
     if missing > Amount::ZERO {
         return Err(PublishError::Unpaid { job: id, received, missing });
     }
-    let key_index = job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?;
-    let envelope = Envelope::of(wallet, &job.payload, key_index)?;
-    if envelope.tree.merkle_root() != job.merkle_root {
+    if reveal.envelope.tree.merkle_root() != job.merkle_root {
         return Err(PublishError::NothingToRecover(format!("the payload of job {id} is not known; reclaim it")));
     }
-    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = unspent(wallet, &job)?.into_iter().unzip();
-    let refund = refund(wallet, &job);
-    let mut tx = draft(&envelope, &inputs, &refund)?;
-    let size = vsize(&tx);
-    let ancestors = Ancestors::of(wallet, node, &wallet.confirmed(), &[], &tx)?;
-    // A payment that itself pays too little is helped along, as far as what was overpaid suffices.
-    let least = fee_for(job.fee_rate, size);
-    let most = received.checked_sub(refund.minimal_non_dust()).unwrap_or(least);
-    let fee = ancestors.fee_with(job.fee_rate, size).min(most).max(least);
-    job.caps.check(fee, size)?;
-    tx.output.iter_mut().for_each(|output| output.value = received - fee);
-    sign_reveal(wallet, &mut tx, &spent, &job.payload, key_index)?;
-    if vsize(&tx) != size {
-        return Err(PublishError::Broken("a signed transaction is not the planned one"));
+    // Many small payments may hang on more than a mempool keeps together: then as few as suffice.
+    let enough = (1..=payments.len()).find(|n| reveal.payment(&payments[..*n]).missing == Amount::ZERO);
+    let fewest = &payments[..enough.unwrap_or(payments.len())];
+    let mut refused = None;
+    for payments in [payments.as_slice(), fewest] {
+        if refused.is_some() && !is_exclusive(wallet, &job, payments) {
+            continue;
+        }
+        let generation = reveal.signed(wallet, node, &job, payments)?;
+        let limit = highest_rate(wallet, &generation.transactions);
+        refused = refusal(node.test_accept(&generation.transactions, limit)?);
+        if refused.is_some() {
+            continue;
+        }
+        wallet.note(&generation.transactions);
+        wallet.record(id, &[Event::Signed { generation }])?;
+        let job = load(wallet, id)?;
+        return match push(wallet, node, &job)? {
+            Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
+            _ => load(wallet, id),
+        };
     }
-    let transactions = vec![tx];
-    let limit = highest_rate(wallet, &transactions);
-    if let Some((txid, reason)) = refusal(node.test_accept(&transactions, limit)?) {
-        return Err(PublishError::Stuck { job: id, txid, reason });
-    }
-    let change = Some(OutPoint::new(transactions[0].compute_txid(), 0));
-    wallet.note(&transactions);
-    let generation = Generation { transactions, carrying: 0, spent, fee, vsize: size, change };
-    wallet.record(id, &[Event::Signed { generation }])?;
-    let job = load(wallet, id)?;
-    match push(wallet, node, &job)? {
-        Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
-        _ => load(wallet, id),
-    }
+    let (txid, reason) = refused.ok_or(PublishError::Broken("nothing was tested"))?;
+    Err(PublishError::Stuck { job: id, txid, reason })
 }
 
-/// What was paid to the envelope and not spent, as far as the wallet knows.
-pub(super) fn unspent(wallet: &Wallet, job: &Job) -> Result<Vec<(OutPoint, TxOut)>, PublishError> {
-    let mut paid = Vec::new();
-    for outpoint in wallet.locked(job)? {
-        let exists = wallet.output(&outpoint).filter(|_| wallet.is_current(&outpoint.txid));
-        paid.extend(exists.filter(|_| wallet.spender(outpoint).is_none()).map(|output| (outpoint, output)));
+/// A payment that can be spent.
+pub(super) type Payable = (OutPoint, TxOut);
+
+/// What a sweep at `rate` takes back: what the envelope locks, less what is not there or not worth its input.
+pub(super) fn sweepable(
+    wallet: &Wallet,
+    node: &impl Mempool,
+    job: &Job,
+    rate: FeeRate,
+) -> Result<Vec<Payable>, PublishError> {
+    if job.commit().is_some() {
+        let locked = wallet.locked(job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid));
+        return Ok(locked.filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?))).collect());
     }
-    Ok(paid)
+    let mut payable = payable(wallet, node, job, rate)?.sound;
+    let output = TxOut { value: Amount::ZERO, script_pubkey: refund(wallet, job) };
+    payable.truncate(fitting(&transaction(vec![key_spend(OutPoint::null())], vec![output])));
+    Ok(payable)
+}
+
+/// The payments that a reveal spends: all that are sound; of those that lag behind, as many as it needs.
+fn chosen(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Vec<Payable>, PublishError> {
+    let reveal = Reveal::of(wallet, job)?;
+    let Payables { sound: mut chosen, lagging } = payable(wallet, node, job, job.fee_rate)?;
+    let most = fitting(&reveal.with_one);
+    chosen.truncate(most);
+    for payment in lagging {
+        if chosen.len() < most && reveal.payment(&chosen).missing > Amount::ZERO {
+            chosen.push(payment);
+        }
+    }
+    Ok(chosen)
+}
+
+/// Payments that are there and worth more than their own input costs, in the order in which they are taken.
+struct Payables {
+    /// What the job's transactions spend already, so that they and whatever follows cannot both be mined; what is
+    /// mined; and the largest that are not.
+    sound: Vec<Payable>,
+    /// Unconfirmed ones that hang on so much which pays too little that they bring less than it would cost to help.
+    lagging: Vec<Payable>,
+}
+
+fn payable(wallet: &Wallet, node: &impl Mempool, job: &Job, rate: FeeRate) -> Result<Payables, PublishError> {
+    let cost = fee_for(rate, key_spend(OutPoint::null()).segwit_weight().to_vbytes_ceil());
+    let mut payments = wallet.payments(job)?;
+    payments.retain(|payment| payment.is_taken || payment.output.value > cost);
+    payments.sort_by_key(|payment| {
+        (!payment.is_taken, !payment.is_confirmed, Reverse(payment.output.value), payment.outpoint)
+    });
+    let mut payable = Payables { sound: Vec::new(), lagging: Vec::new() };
+    let mut unconfirmed = 0;
+    for Paid { outpoint, output, is_confirmed, is_taken } in payments {
+        if is_confirmed {
+            payable.sound.push((outpoint, output));
+            continue;
+        }
+        if unconfirmed >= MOST_UNCONFIRMED && !is_taken {
+            continue;
+        }
+        let entry = node.entry(&outpoint.txid)?;
+        // One that was mined since the wallet was synced is unspent.
+        if entry.is_none() && node.unspent(&outpoint)?.is_none() {
+            continue;
+        }
+        let deficit = entry.map_or(Amount::ZERO, |entry| {
+            fee_for(rate, entry.ancestors_vsize).checked_sub(entry.ancestors_fee).unwrap_or(Amount::ZERO)
+        });
+        if is_taken || output.value >= cost + deficit {
+            payable.sound.push((outpoint, output));
+            unconfirmed += 1;
+        } else {
+            payable.lagging.push((outpoint, output));
+        }
+    }
+    payable.lagging.truncate(MOST_UNCONFIRMED);
+    Ok(payable)
+}
+
+/// How many payments a transaction can spend that nodes relay, if this one spends one.
+fn fitting(with_one: &Transaction) -> usize {
+    // Two more bytes count the inputs, if there are many.
+    let room = MAX_STANDARD_WEIGHT.checked_sub(with_one.weight() + Weight::from_vb_unwrap(2)).unwrap_or(Weight::ZERO);
+    1 + usize::try_from(room / key_spend(OutPoint::null()).segwit_weight()).unwrap_or(0)
 }
 
 fn refund(wallet: &Wallet, job: &Job) -> ScriptBuf {
     job.refund.clone().unwrap_or_else(|| wallet.next_change())
 }
 
-/// The least that `inputs` payments must add up to.
-fn needed(wallet: &Wallet, job: &Job, inputs: usize) -> Result<Amount, PublishError> {
-    let key_index = job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?;
-    let envelope = Envelope::of(wallet, &job.payload, key_index)?;
-    let refund = refund(wallet, job);
-    let reveal = draft(&envelope, &vec![OutPoint::null(); inputs], &refund)?;
-    Ok(fee_for(job.fee_rate, vsize(&reveal)) + refund.minimal_non_dust())
+/// A reveal of which everything is known but what it spends.
+struct Reveal {
+    envelope: Envelope,
+    key_index: u32,
+    rate: FeeRate,
+    refund: ScriptBuf,
+    /// Spending one payment.
+    with_one: Transaction,
+}
+
+impl Reveal {
+    fn of(wallet: &Wallet, job: &Job) -> Result<Self, PublishError> {
+        let key_index = job.key_index.ok_or(PublishError::Broken("an envelope without a key"))?;
+        let envelope = Envelope::of(wallet, &job.payload, key_index)?;
+        let refund = refund(wallet, job);
+        let with_one = draft(&envelope, &[OutPoint::null()], &refund)?;
+        Ok(Self { envelope, key_index, rate: job.fee_rate, refund, with_one })
+    }
+
+    /// The least that this many payments must add up to.
+    fn needed(&self, payments: usize) -> Amount {
+        let more = key_spend(OutPoint::null()).segwit_weight() * payments.saturating_sub(1) as u64;
+        let count = Weight::from_non_witness_data_size((VarInt::from(payments).size() - 1) as u64);
+        fee_for(self.rate, (self.with_one.weight() + more + count).to_vbytes_ceil()) + self.refund.minimal_non_dust()
+    }
+
+    fn payment(&self, payments: &[Payable]) -> Payment {
+        let received = payments.iter().map(|(_, output)| output.value).sum();
+        let missing = match self.needed(payments.len().max(1)) > received {
+            false => Amount::ZERO,
+            true => self.needed(payments.len() + 1).checked_sub(received).unwrap_or(Amount::ZERO),
+        };
+        Payment { received, missing }
+    }
+
+    fn signed(
+        &self,
+        wallet: &Wallet,
+        node: &impl Mempool,
+        job: &Job,
+        payments: &[Payable],
+    ) -> Result<Generation, PublishError> {
+        let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = payments.iter().cloned().unzip();
+        let mut tx = draft(&self.envelope, &inputs, &self.refund)?;
+        let size = vsize(&tx);
+        let received: Amount = spent.iter().map(|output| output.value).sum();
+        let ancestors = Ancestors::of(wallet, node, &wallet.confirmed(), &[], &tx)?;
+        // A payment that itself pays too little is helped along, as far as what was overpaid suffices.
+        let least = fee_for(self.rate, size);
+        let most = received.checked_sub(self.refund.minimal_non_dust()).unwrap_or(least);
+        let fee = ancestors.fee_with(self.rate, size).min(most).max(least);
+        job.caps.check(fee, size)?;
+        tx.output.iter_mut().for_each(|output| output.value = received - fee);
+        sign_reveal(wallet, &mut tx, &spent, &job.payload, self.key_index)?;
+        if vsize(&tx) != size {
+            return Err(PublishError::Broken("a signed transaction is not the planned one"));
+        }
+        let change = Some(OutPoint::new(tx.compute_txid(), 0));
+        Ok(Generation { transactions: vec![tx], carrying: 0, spent, fee, vsize: size, change })
+    }
 }
 
 /// A reveal of final size: the first input by its leaf, the others by key.

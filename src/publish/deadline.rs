@@ -93,7 +93,7 @@ pub fn hold(
     let Some(deadline) = job.deadline.filter(|_| waits(&job.state)) else {
         return held(Act::Settled, pays, steps);
     };
-    if tip <= deadline.seen || is_unsigned(wallet, &job)? {
+    if tip <= deadline.seen || is_unsigned(wallet, node, &job)? {
         return held(sent_again(wallet, node, &job)?, pays, steps);
     }
     let left = if remaining == 1 { "1 block remains".into() } else { format!("{remaining} blocks remain") };

@@ -1,8 +1,8 @@
-//! Which fee rate to pay: what was asked for, else the first estimate that is believed, else the
-//! fallback, else what the network allows.
+//! Which fee rate to pay: what was asked for, else the own node's estimate, else the middle one of the servers',
+//! else the fallback, else what the network allows.
 //!
-//! Guarantees that an estimator without data or gone mad is passed over, and that on mainnet nobody's
-//! money is spent on a guess. Every step is told, so that a person can see why.
+//! Guarantees that an estimator without data or gone mad is passed over, that of several servers one that lies does
+//! not decide, and that on mainnet nobody's money is spent on a guess. Every step is told, so that a person can see why.
 
 use super::PublishError;
 use crate::chain::{ChainError, Mempool};
@@ -59,7 +59,8 @@ pub struct RateTerms {
 type Said = Result<(Option<FeeRate>, Option<FeeRate>), ChainError>;
 
 /// Chooses a rate. The sources are asked in order, each within its own time limit; the first is the one
-/// that transactions are sent to.
+/// that transactions are sent to. A believed estimate of one's own node ends the search; of those of servers the
+/// middle one is taken, the lower of the two if their number is even.
 ///
 /// # Errors
 /// [`PublishError::NoFeeData`] on mainnet without an estimate or fallback,
@@ -69,14 +70,14 @@ pub fn fee_rate(sources: &[&dyn Mempool], terms: &RateTerms) -> Result<ChosenRat
     let first = sources.first().ok_or(PublishError::Broken("no source of fee rates"))?;
     let floor = first.relay()?.floor;
     let ask = |source: &&dyn Mempool| -> Said { Ok((source.estimate(terms.target_blocks)?, source.recently_paid()?)) };
-    choose(terms, floor, sources.iter().map(|source| (source.name(), ask(source))))
+    choose(terms, floor, sources.iter().map(|source| (source.name(), source.is_own_node(), ask(source))))
 }
 
 /// As [`fee_rate`], from the facts; a source is asked only when its turn comes.
 fn choose<'a>(
     terms: &RateTerms,
     floor: FeeRate,
-    sources: impl Iterator<Item = (&'a str, Said)>,
+    sources: impl Iterator<Item = (&'a str, bool, Said)>,
 ) -> Result<ChosenRate, PublishError> {
     let mut steps = Vec::new();
     if let Some(rate) = terms.explicit {
@@ -85,9 +86,10 @@ fn choose<'a>(
         return Ok(ChosenRate { rate, source: RateSource::Explicit, steps, warning: None });
     }
     let mut mad = None;
+    let mut believed = Vec::new();
     // What recent blocks paid, of the last source that could tell.
     let mut known = None;
-    for (name, said) in sources {
+    for (name, is_own, said) in sources {
         let (estimate, paid) = match said {
             Ok((estimate, paid)) => {
                 known = paid.or(known);
@@ -116,12 +118,18 @@ fn choose<'a>(
             continue;
         }
         steps.push(format!("{step}; the node takes {} and more", SatPerVb(floor)));
-        return Ok(ChosenRate {
-            rate: rate.max(floor),
-            source: RateSource::Estimate(name.to_owned()),
-            steps,
-            warning: None,
-        });
+        believed.push((rate, name));
+        if is_own {
+            break;
+        }
+    }
+    believed.sort();
+    if let Some((rate, name)) = believed.get(believed.len().saturating_sub(1) / 2) {
+        if believed.len() > 1 {
+            steps.push(format!("of {} estimates {name}'s is the middle one", believed.len()));
+        }
+        let source = RateSource::Estimate((*name).to_owned());
+        return Ok(ChosenRate { rate: floor.max(*rate), source, steps, warning: None });
     }
     if let Some(rate) = terms.fallback {
         steps.push(format!("no estimate: {} as the fallback says", SatPerVb(rate)));
@@ -168,7 +176,11 @@ mod tests {
     }
 
     fn chosen(terms: &RateTerms, said: Vec<Said>) -> Result<ChosenRate, PublishError> {
-        choose(terms, kwu(25), ["first", "second", "third"].into_iter().zip(said))
+        choose(
+            terms,
+            kwu(25),
+            ["first", "second", "third"].into_iter().zip(said).map(|(name, said)| (name, false, said)),
+        )
     }
 
     #[test]
@@ -209,11 +221,26 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_not_asked_when_an_earlier_one_answered() {
+    fn of_several_servers_one_that_lies_does_not_decide() {
+        for (estimates, rate, name) in [
+            (vec![900, 250_000], 900, "first"),
+            (vec![250_000, 900], 900, "second"),
+            (vec![250_000, 900, 1_000], 1_000, "third"),
+            (vec![1, 900, 1_000], 900, "second"),
+        ] {
+            let said = estimates.iter().map(|estimate| said(Some(*estimate), None)).collect();
+            let got = chosen(&terms(Network::Bitcoin, None, None), said).expect("a rate");
+            assert_eq!((got.rate, got.source), (kwu(rate), RateSource::Estimate(name.into())), "{estimates:?}");
+            assert!(got.steps.last().is_some_and(|step| step.contains("middle one")), "{:?}", got.steps);
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_when_the_own_node_answered() {
         let asked = std::cell::Cell::new(0);
         let sources = (0..3).map(|_| {
             asked.set(asked.get() + 1);
-            ("source", said(Some(900), None))
+            ("bitcoind", true, said(Some(900), None))
         });
         choose(&terms(Network::Bitcoin, None, None), kwu(25), sources).expect("a rate");
         assert_eq!(asked.get(), 1);
@@ -233,7 +260,7 @@ mod tests {
             (Network::Regtest, None, None, 500, 500, false),
             (Network::Regtest, Some(25), None, 25, 25, false),
         ] {
-            let sources = [("bitcoind", said(estimate, None))].into_iter();
+            let sources = [("bitcoind", true, said(estimate, None))].into_iter();
             let got = choose(&terms(network, explicit, None), kwu(floor), sources).expect("a rate");
             let got = (got.rate.to_sat_per_kwu(), got.warning.is_some());
             assert_eq!(got, (rate, warned), "{network} {explicit:?} {estimate:?} {floor}");

@@ -1,6 +1,6 @@
 //! An envelope's coins back by key, without the payload.
 
-use super::anywhere::unspent;
+use super::anywhere::sweepable;
 use super::send::{absent, give_up, highest_rate, push, push_sweeps, refusal};
 use super::spend::{Ancestors, sign_by_key, to_replace};
 use super::{Outcome, PublishError, fees, load};
@@ -9,7 +9,7 @@ use crate::wallet::{
     Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,16 +66,13 @@ pub fn reclaim(
         let hint = if job.state.is_unfinished() { "; bump it, or let it confirm" } else { "" };
         return refuse(format!("it is {}, and an OP_RETURN publication locks no coins{hint}", job.state));
     };
-    let mut spent = Vec::new();
-    let mut inputs = Vec::new();
-    for outpoint in wallet.locked(&job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid)) {
-        if let Some(output) = wallet.output(&outpoint) {
-            spent.push(output);
-            inputs.push(key_spend(outpoint));
-        }
-    }
+    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, &job, rate)?.into_iter().unzip();
+    let inputs: Vec<_> = inputs.into_iter().map(key_spend).collect();
     if inputs.is_empty() {
-        return refuse(format!("it is {}, and its envelope holds no coins", job.state));
+        return refuse(format!(
+            "it is {}, and its envelope holds nothing that is worth its fee at this rate",
+            job.state
+        ));
     }
     let change = job.current().filter(|_| job.state != JobState::Reclaiming).and_then(|current| current.change);
     let child = job.current().and_then(|current| current.child()).map(Transaction::compute_txid);
@@ -136,13 +133,11 @@ fn sweep_late(
     };
     let confirmed = wallet.confirmed();
     let standing: Vec<Transaction> = wallet.unsettled_sweeps(job, &confirmed).cloned().collect();
-    let swept = standing.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output);
-    let swept = swept.filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?)));
-    let late: BTreeMap<OutPoint, TxOut> = swept.chain(unspent(wallet, job)?).collect();
-    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = late.into_iter().unzip();
+    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, job, rate)?.into_iter().unzip();
     if inputs.is_empty() {
         let hint = "what was paid after it was final is found by `sortie recover`";
-        return refuse(format!("it is {}, and nothing else was paid to its address; {hint}", job.state));
+        let why = "and nothing else is at its address that is worth its fee at this rate";
+        return refuse(format!("it is {}, {why}; {hint}", job.state));
     }
     let relay = node.relay()?;
     fees::check_floor(rate, relay.floor)?;

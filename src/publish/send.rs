@@ -1,7 +1,7 @@
 //! What was written down leaves, as often as it must.
 
-use super::anywhere::{Payment, is_unsigned, reveal, unspent};
-use super::{PublishError, load};
+use super::anywhere::{Payment, is_unsigned, reveal, sweepable};
+use super::{HIGHEST_ESTIMATE, PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
 use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
@@ -48,7 +48,7 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
         let outcome = match &job.state {
             // Recovered from its backup line alone: it can only be reclaimed.
             JobState::Planned if job.payload.is_empty() => continue,
-            _ if is_unsigned(wallet, &job)? => match reveal(wallet, node, job.id) {
+            _ if is_unsigned(wallet, node, &job)? => match reveal(wallet, node, job.id) {
                 Ok(job) => Outcome::Sent(job.txids()),
                 Err(PublishError::Unpaid { received, missing, .. }) => Outcome::Unpaid(Payment { received, missing }),
                 Err(PublishError::Stuck { txid, reason, .. }) => Outcome::Refused { txid, reason },
@@ -62,7 +62,8 @@ pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, 
     let confirmed = wallet.confirmed();
     for job in journal::watched(wallet.db())? {
         if matches!(job.state, JobState::Abandoned(_)) {
-            let held: Amount = unspent(wallet, &job)?.into_iter().map(|(_, output)| output.value).sum();
+            let held: Amount =
+                sweepable(wallet, node, &job, FeeRate::ZERO)?.into_iter().map(|(_, output)| output.value).sum();
             let held = Some(held).filter(|held| *held > Amount::ZERO);
             done.extend(held.map(|held| Resumed { job: job.id, outcome: Outcome::Stranded(held) }));
         }
@@ -124,7 +125,7 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
     let confirmed = wallet.confirmed();
     let job = match stand(wallet, job)? {
         Some(job) => job,
-        None if is_unsigned(wallet, job)? => job.clone(),
+        None if is_unsigned(wallet, node, job)? => job.clone(),
         None => {
             let reason = "its coins were spent by another transaction".to_owned();
             // Whoever paid may pay again.
@@ -138,14 +139,22 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
         }
     };
     let active = job.active();
-    let missing = absent(node, &active, &confirmed).map_err(unsent)?;
-    if missing.is_empty() {
+    let own = absent(node, &active, &confirmed).map_err(unsent)?;
+    if own.is_empty() {
         leaving(wallet, &job, true)?;
         return untaken(Outcome::InPlace);
     }
+    // What they hang on may be forgotten, too; what the node does not take alone goes with them.
+    let before = absent(node, &wallet.hangs_on(&own, &confirmed), &confirmed).map_err(unsent)?;
+    for tx in &before {
+        node.submit(std::slice::from_ref(tx), HIGHEST_ESTIMATE).map_err(unsent)?;
+    }
+    let sent: Vec<Txid> = before.iter().chain(&own).map(Transaction::compute_txid).collect();
+    let is_whole = own.len() == active.len();
+    let missing = [absent(node, &before, &confirmed).map_err(unsent)?, own].concat();
     let limit = highest_rate(wallet, &active);
     let packages = node.relay().map_err(unsent)?.packages;
-    if missing.len() == active.len() {
+    if is_whole {
         let refused = refusal(node.test_accept(&missing, limit).map_err(unsent)?);
         // Testing judges each transaction by its own rate; sent as a package, the package's counts.
         let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
@@ -168,7 +177,7 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
     };
     let outcome = match refused.filter(|_| !still_absent.is_empty()) {
         Some((txid, reason)) => Outcome::Refused { txid, reason },
-        None => Outcome::Sent(missing.iter().map(Transaction::compute_txid).collect()),
+        None => Outcome::Sent(sent),
     };
     Ok(Pushed { outcome, taken })
 }

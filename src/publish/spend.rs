@@ -2,7 +2,6 @@
 
 use super::PublishError;
 use super::plan::Envelope;
-use super::send::fee_of;
 use crate::chain::{ChainError, Mempool};
 use crate::primitives::BlockRef;
 use crate::wallet::{Job, Wallet, fee_for, vsize};
@@ -10,8 +9,9 @@ use bitcoin::key::{Keypair, TapTweak};
 use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
 use bitcoin::taproot::{LeafVersion, TapLeafHash};
-use bitcoin::{Amount, FeeRate, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid, Witness, taproot};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxIn, TxOut, Txid, Witness, taproot};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Signs a transaction whose first input reveals `payload`; other inputs of the envelope and those of the
 /// wallet are spent by key.
@@ -79,7 +79,8 @@ pub(super) struct Ancestors {
 }
 
 impl Ancestors {
-    /// Those of `tx`; `among` are the job's own, which the node may not have.
+    /// Those of `tx`; `among` are the job's own. The node is asked only about others': what ours weigh and pay is
+    /// known, and no server can make them dearer.
     pub fn of(
         wallet: &Wallet,
         node: &impl Mempool,
@@ -87,15 +88,24 @@ impl Ancestors {
         among: &[Transaction],
         tx: &Transaction,
     ) -> Result<Self, ChainError> {
-        let parents: BTreeSet<Txid> = tx.input.iter().map(|input| input.previous_output.txid).collect();
+        let parents = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output.txid).collect::<Vec<_>>();
         let mut sum = Self::default();
-        for parent in parents.iter().filter(|parent| !confirmed.contains_key(*parent)) {
-            if let Some(entry) = node.entry(parent)? {
+        let mut seen = BTreeSet::new();
+        let mut next = parents(tx);
+        while let Some(txid) = next.pop() {
+            if confirmed.contains_key(&txid) || !seen.insert(txid) {
+                continue;
+            }
+            let own = among.iter().find(|tx| tx.compute_txid() == txid).cloned();
+            let known = own.map(Arc::new).or_else(|| wallet.transaction(txid));
+            let paid = known.as_deref().and_then(|tx| paid_by(wallet, among, tx));
+            if let Some((tx, fee)) = known.zip(paid) {
+                sum.fee += fee;
+                sum.vsize += vsize(&tx);
+                next.extend(parents(&tx));
+            } else if let Some(entry) = node.entry(&txid)? {
                 sum.fee += entry.ancestors_fee;
                 sum.vsize += entry.ancestors_vsize;
-            } else if let Some(absent) = among.iter().find(|tx| tx.compute_txid() == *parent) {
-                sum.fee += fee_of(wallet, among, absent);
-                sum.vsize += vsize(absent);
             }
         }
         Ok(sum)
@@ -106,6 +116,19 @@ impl Ancestors {
         let together = fee_for(rate, self.vsize + size).checked_sub(self.fee).unwrap_or(Amount::ZERO);
         together.max(fee_for(rate, size))
     }
+}
+
+/// What `tx` pays, if everything is known that it spends: whole transactions, and not what somebody says of them.
+fn paid_by(wallet: &Wallet, among: &[Transaction], tx: &Transaction) -> Option<Amount> {
+    let value = |input: &TxIn| {
+        let OutPoint { txid, vout } = input.previous_output;
+        let own = among.iter().find(|parent| parent.compute_txid() == txid).cloned();
+        let parent = own.map(Arc::new).or_else(|| wallet.transaction(txid))?;
+        Some(parent.output.get(usize::try_from(vout).ok()?)?.value)
+    };
+    let paid = tx.input.iter().try_fold(Amount::ZERO, |sum, input| sum.checked_add(value(input)?))?;
+    let kept = tx.output.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value))?;
+    paid.checked_sub(kept)
 }
 
 /// What of a job's spends is in the mempool, and the fee that a replacement has to exceed.

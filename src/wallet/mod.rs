@@ -31,6 +31,7 @@ pub use sync::{Synced, WalletSource};
 pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
 pub(crate) use descriptors::{BadSignature, check_witness, witness};
 pub(crate) use seed::Keys;
+pub(crate) use sync::Paid;
 
 use crate::chain::ChainError;
 use crate::crash;
@@ -250,6 +251,8 @@ pub struct Wallet {
     placeholder: Witness,
     /// What of a large mempool was read.
     seen: HashSet<Txid>,
+    /// Payments to envelopes of which it is known what they hang on.
+    traced: HashSet<Txid>,
     small_mempool: u32,
 }
 
@@ -482,6 +485,7 @@ impl Wallet {
             birthday,
             key_base,
             seen: HashSet::new(),
+            traced: HashSet::new(),
             small_mempool: sync::SMALL_MEMPOOL,
         })
     }
@@ -539,15 +543,30 @@ impl Wallet {
             .collect();
         let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
         let for_bump: BTreeSet<OutPoint> = for_bump.collect();
+        // Anybody can pay to a change address, and take that back until it is mined.
+        let signed: BTreeSet<Txid> = jobs
+            .iter()
+            .flat_map(|job| job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)))
+            .collect();
+        let is_ours = |txid: &Txid| signed.contains(txid) || self.spends_own_only(*txid);
         let mut coins = self.unspent();
         coins.iter_mut().for_each(|coin| coin.for_bump = for_bump.contains(&coin.outpoint));
         coins.retain(|coin| {
-            let ours = coin.confirmations > 0 || coin.branch == Branch::Change;
+            let ours = coin.confirmations > 0 || (coin.branch == Branch::Change && is_ours(&coin.outpoint.txid));
             let has_left = coin.confirmations > 0 || !unsent.contains(&coin.outpoint.txid);
             ours && has_left && !reserved.contains(&coin.outpoint)
         });
         coins.sort_by_key(|coin| coin.outpoint);
         Ok(coins)
+    }
+
+    /// Whether a transaction spends nothing but coins of the wallet.
+    fn spends_own_only(&self, txid: Txid) -> bool {
+        let is_own = |input: &TxIn| {
+            let output = self.output(&input.previous_output);
+            output.is_some_and(|output| self.bdk.is_mine(output.script_pubkey))
+        };
+        self.transaction(txid).is_some_and(|tx| tx.input.iter().all(is_own))
     }
 
     /// A certain coin, whether or not the wallet would choose it by itself.

@@ -28,10 +28,15 @@ use std::sync::Arc;
 const MARGIN: BtcHeight = 10;
 /// How often a long sync is written to disk.
 const SAVE_EVERY_BLOCKS: u32 = 500;
+/// Blocks after which what a transaction spends is spent for good.
+const BURIED: u32 = 6;
+/// Transactions that are asked for to know what a payment hangs on; more hang together in no mempool.
+const TRACED: usize = 100;
 /// Transactions in a mempool that is read whole by each sync.
 pub(super) const SMALL_MEMPOOL: u32 = 5_000;
-/// Addresses of each kind that `restore` looks for.
-const RESTORE_RANGE: u32 = 1_000;
+/// Addresses of each kind that `restore` looks for: in the first range; in the second, if it finds nothing in the
+/// first; and in the next, if what it finds is in the second half of the last.
+const RESTORE_RANGES: [u32; 4] = [1_000, 4_000, 20_000, 100_000];
 /// Addresses in a row that were never used, after which a search ends (BIP44).
 #[cfg(feature = "esplora")]
 const STOP_GAP: usize = 20;
@@ -81,9 +86,9 @@ struct FormerLife {
 impl Wallet {
     /// Makes a wallet from words and finds its coins.
     ///
-    /// A node's UTXO set is searched (minutes on mainnet) for coins of the first thousand addresses of
-    /// each kind; the lowest of them gives the birthday, and the chain is read from there. Transactions
-    /// that were spent before it stay unknown. An Esplora server is asked for address after address, until
+    /// A node's UTXO set is searched (minutes on mainnet) for coins of the first thousand addresses of each kind, or
+    /// of four thousand if there is none, and further while some are in the second half; the lowest of them gives the
+    /// birthday, and the chain is read from there. Transactions that were spent before it stay unknown. An Esplora server is asked for address after address, until
     /// twenty in a row were never used.
     ///
     /// # Errors
@@ -146,6 +151,11 @@ impl Wallet {
         Ok(wallet)
     }
 
+    /// Whether a search for a former life's coins found none: then the birthday tells nothing about that life.
+    pub fn is_without_past(&self) -> bool {
+        self.key_base > 0 && self.confirmed().values().all(|block| block.height > self.birthday())
+    }
+
     /// Brings the wallet to the source's tip, and every job to the state that the chain shows.
     pub fn sync<'a>(&mut self, source: impl Into<WalletSource<'a>>) -> Result<Synced, WalletError> {
         let source = source.into();
@@ -164,10 +174,15 @@ impl Wallet {
         let kept = kept.chain(pending).map(|tx| tx.compute_txid()).collect();
         let watch = self.watch(&jobs)?;
         let blocks = match source {
-            WalletSource::Node(node) => self.read_blocks(node, &kept, watch)?,
+            WalletSource::Node(node) => {
+                let blocks = self.read_blocks(node, &kept, watch)?;
+                self.trace_payments(node, &jobs)?;
+                blocks
+            }
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => {
                 self.read_histories(server, &kept, watch)?;
+                self.trace_payments(server, &jobs)?;
                 0
             }
         };
@@ -249,6 +264,34 @@ impl Wallet {
         self.learn(update);
     }
 
+    /// Takes in what unconfirmed payments to envelopes hang on: they are lost with it. Once for each payment.
+    fn trace_payments(&mut self, source: &impl Mempool, jobs: &[Job]) -> Result<(), WalletError> {
+        let waiting: BTreeMap<Txid, Arc<Transaction>> =
+            self.unconfirmed().into_iter().map(|tx| (tx.compute_txid(), tx)).collect();
+        for job in jobs.iter().filter(|job| job.payer == Payer::Anywhere && job.state.is_unfinished()) {
+            let paid: BTreeSet<Txid> = self.locked(job)?.into_iter().map(|outpoint| outpoint.txid).collect();
+            for payment in paid.iter().filter_map(|txid| waiting.get(txid)) {
+                if !self.traced.insert(payment.compute_txid()) {
+                    continue;
+                }
+                let (mut before, mut asked) = (vec![payment.clone()], BTreeSet::new());
+                let mut at = 0;
+                while let Some(tx) = before.get(at).cloned() {
+                    for parent in tx.input.iter().map(|input| input.previous_output.txid) {
+                        if asked.len() < TRACED && asked.insert(parent) && source.is_waiting(&parent)? {
+                            before.extend(source.transaction(&parent)?.map(Arc::new));
+                        }
+                    }
+                    at += 1;
+                }
+                let mut update = TxUpdate::default();
+                update.txs = before;
+                self.learn(update);
+            }
+        }
+        Ok(self.save()?)
+    }
+
     /// How many transactions a node's mempool may have that each [`sync`](Self::sync) reads whole: 5,000 unless told.
     pub fn read_mempools_up_to(&mut self, transactions: u32) {
         self.small_mempool = transactions;
@@ -264,8 +307,13 @@ impl Wallet {
         self.bdk.apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
         if !watch.is_empty() {
             let chain = self.bdk.latest_checkpoint();
+            let waiting = self.unconfirmed();
+            let paid = waiting.iter().flat_map(|tx| tx.output.iter().map(|output| (output, tx.compute_txid())));
+            let expected = paid.map(|(output, txid)| (output.script_pubkey.clone(), txid));
+            let expected: Vec<_> = expected.filter(|(script, _)| watch.scripts.contains(script)).collect();
             let request = SyncRequest::builder().chain_tip(chain).spks(watch.scripts).outpoints(watch.outpoints);
-            let found = server.sync(request.build())?.tx_update;
+            let mut found = server.sync(request.expected_spk_txids(expected).build())?.tx_update;
+            found.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
             let waits = |tx: &&Arc<Transaction>| found.seen_ats.iter().any(|(txid, _)| *txid == tx.compute_txid());
             self.learn(found.clone());
             self.forget_replaced(found.txs.iter().filter(waits), kept);
@@ -284,8 +332,14 @@ impl Wallet {
                 watch.scripts.extend(self.envelope_script(job)?);
                 // Until it is mined, a payment can be replaced by one to somebody else.
                 let unconfirmed = locked.iter().filter(|paid| !confirmed.contains_key(&paid.txid));
-                let payments = unconfirmed.filter_map(|paid| self.bdk.tx_graph().get_tx(paid.txid));
-                watch.outpoints.extend(payments.flat_map(|tx| tx.input.clone()).map(|input| input.previous_output));
+                // So can what it hangs on.
+                let graph = self.bdk.tx_graph();
+                let inputs = |tx: &Transaction| tx.input.iter().map(|i| i.previous_output).collect::<Vec<_>>();
+                for tx in unconfirmed.filter_map(|paid| graph.get_tx(paid.txid)) {
+                    let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+                    let before = graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| inputs(&tx)));
+                    watch.outpoints.extend(before.flatten().chain(inputs(&tx)));
+                }
             }
             watch.outpoints.extend(locked);
         }
@@ -301,6 +355,37 @@ impl Wallet {
         let Some(script) = self.envelope_script(job)? else { return Ok(Vec::new()) };
         let paid = self.bdk.tx_graph().all_txouts().filter(|(_, output)| output.script_pubkey == script);
         Ok(paid.map(|(outpoint, _)| outpoint).collect())
+    }
+
+    /// What was paid to a job's envelope and is spent by nothing but perhaps the job's own unconfirmed
+    /// transactions, as far as the wallet knows.
+    pub(crate) fn payments(&self, job: &Job) -> Result<Vec<Paid>, WalletError> {
+        let graph = self.bdk.tx_graph();
+        let known: BTreeMap<Txid, Option<BlockRef>> =
+            self.canonical().map(|(tx, block)| (tx.compute_txid(), block)).collect();
+        let own: BTreeSet<Txid> = job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)).collect();
+        let mut payments = Vec::new();
+        for outpoint in self.locked(job)? {
+            // What is known of a transaction by an output alone is in the chain.
+            let is_whole = graph.get_tx(outpoint.txid).is_some();
+            let block = known.get(&outpoint.txid);
+            let spenders = graph.outspends(outpoint);
+            let is_spent = spenders.iter().any(|spender| match known.get(spender) {
+                Some(block) => block.is_some() || !own.contains(spender),
+                None => false,
+            });
+            if is_spent || (is_whole && block.is_none()) {
+                continue;
+            }
+            let output = self.output(&outpoint);
+            payments.extend(output.map(|output| Paid {
+                outpoint,
+                output,
+                is_confirmed: block.is_none_or(Option::is_some),
+                is_taken: !own.is_disjoint(&spenders.iter().copied().collect()),
+            }));
+        }
+        Ok(payments)
     }
 
     /// The output script of a job's envelope.
@@ -351,6 +436,52 @@ impl Wallet {
         is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
     }
 
+    /// What has to be mined before any of `transactions` can be, as far as the wallet knows it whole; parents first.
+    pub(crate) fn hangs_on(
+        &self,
+        transactions: &[Transaction],
+        confirmed: &BTreeMap<Txid, BlockRef>,
+    ) -> Vec<Transaction> {
+        let waits = |_: usize, tx: Arc<Transaction>| {
+            let txid = tx.compute_txid();
+            (!confirmed.contains_key(&txid)).then_some((txid, tx))
+        };
+        let before = transactions.iter().flat_map(|tx| self.bdk.tx_graph().walk_ancestors(tx.clone(), waits));
+        let mut left: BTreeMap<Txid, Arc<Transaction>> = before.collect();
+        transactions.iter().for_each(|tx| drop(left.remove(&tx.compute_txid())));
+        let mut ordered = Vec::new();
+        let is_first = |tx: &Transaction, left: &BTreeMap<Txid, Arc<Transaction>>| {
+            !tx.input.iter().any(|input| left.contains_key(&input.previous_output.txid))
+        };
+        while let Some((txid, tx)) = left.iter().find(|(_, tx)| is_first(tx, &left)).map(|(id, tx)| (*id, tx.clone())) {
+            left.remove(&txid);
+            ordered.push(tx.as_ref().clone());
+        }
+        ordered
+    }
+
+    /// Whether `tx` can never be mined in a chain that has a transaction which spends all of `by`: because it, or
+    /// what it hangs on, spends a coin which that one spends, or what that one hangs on, or which is long gone.
+    pub(crate) fn is_excluded(&self, tx: &Transaction, by: &[OutPoint], confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
+        if tx.input.iter().any(|input| by.contains(&input.previous_output)) {
+            return true;
+        }
+        let graph = self.bdk.tx_graph();
+        let paid = by.iter().filter_map(|outpoint| graph.get_tx(outpoint.txid));
+        let family = |tx: Arc<Transaction>| {
+            let before = graph.walk_ancestors(tx.clone(), |_, tx| Some(tx.compute_txid()));
+            before.chain([tx.compute_txid()]).collect::<Vec<_>>()
+        };
+        let needed: BTreeSet<Txid> = paid.flat_map(family).collect();
+        let tip = self.synced_to().height;
+        let is_certain = |txid: &Txid| {
+            needed.contains(txid) || confirmed.get(txid).is_some_and(|block| tip + 1 >= block.height + BURIED)
+        };
+        let is_lost = |tx: &Transaction| graph.direct_conflicts(tx).any(|(_, txid)| is_certain(&txid));
+        let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+        is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
+    }
+
     /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.
     fn forget_replaced<'t>(&mut self, present: impl Iterator<Item = &'t Arc<Transaction>>, kept: &BTreeSet<Txid>) {
         let graph = self.bdk.tx_graph();
@@ -359,13 +490,6 @@ impl Wallet {
         let replaced: BTreeSet<Txid> = replaced.filter(|txid| !kept.contains(txid)).collect();
         let lost = replaced.iter().flat_map(|txid| graph.walk_descendants(*txid, |_, txid| Some(txid)));
         self.forget(&replaced.iter().copied().chain(lost).collect::<Vec<_>>());
-    }
-
-    /// Those that stand in the place of a transaction which they replaced, in the chain or waiting for it.
-    pub(crate) fn conflicts(&self, txid: &Txid) -> BTreeSet<Txid> {
-        let graph = self.bdk.tx_graph();
-        let Some(tx) = graph.get_tx(*txid) else { return BTreeSet::new() };
-        graph.direct_conflicts(&tx).map(|(_, txid)| txid).filter(|txid| self.is_current(txid)).collect()
     }
 
     /// Takes over what was given away to be signed, and was sent by whoever signed it. Returns whether there was any.
@@ -476,6 +600,16 @@ enum Fate {
     Swept(Txid, BlockRef),
 }
 
+/// A payment to an envelope.
+#[derive(Clone, Debug)]
+pub(crate) struct Paid {
+    pub outpoint: OutPoint,
+    pub output: TxOut,
+    pub is_confirmed: bool,
+    /// Whether a transaction of the job spends it.
+    pub is_taken: bool,
+}
+
 /// What of the chain matters to jobs: envelopes' outputs, and whatever spends them.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -520,15 +654,24 @@ fn former_keys(tip: BtcHeight) -> u32 {
     tip.saturating_mul(KEYS_PER_BLOCK) & 0x7fff_ffff
 }
 
-/// Searches a node's coins.
+/// Searches a node's coins, further as long as there may be more of them.
 fn on_node(node: &RpcNode, dir: &Path, descriptors: &Descriptors) -> Result<FormerLife, WalletError> {
     let tip = node.tip()?;
-    let found = node.scan_utxo_set(&descriptors.texts().map(|descriptor| (descriptor, RESTORE_RANGE - 1)))?;
+    let blank = blank(node.network(), dir, descriptors)?;
+    let [first, ..] = RESTORE_RANGES;
+    let (mut found, mut used) = (Vec::new(), BTreeMap::new());
+    for range in RESTORE_RANGES {
+        found = node.scan_utxo_set(&descriptors.texts().map(|descriptor| (descriptor, range - 1)))?;
+        used = last_used(&blank, &found, range);
+        let goes_on = used.values().max().map_or(range == first, |last| *last >= range / 2);
+        if !goes_on {
+            break;
+        }
+    }
     let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
     if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
         return Err(ChainError::Pruned { height: birthday, first_available }.into());
     }
-    let used = last_used(&blank(node.network(), dir, descriptors)?, &found);
     Ok(FormerLife { tip, birthday, used })
 }
 
@@ -550,22 +693,20 @@ fn blank(network: Network, dir: &Path, descriptors: &Descriptors) -> Result<bdk_
     blank.map_err(|error| super::damaged(dir, error))
 }
 
-/// The highest index of each keychain among the scripts found.
-fn last_used(bdk: &bdk_wallet::Wallet, found: &[(ScriptBuf, BtcHeight)]) -> BTreeMap<KeychainKind, u32> {
+/// The highest index of each keychain among the scripts found in a range.
+fn last_used(bdk: &bdk_wallet::Wallet, found: &[(ScriptBuf, BtcHeight)], range: u32) -> BTreeMap<KeychainKind, u32> {
+    let [receive, change] = [KeychainKind::External, KeychainKind::Internal];
+    let scripts = |keychain| bdk.unbounded_spk_iter(keychain).map(move |(index, script)| (keychain, index, script));
+    let mut left: BTreeSet<&ScriptBuf> = found.iter().map(|(script, _)| script).collect();
     let mut last = BTreeMap::new();
-    if found.is_empty() {
-        return last;
-    }
-    let scripts: BTreeSet<&ScriptBuf> = found.iter().map(|(script, _)| script).collect();
-    for keychain in [KeychainKind::External, KeychainKind::Internal] {
-        let used = bdk
-            .unbounded_spk_iter(keychain)
-            .take(RESTORE_RANGE as usize)
-            .filter(|(_, script)| scripts.contains(script))
-            .map(|(index, _)| index)
-            .max();
-        if let Some(index) = used {
-            last.insert(keychain, index);
+    for pair in scripts(receive).zip(scripts(change)).take(range as usize) {
+        if left.is_empty() {
+            break;
+        }
+        for (keychain, index, script) in [pair.0, pair.1] {
+            if left.remove(&script) {
+                last.insert(keychain, index);
+            }
         }
     }
     last

@@ -399,3 +399,37 @@ pub fn answers(output: &Output) -> Result<Vec<Value>> {
     let lines = std::str::from_utf8(&output.stdout)?.lines();
     Ok(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
+
+/// A real node whose answers about the mempool claim much more than is there.
+pub struct Exaggerating<'a>(pub &'a RpcNode);
+
+impl Mempool for Exaggerating<'_> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        self.0.relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.test_accept(package, limit)
+    }
+
+    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.submit(package, limit)
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        let more = |entry| MempoolEntry { vsize: 90_000, ancestors_vsize: 90_000, ..entry };
+        Ok(self.0.entry(txid)?.map(more))
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        self.0.transaction(txid)
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        self.0.unspent(outpoint)
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.0.estimate(target)
+    }
+}

@@ -157,7 +157,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             .map(XOnlyPublicKey::serialize)
             .collect::<std::collections::BTreeSet<ledger::Account>>(),
         fee_rate: command.fees.fee_rate.map(|SatPerVb(rate)| rate),
-        caps: settings.caps(&command.fees),
+        caps: settings.caps_of_batches(&command.fees),
     };
     let (node, source, _lock) = writer.into_parts();
     let sequencer = sortie::sequencer::Sequencer::new(policy, node, source.into_node()?, wallet, store)?;

@@ -91,10 +91,17 @@ fn paths_in_the_file_are_relative_to_it() {
 }
 
 #[test]
-fn caps_are_the_flags_then_the_files_then_a_default_rate() {
+fn caps_are_the_flags_then_the_files_then_defaults() {
     let rate = |text: &str| Some(text.parse::<SatPerVb>().expect("a rate").0);
     let none = Fees::default();
-    assert_eq!(settings(&[], "").caps(&none), Caps { max_fee_rate: rate("1000"), max_fee: None });
+    let default = Caps { max_fee_rate: rate("1000"), max_fee: Some(DEFAULT_MAX_FEE) };
+    assert_eq!(settings(&[], "").caps(&none), default);
+    assert_eq!(settings(&[], "").caps_of_batches(&none), Caps { max_fee: None, ..default });
+    let asked = Fees { fee_rate: rate("2").map(SatPerVb), ..Fees::default() };
+    assert_eq!(settings(&[], "").caps_of_bump(&none), default);
+    assert_eq!(settings(&[], "").caps_of_bump(&asked), Caps { max_fee_rate: rate("6"), ..default });
+    let said = Fees { max_fee: Some(300_000), ..asked };
+    assert_eq!(settings(&[], "").caps_of_bump(&said), settings(&[], "").caps(&said));
     let file = settings(&[], "max_fee_rate = 2.5\nmax_fee = 700\n");
     assert_eq!(file.caps(&none), Caps { max_fee_rate: rate("2.5"), max_fee: Some(Amount::from_sat(700)) });
     let fees = Fees { max_fee: Some(9), max_fee_rate: rate("3").map(SatPerVb), ..Fees::default() };

@@ -100,6 +100,10 @@ impl Mempool for Esplora {
         rate.map(|rate| parse_rate(rate).ok_or_else(|| self.malformed(ROUTE, "a rate that is none"))).transpose()
     }
 
+    fn is_own_node(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &str {
         self.server()
     }

@@ -66,7 +66,7 @@ pub fn published(
     }
     let mut told = None;
     loop {
-        let payment = anywhere::payment(wallet, &job)?;
+        let payment = anywhere::payment(wallet, node, &job)?;
         if payment.missing == Amount::ZERO {
             return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?));
         }

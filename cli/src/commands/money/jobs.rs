@@ -4,7 +4,7 @@ use super::super::wallet::{TARGET_BLOCKS, open, open_synced, open_to_sign, rate}
 use super::deadline::{self, DeadlineBump};
 use super::report::name;
 use crate::bitcoin::Bitcoin;
-use crate::config::{Fees, Settings, WalletName};
+use crate::config::{DEFAULT_MAX_FEE, Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::output::{Output, field};
 use crate::passphrase::unlock;
@@ -68,7 +68,8 @@ pub struct Resume {
 ///
 /// Replaces the Bitcoin transaction that carries the payload by one that pays more, from its own change, or from another
 /// coin of the wallet as well; where the node does not let it be replaced, a child transaction pays for it. Its place
-/// changes with the replacement. Refused above the caps on fees, before anything is signed.
+/// changes with the replacement. Refused above the caps on fees, before anything is signed; with --fee-rate also above three
+/// times that rate in all, unless --max-fee or --max-fee-rate is given: a replacement outbids what others built on it.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie bump 3 --fee-rate 12")]
 pub struct Bump {
@@ -124,7 +125,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     }
     // Only what others pay for is signed when it is resumed.
     let unsigned =
-        publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, job)).collect::<Result<Vec<_>, _>>()?;
+        publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, &node, job)).collect::<Result<Vec<_>, _>>()?;
     if unsigned.contains(&true) {
         wallet = unlock(wallet, settings)?;
     }
@@ -173,7 +174,7 @@ impl Resume {
             };
             match publish::confirm_by(&mut wallet, job.id, height) {
                 Ok(job) => {
-                    let max_fee = self.max_fee.map(Amount::from_sat).or(job.caps.max_fee);
+                    let max_fee = self.max_fee.map(Amount::from_sat).or(job.caps.max_fee).or(Some(DEFAULT_MAX_FEE));
                     let max_fee_rate = self.max_fee_rate.map(|SatPerVb(rate)| rate).or(job.caps.max_fee_rate);
                     held.push((job.id, Caps { max_fee_rate, max_fee }));
                 }
@@ -200,7 +201,7 @@ impl Resume {
 pub fn bump(command: &Bump, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
     let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
-    let bumped = publish::bump(&mut wallet, &node, JobId(command.job), rate, &settings.caps(&command.fees))?;
+    let bumped = publish::bump(&mut wallet, &node, JobId(command.job), rate, &settings.caps_of_bump(&command.fees))?;
     let report = BumpReport::from(bumped);
     if report.place != report.place_before {
         out.warn(format_args!("the place has changed: from now on it is `sortie status {}`", report.place));

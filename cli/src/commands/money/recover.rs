@@ -42,7 +42,7 @@ pub struct Recover {
     /// How many reveal keys are tried where only the L2 transaction is given
     #[arg(long, value_name = "N", default_value_t = KEYS_TRIED, conflicts_with = "backup", requires = "tx")]
     keys: u32,
-    /// Search the chain from this height [default: the wallet's birthday]
+    /// Search the chain from this height [default: the wallet's birthday, if it is known]
     #[arg(long, value_name = "HEIGHT", conflicts_with_all = ["backup", "tx"])]
     since: Option<BtcHeight>,
     #[command(flatten)]
@@ -62,6 +62,11 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
     };
     let (mut wallet, bitcoin) = open_to_sign(settings, &command.wallet)?;
     if payload.is_none() && command.backup.is_none() {
+        if command.since.is_none() && wallet.is_without_past() {
+            return Err(Failure::usage(
+                "restoring found no coin of this wallet, so it is not known when it began; say from which height on, with --since",
+            ));
+        }
         let since = command.since.unwrap_or(wallet.birthday());
         let suspects = publish::suspects(&wallet, &bitcoin, since)?;
         match suspects.is_empty() {
