@@ -87,7 +87,8 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
     let lead = Lead { backup: command.backup, payload: payload.as_deref(), keys: command.keys };
     let found = publish::recover(&mut wallet, &bitcoin, lead, rate, &caps)?;
     let job = found.id;
-    if !command.reclaim && !(found.state.is_unfinished() && found.state.is_publishing()) {
+    let can_be_revealed = found.state.is_unfinished() && found.state.is_publishing();
+    if !command.reclaim && !can_be_revealed {
         return Err(Failure::usage(format_args!(
             "job {job} is {}, and is not revealed again; take back what was found with --reclaim",
             found.state
