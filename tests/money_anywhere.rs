@@ -242,7 +242,8 @@ fn a_bump_that_lost_its_payment_and_its_added_coin_is_asked_for_again() -> Resul
     };
     let refused = outcome(&mut purse)?;
     assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
-    world.bitcoind.mine(1)?;
+    // The first reveal may come back until what took its payment is buried.
+    world.bitcoind.mine(6)?;
     let unpaid = outcome(&mut purse)?;
     assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
     world.bitcoind.fund(&address, missing)?;

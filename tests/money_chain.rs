@@ -335,7 +335,7 @@ fn what_a_publication_is_paid_from_is_sent_again_with_it() -> Result<()> {
     node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
     wallet.sync(&rpc)?;
     let first = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
-    let second = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
+    let second = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_001), rate(2), &Caps::default())?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(3)) };
     let done = publish(&mut wallet, &rpc, &[7; 500], &request)?;
     assert_eq!(node.mempool()?.len(), 4);

@@ -206,8 +206,13 @@ pub(super) fn sweepable(
     rate: FeeRate,
 ) -> Result<Vec<Payable>, PublishError> {
     if job.commit().is_some() {
+        let confirmed = wallet.confirmed();
+        let is_spent = |outpoint| wallet.spender(outpoint).is_some_and(|spender| confirmed.contains_key(&spender));
         let locked = wallet.locked(job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid));
-        return Ok(locked.filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?))).collect());
+        return Ok(locked
+            .filter(|outpoint| !is_spent(*outpoint))
+            .filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?)))
+            .collect());
     }
     let mut payable = payable(wallet, node, job, rate)?.sound;
     let output = TxOut { value: Amount::ZERO, script_pubkey: refund(wallet, job) };

@@ -271,7 +271,7 @@ impl Wallet {
         for job in jobs.iter().filter(|job| job.payer == Payer::Anywhere && job.state.is_unfinished()) {
             let paid: BTreeSet<Txid> = self.locked(job)?.into_iter().map(|outpoint| outpoint.txid).collect();
             for payment in paid.iter().filter_map(|txid| waiting.get(txid)) {
-                if !self.traced.insert(payment.compute_txid()) {
+                if self.traced.contains(&payment.compute_txid()) {
                     continue;
                 }
                 let (mut before, mut asked) = (vec![payment.clone()], BTreeSet::new());
@@ -287,6 +287,7 @@ impl Wallet {
                 let mut update = TxUpdate::default();
                 update.txs = before;
                 self.learn(update);
+                self.traced.insert(payment.compute_txid());
             }
         }
         Ok(self.save()?)
@@ -357,8 +358,7 @@ impl Wallet {
         Ok(paid.map(|(outpoint, _)| outpoint).collect())
     }
 
-    /// What was paid to a job's envelope and is spent by nothing but perhaps the job's own unconfirmed
-    /// transactions, as far as the wallet knows.
+    /// What was paid to a job's envelope and is not spent in the chain, as far as the wallet knows.
     pub(crate) fn payments(&self, job: &Job) -> Result<Vec<Paid>, WalletError> {
         let graph = self.bdk.tx_graph();
         let known: BTreeMap<Txid, Option<BlockRef>> =
@@ -370,10 +370,7 @@ impl Wallet {
             let is_whole = graph.get_tx(outpoint.txid).is_some();
             let block = known.get(&outpoint.txid);
             let spenders = graph.outspends(outpoint);
-            let is_spent = spenders.iter().any(|spender| match known.get(spender) {
-                Some(block) => block.is_some() || !own.contains(spender),
-                None => false,
-            });
+            let is_spent = spenders.iter().any(|spender| known.get(spender).is_some_and(Option::is_some));
             if is_spent || (is_whole && block.is_none()) {
                 continue;
             }
