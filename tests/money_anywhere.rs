@@ -256,6 +256,21 @@ fn a_bump_that_lost_its_payment_and_its_added_coin_is_asked_for_again() -> Resul
 }
 
 #[test]
+fn what_is_missing_is_never_less_than_can_be_paid() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, address, missing) = asked(&world, &mut purse, 100)?;
+    world.bitcoind.fund(&address, missing - Amount::from_sat(1))?;
+    purse.wallet.sync(&purse.rpc)?;
+    let payment = anywhere::payment(&purse.wallet, &purse.rpc, &asked)?;
+    assert_eq!(payment.missing, address.script_pubkey().minimal_non_dust());
+    world.bitcoind.fund(&address, payment.missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+    Ok(())
+}
+
+#[test]
 fn what_was_paid_can_be_bumped_or_taken_back_to_the_refund_address() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[])?;

@@ -195,12 +195,13 @@ fn another_implementation_signs_and_the_payload_is_published_once() -> Result<()
     {
         let before = cli.run(&["wallet", "balance", "--wallet", name])?["total_sat"].as_u64().context("a balance")?;
         let tx = [name.as_bytes(), carrier.as_bytes(), &[7; 150]].concat().to_lower_hex_string();
-        let (unsigned, signed) = (world.path("out.psbt"), world.path("in.psbt"));
+        let [unsigned, signed] = ["out", "in"].map(|file| world.path(&format!("{name}-{carrier}-{file}.psbt")));
         let out = unsigned.display().to_string();
         let force =
             ["force", &tx, "--unchecked", "--wallet", name, "--carrier", carrier, "--fee-rate", "2", "--psbt", &out];
         let planned = cli.run(&force)?;
         assert_eq!(planned["state"], "planned");
+        assert_eq!(cli.run(&force)?, planned, "and again, into the same file");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/sign_psbt.py");
         let mut signer = Command::new(&python).arg(script).arg(&unsigned).arg(&signed).stdin(Stdio::piped()).spawn()?;
         signer.stdin.take().context("stdin")?.write_all(words.as_bytes())?;

@@ -70,12 +70,17 @@ fn both_carriers_are_forced_from_each_kind_of_descriptor_and_change_comes_back()
             let (code, error) = cli.fails(&force)?;
             assert!(code == 2 && error.contains("--psbt") && !error.contains('\n'), "{error}");
 
-            let (out, back) = (world.path("out.psbt"), world.path("in.psbt"));
+            let [out, back] = ["out", "in"].map(|file| world.path(&format!("{name}-{carrier}-{file}.psbt")));
+            std::fs::write(&back, &tx)?;
+            let (code, error) = cli.fails(&[&force[..], &["--psbt", &back.display().to_string()]].concat())?;
+            assert!(code == 4 && error.contains("exists already and was not touched"), "{error}");
+            assert_eq!(std::fs::read_to_string(&back)?, tx);
             let planned = cli.run(&[&force[..], &["--psbt", &out.display().to_string()]].concat())?;
             let quoted = quote["quotes"][0]["carriers"].as_array().context("carriers")?;
             let quoted = quoted.iter().find(|cost| cost["carrier"] == carrier).context("this carrier")?;
             assert_eq!(quoted["fee_sat"], planned["fee_sat"]);
             let psbt: Psbt = std::fs::read_to_string(&out)?.parse()?;
+            std::fs::remove_file(&out)?;
             std::fs::write(&back, signed(&psbt, &signers)?.to_string())?;
             let done = cli.run(&["finish", &back.display().to_string(), "--wallet", name])?;
             assert_eq!(done["fee_sat"], planned["fee_sat"]);
@@ -133,7 +138,9 @@ fn an_unrevealed_commit_comes_back_to_the_descriptors_by_reclaim_and_by_words_an
         cli.run(&[&force[..], &["--psbt", &out]].concat())?;
         let psbt: Psbt = std::fs::read_to_string(&out)?.parse()?;
         std::fs::write(&out, signed(&psbt, &signers)?.to_string())?;
-        cli.run(&["finish", &out, "--wallet", "here"])
+        let done = cli.run(&["finish", &out, "--wallet", "here"])?;
+        std::fs::remove_file(&out)?;
+        Ok(done)
     };
 
     let done = publish(&"11".repeat(200))?;

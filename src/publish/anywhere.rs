@@ -320,7 +320,11 @@ impl Reveal {
         let received = payments.iter().map(|(_, output)| output.value).sum();
         let missing = match self.needed(payments.len().max(1)) > received {
             false => Amount::ZERO,
-            true => self.needed(payments.len() + 1).checked_sub(received).unwrap_or(Amount::ZERO),
+            true => {
+                let missing = self.needed(payments.len() + 1).checked_sub(received).unwrap_or(Amount::ZERO);
+                // Less cannot be paid.
+                missing.max(self.envelope.output_script().minimal_non_dust())
+            }
         };
         Payment { received, missing }
     }

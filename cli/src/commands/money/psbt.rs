@@ -9,10 +9,12 @@ use bitcoin::Txid;
 use bitcoin::psbt::Psbt;
 use clap::Args;
 use serde::Serialize;
-use sortie::publish::{JobId, Request, psbt};
+use sortie::publish::{Backup, JobId, Request, psbt};
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
 use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Publish what was signed elsewhere
@@ -37,22 +39,48 @@ pub fn write(
     file: &Path,
     out: &Output,
 ) -> Result<(), Failure> {
+    // Only what stands there already may stand there: from the same command, before it was stopped.
+    let before = match std::fs::read(file) {
+        Ok(bytes) => Some(read(&bytes).map_err(|_| taken(file))?),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::file(file, &error)),
+    };
     let (job, psbt) = psbt::draft(wallet, node, payload, request)?;
     super::tell_backup(&job, out);
-    std::fs::write(file, psbt.to_string()).map_err(|error| Failure::file(file, &error))?;
+    match before {
+        None => put(file, &psbt).map_err(|error| Failure::file(file, &error))?,
+        Some(before) if before == psbt => {}
+        Some(_) => return Err(taken(file)),
+    }
+    let backup = Backup::of(&job).map(|backup| backup.to_string());
     let fee_sat = job.current().map_or(0, |current| current.fee.to_sat());
-    out.print(&PsbtReport { state: "planned", job: job.id, fee_sat, file: file.to_owned() })
+    out.print(&PsbtReport { state: "planned", job: job.id, fee_sat, file: file.to_owned(), backup })
+}
+
+/// Writes the whole file or none of it.
+fn put(file: &Path, psbt: &Psbt) -> std::io::Result<()> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let mut written = File::create(&part)?;
+    written.write_all(psbt.to_string().as_bytes())?;
+    written.sync_all()?;
+    std::fs::rename(part, file)
+}
+
+fn taken(file: &Path) -> Failure {
+    Failure::refused(format_args!("{} exists already and was not touched; choose another --psbt", file.display()))
+}
+
+/// Reads a PSBT in base64 or binary.
+fn read(bytes: &[u8]) -> Result<Psbt, bitcoin::psbt::Error> {
+    Psbt::deserialize(bytes).or_else(|error| String::from_utf8_lossy(bytes).trim().parse::<Psbt>().map_err(|_| error))
 }
 
 /// Runs `finish`.
 pub fn finish(command: &Finish, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let file = &command.file;
     let bytes = std::fs::read(file).map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
-    let parsed = match Psbt::deserialize(&bytes) {
-        Ok(psbt) => Ok(psbt),
-        Err(error) => String::from_utf8_lossy(&bytes).trim().parse::<Psbt>().map_err(|_| error),
-    };
-    let psbt = parsed.map_err(|error| Failure::usage(format_args!("{}: no PSBT: {error}", file.display())))?;
+    let psbt = read(&bytes).map_err(|error| Failure::usage(format_args!("{}: no PSBT: {error}", file.display())))?;
     let (mut wallet, node) = open_synced(settings, &command.wallet)?;
     let done = psbt::finish(&mut wallet, &node, &psbt)?;
     let backup = done.backup.map(|backup| backup.to_string());
@@ -75,11 +103,16 @@ struct PsbtReport {
     job: JobId,
     fee_sat: u64,
     file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<String>,
 }
 
 impl fmt::Display for PsbtReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         field(f, "job", format_args!("{}, fee {} sat; its coins are reserved", self.job, self.fee_sat))?;
+        if let Some(backup) = &self.backup {
+            field(f, "backup", backup)?;
+        }
         field(f, "to be signed", self.file.display())?;
         field(f, "then", "sortie finish SIGNED.psbt")
     }
@@ -104,6 +137,9 @@ impl fmt::Display for FinishReport {
         field(f, "fee", format_args!("{} sat", self.fee_sat))?;
         for txid in &self.txids {
             field(f, "transaction", txid)?;
+        }
+        if let Some(backup) = &self.backup {
+            field(f, "backup", backup)?;
         }
         field(f, "place", self.place)
     }

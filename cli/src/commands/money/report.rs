@@ -318,6 +318,9 @@ impl fmt::Display for ForceReport {
                 _ => field(f, "SHA256", format_args!("{tx_hash} ({bytes} bytes, {fee_sat} sat)"))?,
             }
         }
+        if let Some(backup) = &self.backup {
+            field(f, "backup", backup)?;
+        }
         if self.resumed {
             field(f, "job", format_args!("{}, from before: nothing new was paid", self.job))?;
         } else {
