@@ -198,6 +198,7 @@ fn coins_of_a_job_that_was_only_signed_are_not_spent_by_another() {
     let dir = tempfile::tempdir().expect("dir");
     let mut wallet = funded(dir.path(), &[100_000]);
     let node = FakeNode::default();
+    let paid_from = wallet.coins().expect("coins")[0].outpoint.txid;
     let first = prepare(&mut wallet, &node, &payload(60), &request(OP_RETURN)).expect("prepared");
     drop(wallet);
     let mut wallet = crate::wallet::Wallet::open(dir.path(), Network::Regtest).expect("opened");
@@ -205,7 +206,7 @@ fn coins_of_a_job_that_was_only_signed_are_not_spent_by_another() {
     let error = publish(&mut wallet, &node, &payload(61), &request(OP_RETURN)).expect_err("none");
     assert!(matches!(error, PublishError::Funds(_)));
     let resumed = resume(&mut wallet, &node).expect("resumed");
-    let outcome = Outcome::Sent(first.txids());
+    let outcome = Outcome::Sent([vec![paid_from], first.txids()].concat());
     assert_eq!(resumed, [Resumed { job: first.id, outcome }]);
     assert_eq!(wallet.coins().expect("coins").len(), 1, "its change pays for the next");
 }

@@ -290,7 +290,7 @@ impl Wallet {
                 self.traced.insert(payment.compute_txid());
             }
         }
-        Ok(self.save()?)
+        self.save()
     }
 
     /// How many transactions a node's mempool may have that each [`sync`](Self::sync) reads whole: 5,000 unless told.

@@ -67,7 +67,7 @@ impl Mempool for FakeNode {
     }
 }
 
-/// A wallet with these coins, as unconfirmed change.
+/// A wallet with these coins, as unconfirmed change of coins that it had before.
 pub(crate) fn funded(dir: &Path, sats: &[u64]) -> Wallet {
     let (mut wallet, _) = Wallet::create(dir, Network::Regtest, 0, None).expect("created");
     fund(&mut wallet, sats);
@@ -75,13 +75,20 @@ pub(crate) fn funded(dir: &Path, sats: &[u64]) -> Wallet {
 }
 
 fn fund(wallet: &mut Wallet, sats: &[u64]) {
-    for (n, sat) in sats.iter().enumerate() {
-        let from = OutPoint::new(Txid::from_byte_array([n as u8 + 1; 32]), 0);
-        let script_pubkey = wallet.next_change();
-        let output = TxOut { value: Amount::from_sat(*sat), script_pubkey };
-        wallet.note(&[transaction(vec![key_spend(from)], vec![output])]);
+    for (n, sat) in (1..).zip(sats) {
+        change(wallet, n, *sat);
     }
     wallet.save().expect("saved");
+}
+
+/// Unconfirmed change of a coin that the wallet had before.
+fn change(wallet: &mut Wallet, n: u8, sat: u64) {
+    let from = OutPoint::new(Txid::from_byte_array([n; 32]), 0);
+    let output = TxOut { value: Amount::from_sat(sat), script_pubkey: wallet.next_change() };
+    let mut spent = TxUpdate::default();
+    spent.txouts.insert(from, output.clone());
+    wallet.learn(spent);
+    wallet.note(&[transaction(vec![key_spend(from)], vec![output])]);
 }
 
 fn rate() -> FeeRate {
@@ -301,9 +308,7 @@ fn a_payment_that_was_refused_in_the_end_and_the_one_in_its_place_are_never_both
     let coin = spent(&wallet, settled[0].payment.txid);
 
     // A coin that would be chosen otherwise: it is smaller, and suffices.
-    let from = OutPoint::new(Txid::from_byte_array([99; 32]), 0);
-    let output = TxOut { value: Amount::from_sat(15_000), script_pubkey: wallet.next_change() };
-    wallet.note(&[transaction(vec![key_spend(from)], vec![output])]);
+    change(&mut wallet, 99, 15_000);
     let paid = wallet.send(&FakeNode::default(), &to, amount, rate(), &caps).expect("sent");
     assert!(!paid.resumed && paid.txid != settled[0].payment.txid);
     assert_eq!(spent(&wallet, paid.txid), coin);
