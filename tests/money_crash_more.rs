@@ -128,7 +128,7 @@ fn a_late_payment_is_swept_once() -> Result<()> {
             let caps = Caps::default();
             let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &caps, &refund)?;
             let address = anywhere::address(&purse.wallet, &asked)?;
-            let missing = anywhere::payment(&purse.wallet, &asked)?.missing;
+            let missing = anywhere::payment(&purse.wallet, &purse.rpc, &asked)?.missing;
             world.bitcoind.fund_and_mine(&address, missing)?;
             purse.wallet.sync(&purse.rpc)?;
             anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
