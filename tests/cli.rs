@@ -28,7 +28,7 @@ fn bad_input_gets_one_line_and_its_exit_code() -> Result<()> {
     fs::write(dir.path().join("sortie.toml"), "network = 'regtest'\n")?;
     fs::write(dir.path().join("unknown.toml"), "networc = 'regtest'\n")?;
     let unreachable = ["--bitcoin-url", "http://127.0.0.1:1", "--bitcoin-user", "u"];
-    let table: [(&str, i32, Vec<&str>); 12] = [
+    let table: [(&str, i32, Vec<&str>); 13] = [
         ("no such command", 2, vec!["fly"]),
         ("no manifest", 2, vec!["rollup", "show"]),
         ("a manifest that is not there", 2, vec!["rollup", "show", "nowhere.toml"]),
@@ -40,6 +40,7 @@ fn bad_input_gets_one_line_and_its_exit_code() -> Result<()> {
         ("not a place", 2, vec!["status", "here"]),
         ("a network that is not served", 2, vec!["--network", "testnet3", "wallet", "balance"]),
         ("a wallet that is not there", 2, vec!["wallet", "address"]),
+        ("a node's URL without a scheme", 2, vec!["--bitcoin-url", "127.0.0.1", "wallet", "create"]),
         ("no Bitcoin node", 3, [&unreachable[..], &["wallet", "create"]].concat()),
     ];
     for (what, code, arguments) in table {

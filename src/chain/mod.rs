@@ -249,7 +249,7 @@ pub enum ChainError {
     },
     /// The cookie file cannot be read.
     #[error(
-        "cannot read bitcoind's cookie file {path}: {reason}; is bitcoind running, and is this its data directory?"
+        "cannot read bitcoind's cookie file {path}: {reason}; start bitcoind, name its cookie file (--bitcoin-cookie), or a --bitcoin-user"
     )]
     Cookie {
         /// The file.

@@ -169,8 +169,8 @@ impl RpcNode {
             return Err(ChainError::Url { reason: "bitcoind does not speak TLS; use http://" });
         }
         let url = match url.split_once("://") {
-            None => format!("http://{url}"),
             Some(("http", _)) => url.to_owned(),
+            None => return Err(ChainError::Url { reason: "its scheme is missing" }),
             Some(_) => return Err(ChainError::Url { reason: "its scheme is not http" }),
         };
         let secret = Mutex::new(credentials.read()?);
@@ -644,9 +644,19 @@ mod tests {
     }
 
     #[test]
+    fn a_url_without_a_scheme_is_refused_with_its_shape_before_any_cookie_is_read() {
+        let cookie = Credentials::Cookie("/nonexistent/.cookie".into());
+        let error = RpcNode::connect("127.0.0.1", cookie, Network::Regtest).expect_err("no scheme");
+        assert_eq!(
+            error.to_string(),
+            "the Bitcoin node's URL is not usable: its scheme is missing; it looks like http://127.0.0.1:8332"
+        );
+    }
+
+    #[test]
     fn nobody_listening_is_temporary_and_says_where() {
         let login = Credentials::UserPassword { user: "u".into(), password: "p".into() };
-        let error = RpcNode::connect("127.0.0.1:1", login, Network::Regtest).expect_err("no node");
+        let error = RpcNode::connect("http://127.0.0.1:1", login, Network::Regtest).expect_err("no node");
         assert!(error.is_temporary());
         assert_eq!(
             error.to_string(),
@@ -655,10 +665,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_cookie_names_the_file() {
+    fn a_missing_cookie_names_the_file_and_the_options() {
         let cookie = Credentials::Cookie("/nonexistent/.cookie".into());
-        let error = RpcNode::connect("127.0.0.1:1", cookie, Network::Regtest).expect_err("none");
+        let error = RpcNode::connect("http://127.0.0.1:1", cookie, Network::Regtest).expect_err("none");
         assert!(matches!(&error, ChainError::Cookie { path, .. } if path == "/nonexistent/.cookie"));
+        assert!(error.to_string().ends_with("name its cookie file (--bitcoin-cookie), or a --bitcoin-user"), "{error}");
     }
 
     /// A node whose cookie is `u:new`: what it answers to one request after another, as far as it is authorised.

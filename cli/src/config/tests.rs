@@ -38,8 +38,9 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 fn a_node_on_the_command_line_wins_over_servers_in_the_file() {
     let file = "esplora_url = 'https://one/api'\nproxy = 'socks5h://127.0.0.1:9050'\n";
     assert_eq!(settings(&[], file).servers(), ["https://one/api"]);
-    assert!(settings(&["--bitcoin-url", "127.0.0.1:8332"], file).servers().is_empty());
-    let flags = ["--esplora-url", "http://two", "--esplora-url", "http://three", "--bitcoin-url", "127.0.0.1:8332"];
+    assert!(settings(&["--bitcoin-url", "http://127.0.0.1:8332"], file).servers().is_empty());
+    let flags =
+        ["--esplora-url", "http://two", "--esplora-url", "http://three", "--bitcoin-url", "http://127.0.0.1:8332"];
     assert_eq!(settings(&flags, file).servers(), ["http://two", "http://three"]);
     assert_eq!(settings(&[], "esplora_url = ['http://a', 'http://b']").servers(), ["http://a", "http://b"]);
 }
