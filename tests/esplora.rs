@@ -472,7 +472,8 @@ fn long_op_return_outputs_are_taken_for_unrelayed_unless_the_profile_says_otherw
             let force = ["force", &tx, "--fee-rate", "2", "--carrier", "op-return"];
             let refused = run(&[&force, source, profile].concat())?;
             assert_eq!(refused.status.code(), Some(2));
-            assert!(String::from_utf8(refused.stderr)?.contains("legacy nodes relay 83"));
+            let said = String::from_utf8(refused.stderr)?;
+            assert!(said.contains("legacy nodes relay 83") && said.contains("--profile core30"), "{said}");
         }
     }
     let force = ["force", &tx, "--fee-rate", "2", "--carrier", "op-return", "--profile", "core30"];

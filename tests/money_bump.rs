@@ -242,6 +242,21 @@ fn what_never_left_is_given_up_and_what_is_mined_cannot_be_taken_back() -> Resul
     Ok(())
 }
 
+#[test]
+fn a_job_that_another_one_is_paid_from_names_the_one_to_bump() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[500_000])?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::OpReturn), ..Request::at(rate(2)) };
+    let first = publish(&mut purse.wallet, &purse.rpc, &payload(&world, 50)?, &request)?;
+    let second = publish(&mut purse.wallet, &purse.rpc, &payload(&world, 60)?, &request)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let caps = Caps::default();
+    let error = bump(&mut purse.wallet, &purse.rpc, first.job, rate(9), &caps).expect_err("built on");
+    assert!(error.to_string().contains(&format!("`sortie bump {}`", second.job)), "{error}");
+    bump(&mut purse.wallet, &purse.rpc, second.job, rate(9), &caps)?;
+    Ok(())
+}
+
 /// The coin that a bump adds is spent by another machine with the same words.
 #[test]
 fn a_bump_whose_added_coin_is_gone_gives_way_to_what_stood_before() -> Result<()> {

@@ -9,7 +9,7 @@ use bitcoin::psbt::Psbt;
 use bitcoin::{Transaction, Witness};
 use sortie::envelope::Carrier;
 use sortie::publish::{
-    CarrierChoice, Job, JobId, JobState, Outcome, PublishError, Reclaimed, Request, psbt, reclaim, resume,
+    CarrierChoice, Job, JobId, JobState, Outcome, PublishError, Reclaimed, Request, psbt, publish, reclaim, resume,
 };
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -30,6 +30,8 @@ fn what_comes_back_is_checked_and_its_coins_are_reserved_until_then() -> Result<
         let again = psbt::draft(&mut purse.wallet, &purse.rpc, &payload(&world, 150)?, &request)?;
         assert_eq!((again.0.id, &again.1), (drafted.id, &unsigned));
 
+        let error = publish(&mut purse.wallet, &purse.rpc, &payload(&world, 150)?, &request).expect_err("given away");
+        assert!(matches!(error, PublishError::WaitsForSignatures(job) if job == drafted.id), "{error}");
         let error = psbt::finish(&mut purse.wallet, &purse.rpc, &unsigned).expect_err("not signed");
         assert!(matches!(&error, PublishError::ForeignPsbt(why) if why.contains("not signed")), "{error}");
         let mut forged = unsigned.clone();
@@ -108,6 +110,9 @@ fn what_the_signer_sends_by_itself_is_published_once() -> Result<()> {
         world.bitcoind.mine(1)?;
         let done = purse.job(drafted.id)?;
         assert!(matches!(done.state, JobState::Confirmed(_)), "{n}: {:?}", done.state);
+        let request = Request::at(rate(2));
+        let error = psbt::draft(&mut purse.wallet, &purse.rpc, &payload(&world, 150)?, &request).expect_err("mined");
+        assert!(error.to_string().contains("forced already") && error.to_string().contains("`--again`"), "{error}");
         assert_eq!(purse.spent()?, done.current().context("signed")?.fee);
         // What was taken over can be sent again.
         world.bitcoind.reorg(if mined { 2 } else { 1 })?;

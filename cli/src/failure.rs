@@ -178,6 +178,8 @@ impl From<PublishError> for Failure {
             | PublishError::PayloadLength { .. }
             | PublishError::NotRelayed { .. }
             | PublishError::NothingToRecover(_)
+            | PublishError::AlreadyForced { .. }
+            | PublishError::WaitsForSignatures(_)
             | PublishError::ForeignPsbt(_)
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,

@@ -11,6 +11,7 @@ use super::{Outcome, PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::primitives::BlockRef;
 use crate::queue::Place;
+use crate::wallet::journal;
 use crate::wallet::{
     Caps, Coin, Event, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, key_spend, select, transaction,
     vsize,
@@ -95,9 +96,15 @@ pub(super) fn raise(
     let child = current.child().map(Transaction::compute_txid);
     let built_on = current.change.filter(|_| child.is_none()).and_then(|change| wallet.spender(change));
     if let Some(spender) = built_on {
-        return refuse(format!(
-            "transaction {spender} is paid from its change; bump that one (`sortie jobs` shows whose it is): its fee counts for both"
-        ));
+        let owner = journal::all(wallet.db())?.into_iter().find(|job| job.txids().contains(&spender));
+        return refuse(match owner {
+            Some(owner) => {
+                format!("job {0} is paid from its change; `sortie bump {0}`: its fee counts for both", owner.id)
+            }
+            None => {
+                format!("transaction {spender}, which is no job's, is paid from its change: its fee counts for both")
+            }
+        });
     }
     let replaced = to_replace(node, &job)?;
     let mut refused = None;

@@ -17,7 +17,7 @@ use crate::wallet::{
 use bitcoin::FeeRate;
 
 /// The furthest target that estimators know, in blocks.
-const FURTHEST_TARGET: u16 = 1_008;
+pub const FURTHEST_TARGET: u16 = 1_008;
 
 /// What a look at a publication came to.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ pub use crate::wallet::{
     Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
 };
 pub use bump::{Bump, Bumped, bump};
-pub use deadline::{Act, Held, confirm_by, hold};
+pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold};
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
@@ -80,7 +80,7 @@ pub enum PublishError {
         length: usize,
     },
     /// The carrier asked for, or every carrier, is not relayed for this payload.
-    #[error("{why}; {}", match asked { CarrierChoice::Auto => "no carrier is relayed", _ => "choose another carrier" })]
+    #[error("{why}; {}", not_relayed_hint(*asked, why))]
     NotRelayed {
         /// What was asked for.
         asked: CarrierChoice,
@@ -134,6 +134,19 @@ pub enum PublishError {
         /// What is missing, in one more payment.
         missing: Amount,
     },
+    /// The payload has a job with nothing to be signed elsewhere.
+    #[error(
+        "it is forced already in job {job}, which is {state}; `--again` forces it once more, and is paid for again"
+    )]
+    AlreadyForced {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
+    /// The payload has a job that was given away to be signed.
+    #[error("job {0} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first")]
+    WaitsForSignatures(JobId),
     /// A PSBT is not what this wallet gave away to be signed.
     #[error("this PSBT cannot be used: {0}")]
     ForeignPsbt(String),
@@ -159,6 +172,19 @@ pub enum PublishError {
     /// A mistake in this program, noticed before anything was signed or sent.
     #[error("internal error: {0}; nothing was sent, please report it")]
     Broken(&'static str),
+}
+
+/// What helps a payload that is not relayed.
+fn not_relayed_hint(asked: CarrierChoice, why: &NotRelayed) -> &'static str {
+    match (asked, why) {
+        (CarrierChoice::Auto, _) => "no carrier is relayed",
+        (_, NotRelayed::OpReturnTooLong { bytes, profile: Profile::Legacy, .. })
+            if *bytes <= Profile::Core30.op_return_limit() =>
+        {
+            "choose another carrier, or `--profile core30` where the nodes on the way are Bitcoin Core 30 or later"
+        }
+        _ => "choose another carrier",
+    }
 }
 
 impl From<WalletError> for PublishError {
@@ -335,12 +361,7 @@ pub fn publish_telling(
     {
         let job = match (&job.state, job.payer) {
             (state, Payer::Anywhere) if state.is_unfinished() => anywhere::reveal(wallet, node, job.id)?,
-            (JobState::Planned, _) => {
-                return Err(PublishError::ForeignPsbt(format!(
-                    "job {} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first",
-                    job.id
-                )));
-            }
+            (JobState::Planned, _) => return Err(PublishError::WaitsForSignatures(job.id)),
             (state, _) if state.is_unfinished() => broadcast(wallet, node, job.id)?,
             _ => job,
         };

@@ -108,7 +108,7 @@ fn unsigned(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Res
 fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
     let draft = job.draft.as_ref().filter(|_| job.state == JobState::Planned);
     let tx = draft.and_then(|draft| draft.transactions.first());
-    let tx = tx.ok_or_else(|| PublishError::ForeignPsbt(format!("job {} is {}", job.id, job.state)))?;
+    let tx = tx.ok_or_else(|| PublishError::AlreadyForced { job: job.id, state: job.state.clone() })?;
     let mut psbt = Psbt::from_unsigned_tx(tx.clone())
         .map_err(|_| PublishError::Broken("the transaction to be signed has signatures"))?;
     for (n, (input, output)) in tx.input.iter().zip(spent(wallet, tx)?).enumerate() {
