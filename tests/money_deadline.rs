@@ -260,6 +260,7 @@ fn the_command_raises_the_fee_goes_on_after_a_kill_and_says_once_that_the_cap_is
     let mut waiting = Proc::spawn(&mut cli.command(&force))?;
     let forced = line(&mut waiting, "its word", |line| line["state"] == "mempool")?;
     assert_eq!(forced["quote"]["fee_rate_sat_vb"], 6.0);
+    waiting.wait_line("its word", LONG, |line| line.contains("stopping is safe"))?;
     world.bitcoind.mine_empty(1)?;
     let raised = line(&mut waiting, "its word", is_bump)?;
     assert_eq!((&raised["fee_rate_sat_vb"], &raised["remaining_blocks"]), (&12.0.into(), &2.into()));
@@ -297,6 +298,8 @@ fn the_command_raises_the_fee_goes_on_after_a_kill_and_says_once_that_the_cap_is
     let too_early = (tip + u32::from(WINDOW.window)).to_string();
     let (code, error) = cli.fails(&["force", &tx, "--deadline-bump", "--due-by", &too_early])?;
     assert!(code == 2 && error.contains("--due-by"), "{error}");
+    let (code, error) = cli.fails(&["force", &tx, "--deadline-bump", "--due-by", "999999999"])?;
+    assert!(code == 2 && error.contains("1008 blocks"), "{error}");
     let due = (tip + u32::from(WINDOW.window) + 2).to_string();
     let mut waiting =
         Proc::spawn(&mut cli.command(&["force", &tx, "--broadcast-url", &url, "--deadline-bump", "--due-by", &due]))?;

@@ -27,7 +27,8 @@ use sortie::envelope::{Body, Payload};
 use sortie::executor::of_manifest;
 use sortie::manifest::Manifest;
 use sortie::publish::{
-    self, Backup, CarrierChoice, ChosenRate, Job, Profile, Publication, RateTerms, Request, fee_rate, publish_telling,
+    self, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Profile, Publication, RateTerms, Request, fee_rate,
+    publish_telling,
 };
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
@@ -150,7 +151,7 @@ pub struct Force {
     #[command(flatten)]
     relaying: Relaying,
     /// Bitcoin blocks within which it is to be mined, for the estimate of the fee rate
-    #[arg(long, value_name = "BLOCKS", default_value_t = TARGET_BLOCKS, value_parser = clap::value_parser!(u16).range(1..=1008))]
+    #[arg(long, value_name = "BLOCKS", default_value_t = TARGET_BLOCKS, value_parser = clap::value_parser!(u16).range(1..=i64::from(FURTHEST_TARGET)))]
     target: u16,
     #[command(flatten)]
     fees: Fees,
@@ -252,10 +253,15 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
             }
             let signed = |job: &Job| tell_backup(job, out);
             let published = publish_telling(&mut wallet, &node, &payload, &request, signed)?;
-            (published, Some(quote), (wallet, node))
+            // What it would cost anew is no answer where nothing new is paid.
+            let quote = (!published.resumed).then_some(quote);
+            (published, quote, (wallet, node))
         }
     };
     out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
+    if publication.resumed && publication.state.is_unfinished() && !command.deadline.is_wanted() {
+        out.note(format_args!("to pay more for it: `sortie bump {} --fee-rate SAT_VB`", publication.job));
+    }
     let place = match command.deadline.is_wanted() {
         true => command.held(opened, &publication, window, settings, out)?,
         false => {

@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::BtcHeight;
-use sortie::publish::{self, Act, Held, JobId};
+use sortie::publish::{self, Act, FURTHEST_TARGET, Held, JobId};
 use sortie::wallet::{Caps, Closed, SatPerVb, Wallet, WalletError};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -52,6 +52,10 @@ impl DeadlineBump {
         };
         let window = u32::from(window()?);
         match due_by.checked_sub(window).filter(|height| *height > tip) {
+            Some(height) if height - tip > FURTHEST_TARGET.into() => Err(Failure::usage(format_args!(
+                "--due-by {due_by}: nobody estimates fees for more than {FURTHEST_TARGET} blocks; give at most {}, or leave --deadline-bump out",
+                u64::from(tip) + u64::from(FURTHEST_TARGET) + u64::from(window)
+            ))),
             Some(height) => Ok(Some(height)),
             None => Err(Failure::usage(format_args!(
                 "--due-by {due_by}: mined in the next block, it is due at {}, which is {window} blocks later",
@@ -74,6 +78,7 @@ pub fn hold(
 ) -> Result<Wallet, Failure> {
     let terms = settings.rate_terms(fees, node.network(), 1);
     let mut told = BTreeSet::new();
+    let mut first = true;
     loop {
         let (tip, mut waits) = (wallet.synced_to().hash, false);
         for (id, caps) in jobs {
@@ -88,6 +93,10 @@ pub fn hold(
         }
         if !waits {
             return Ok(wallet);
+        }
+        if first {
+            out.note("waiting until it is mined; stopping is safe: go on with `sortie resume --deadline-bump`");
+            first = false;
         }
         let mut closed = wallet.close();
         loop {
