@@ -5,7 +5,7 @@ mod support;
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
 use regtest::Bitcoind;
-use serde_json::json;
+use serde_json::{Value, json};
 use sortie::chain::{Answer, Credentials, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
@@ -302,8 +302,13 @@ fn jobs_tells_the_story_and_bump_the_new_place() -> Result<()> {
     // The same `force` once more: the same job, at its new place, and nothing paid.
     let again = cli.run(&["force", &tx, "--unchecked", "--fee-rate", "2", "--carrier", "taproot"])?;
     assert_eq!((&again["resumed"], &again["place"]), (&true.into(), &bumped["place"]));
+    assert!(again["quote"].is_null(), "no plan where nothing is paid: {again}");
     world.bitcoind.mine(1)?;
-    cli.run(&["wallet", "balance"])?;
+    let nowhere = ["jobs", "--esplora-url", "http://127.0.0.1:1"];
+    let old = cli.command(&nowhere).output()?;
+    let said = String::from_utf8(old.stderr)?;
+    assert!(said.contains("as of block") && said.contains("could not be asked"), "{said}");
+    assert_eq!(serde_json::from_slice::<Value>(&old.stdout)?["state"], "reveal_sent");
     let list = cli.lines(&["jobs"])?;
     assert_eq!(list.len(), 1);
     assert_eq!((&list[0]["state"], &list[0]["place"]), (&"confirmed".into(), &bumped["place"]));

@@ -318,12 +318,7 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
         WalletCommand::Create(create) => out.print(&create.run(settings, out)?),
         WalletCommand::Restore(restore) => out.print(&restore.run(settings, out)?),
         WalletCommand::Address(AddressArgs { name }) => {
-            let mut wallet = open(settings, &name)?;
-            // Which addresses have been paid is known as of the last sync; an old answer is still ours.
-            let synced = settings.connect(wallet.network()).and_then(|node| Ok(wallet.sync(&node)?));
-            if let Err(failure) = synced {
-                out.note(format_args!("not brought up to date: {failure}"));
-            }
+            let mut wallet = open_to_look(settings, &name, out)?;
             out.print(&AddressShown { address: wallet.address()? })
         }
         WalletCommand::Balance(BalanceArgs { name }) => {
@@ -353,6 +348,17 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
 pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
     let network = settings.network()?;
     Ok(Wallet::open(&settings.wallet_dir(network, name)?, network)?)
+}
+
+/// Opens a wallet and brings it up to date, if Bitcoin can be asked: what it knew before is an answer, too.
+pub fn open_to_look(settings: &Settings, name: &WalletName, out: &Output) -> Result<Wallet, Failure> {
+    let mut wallet = open(settings, name)?;
+    let synced = settings.connect(wallet.network()).and_then(|node| Ok(wallet.sync(&node)?));
+    if let Err(failure) = synced {
+        let height = wallet.synced_to().height;
+        out.note(format_args!("as of block {height}; Bitcoin could not be asked: {failure}"));
+    }
+    Ok(wallet)
 }
 
 /// A wallet that has the keys of its coins.

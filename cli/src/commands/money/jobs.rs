@@ -1,6 +1,6 @@
 //! `sortie jobs`, `resume`, `bump` and `reclaim`: what became of a publication, and what can be done about it.
 
-use super::super::wallet::{TARGET_BLOCKS, open, open_synced, open_to_sign, rate};
+use super::super::wallet::{TARGET_BLOCKS, open_synced, open_to_look, open_to_sign, rate};
 use super::deadline::{self, DeadlineBump};
 use super::report::name;
 use crate::bitcoin::Bitcoin;
@@ -25,7 +25,7 @@ use std::fmt;
 /// List what was forced from this wallet, or tell one job's story
 ///
 /// Each publication is a job in the wallet's journal. With a job's number, every event in its log: what was signed and
-/// sent, and what the chain made of it.
+/// sent, and what the chain made of it. Looks at Bitcoin first; where it cannot be asked, it tells what was known before.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  sortie jobs\n  sortie jobs 3 --json")]
 pub struct Jobs {
@@ -99,7 +99,7 @@ pub struct Reclaim {
 
 /// Runs `jobs`.
 pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let wallet = open(settings, &command.wallet)?;
+    let wallet = open_to_look(settings, &command.wallet, out)?;
     let Some(id) = command.job.map(JobId) else {
         let jobs = publish::jobs(&wallet)?;
         if jobs.is_empty() {
