@@ -116,11 +116,11 @@ pub fn recover<'a>(
     let Some(backup) = position.and_then(|n| candidates.get(n)).copied() else {
         let hint = match lead.backup {
             None => format!(
-                "none of the first {} keys has an unspent commit of this payload in the chain; a wallet that was restored before used others: give the backup line, or more --keys",
+                "none of the first {} keys has an unspent commit of this payload in the chain; if it is still in the mempool, wait until it is mined; a wallet that was restored before used others: give the backup line, or more --keys",
                 lead.keys
             ),
             Some(_) => {
-                "no unspent output in the chain belongs to it: it was revealed, swept back, or never mined".into()
+                "no unspent output in the chain belongs to it: it is not mined yet (then wait until it is), it was revealed or swept back, or the backup line has a mistake or is of another wallet".into()
             }
         };
         return Err(PublishError::NothingToRecover(hint));
