@@ -19,7 +19,10 @@ use thiserror::Error;
 /// Why a descriptor is not taken. Its text is not repeated here: it may hold a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadDescriptor {
-    /// It is none, or its checksum is wrong.
+    /// Its checksum is not that of the text before it.
+    #[error("its checksum is wrong: a character of it or of the text before it is mistyped")]
+    Checksum,
+    /// It is none.
     #[error("it cannot be read; it looks like tr([73c5da0a/86'/0'/0']xpub.../<0;1>/*), with its checksum or without")]
     Malformed,
     /// It has private keys.
@@ -85,8 +88,11 @@ impl Descriptors {
 
 fn read(text: &str) -> Result<ExtendedDescriptor, BadDescriptor> {
     let secp = Secp256k1::signing_only();
-    let read = Descriptor::parse_descriptor(&secp, text.trim());
-    let (descriptor, private) = read.map_err(|_| BadDescriptor::Malformed)?;
+    let parsed = |text| Descriptor::parse_descriptor(&secp, text);
+    let (descriptor, private) = parsed(text.trim()).map_err(|_| match text.rsplit_once('#') {
+        Some((bare, _)) if parsed(bare.trim()).is_ok() => BadDescriptor::Checksum,
+        _ => BadDescriptor::Malformed,
+    })?;
     if private.is_empty() { Ok(descriptor) } else { Err(BadDescriptor::Private) }
 }
 
@@ -225,7 +231,7 @@ mod tests {
         assert_eq!(script(&receive), "5120a60869f0dbcf1dc659c9cecbaf8050135ea9e8cdc487053f1dc6880949dc684c");
         assert_eq!(script(&change), "5120882d74e5d0572d5a816cef0041a96b6c1de832f6f9676d9605c44d5e9a97d3dc");
         let wrong = receive.replace("/0/*", "/2/*");
-        assert_eq!(parse(&wrong, Some(&change)), Err(BadDescriptor::Malformed), "another checksum");
+        assert_eq!(parse(&wrong, Some(&change)), Err(BadDescriptor::Checksum), "another checksum");
     }
 
     #[test]

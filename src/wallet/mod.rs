@@ -119,7 +119,7 @@ pub enum WalletError {
     Descriptor(#[from] BadDescriptor),
     /// The keys of the wallet's coins are elsewhere.
     #[error(
-        "the wallet in {} watches coins whose keys are elsewhere; `sortie force --psbt FILE` writes what is to be signed there, and what waits too long is helped by spending its change there", dir.display()
+        "the wallet in {} watches coins whose keys are elsewhere: payments are made there, `sortie force --psbt FILE` writes what is to be signed there, and what waits too long is helped by spending its change there", dir.display()
     )]
     WatchOnly {
         /// Where it is.
