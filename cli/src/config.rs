@@ -8,7 +8,7 @@ mod file;
 use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
 use crate::http::SequencerUrl;
-use crate::input::{text_file, toml_error};
+use crate::input::{text_of, toml_error};
 use crate::output::Output;
 use crate::reading::Reading;
 use bitcoin::{Amount, FeeRate, Network};
@@ -381,7 +381,7 @@ impl Settings {
 
 /// Reads a manifest's file.
 pub fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
-    let text = text_file(path)?;
+    let text = text_of("the manifest ", path)?;
     Manifest::from_toml(&text).map_err(|error| match error {
         TomlError::Syntax(error) => toml_error(path, &text, &error),
         error => Failure::usage(format_args!("{}: {error}", path.display())),

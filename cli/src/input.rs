@@ -19,10 +19,15 @@ pub fn hex_argument(argument: &str) -> Result<Vec<u8>, Failure> {
             (text, "stdin".to_owned())
         }
         Some(file) => {
-            let text = fs::read(file).map_err(|error| Failure::usage(format_args!("{file}: {error}")))?;
+            let text = fs::read(file).map_err(|error| Failure::usage(format_args!("{argument}: {error}")))?;
             (text, file.to_owned())
         }
-        None => return hex(argument.trim()).map_err(|reason| Failure::usage(format_args!("hex argument: {reason}"))),
+        None => {
+            return hex(argument.trim()).map_err(|reason| {
+                let hint = if Path::new(argument).is_file() { "; a file? write @ in front of it" } else { "" };
+                Failure::usage(format_args!("hex argument: {reason}{hint}"))
+            });
+        }
     };
     let digits: String = String::from_utf8_lossy(&text).split_whitespace().collect();
     hex(&digits).map_err(|reason| Failure::usage(format_args!("hex in {source}: {reason}")))
@@ -48,6 +53,9 @@ pub fn hex_lines(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
 pub fn hex(digits: &str) -> Result<Vec<u8>, String> {
     if digits.is_empty() {
         return Err("it is empty: nothing at position 1".into());
+    }
+    if digits.starts_with("0x") {
+        return Err("`x` at position 2 is not a hexadecimal digit; write it without 0x".into());
     }
     if let Some((at, bad)) = digits.chars().enumerate().find(|(_, digit)| !digit.is_ascii_hexdigit()) {
         return Err(format!("`{}` at position {} is not a hexadecimal digit", bad.escape_debug(), at + 1));
@@ -91,7 +99,12 @@ pub fn address_on(network: Network, address: Address<NetworkUnchecked>) -> Resul
 
 /// A file's text.
 pub fn text_file(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
+    text_of("", path)
+}
+
+/// The text of a file that an option or a setting names; `what` it is, with a blank behind it, is told if it cannot be read.
+pub fn text_of(what: &str, path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| Failure::usage(format_args!("{what}{}: {error}", path.display())))
 }
 
 /// What is wrong with a TOML file, in one line with the place.
@@ -111,7 +124,7 @@ mod tests {
         for (text, expected) in [
             ("", "position 1"),
             ("00zz", "`z` at position 3"),
-            ("0x00", "`x` at position 2"),
+            ("0x00", "`x` at position 2 is not a hexadecimal digit; write it without 0x"),
             ("00é0", "`é` at position 3"),
             ("012", "position 3"),
         ] {

@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::input::text_file;
+use crate::input::text_of;
 use sortie::wallet::{Passphrase, Wallet};
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub fn choose_on_terminal() -> Result<Passphrase, Failure> {
 
 /// A file's first line.
 pub fn of_file(path: &Path) -> Result<Passphrase, Failure> {
-    let text = text_file(path)?;
+    let text = text_of("the passphrase file ", path)?;
     let line = text.lines().next().unwrap_or_default().to_owned();
     Passphrase::new(line).map_err(|_| Failure::usage(format_args!("{}: its first line is empty", path.display())))
 }
