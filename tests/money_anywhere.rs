@@ -311,6 +311,8 @@ fn the_command_shows_address_uri_and_code_and_goes_on_after_a_restart() -> Resul
     let uri = shown["uri"].as_str().context("a URI")?;
     assert_eq!(uri, format!("bitcoin:{address}?amount={}", amount.to_string_in(bitcoin::Denomination::Bitcoin)));
     assert_eq!(cli.run(&force)?, shown, "the same address until it is paid");
+    assert_eq!(cli.lines(&["resume"])?.last(), Some(&shown), "and for whoever comes back later");
+    assert_eq!(cli.run(&["jobs", "1"])?["address"], shown["address"]);
     let people = String::from_utf8(cli.for_people(&force).output()?.stdout)?;
     assert!(people.contains(uri) && people.contains(&format!("{} sat", amount.to_sat())), "{people}");
     // Upper case makes a smaller code; neither scheme nor address depend on it.

@@ -89,7 +89,7 @@ pub fn published(
 
 /// What is to be paid, and where.
 #[derive(Serialize)]
-struct PaymentReport {
+pub struct PaymentReport {
     state: &'static str,
     job: JobId,
     address: Address<NetworkUnchecked>,
@@ -103,7 +103,7 @@ struct PaymentReport {
 }
 
 impl PaymentReport {
-    fn new(wallet: &Wallet, job: &Job, payment: Payment) -> Result<Self, Failure> {
+    pub fn new(wallet: &Wallet, job: &Job, payment: Payment) -> Result<Self, Failure> {
         let address = anywhere::address(wallet, job)?;
         let amount = payment.missing.to_string_in(Denomination::Bitcoin);
         // Upper case makes a smaller code.

@@ -1,6 +1,7 @@
 //! `sortie jobs`, `resume`, `bump` and `reclaim`: what became of a publication, and what can be done about it.
 
 use super::super::wallet::{TARGET_BLOCKS, open_synced, open_to_look, open_to_sign, rate};
+use super::anywhere::PaymentReport;
 use super::deadline::{self, DeadlineBump};
 use super::report::name;
 use crate::bitcoin::Bitcoin;
@@ -8,12 +9,13 @@ use crate::config::{DEFAULT_MAX_FEE, Fees, Settings, WalletName};
 use crate::failure::Failure;
 use crate::output::{Output, field};
 use crate::passphrase::unlock;
-use bitcoin::{Amount, BlockHash, TapNodeHash, Transaction, Txid};
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, Amount, BlockHash, TapNodeHash, Transaction, Txid};
 use clap::Args;
 use serde::Serialize;
 use sortie::envelope::Carrier;
 use sortie::primitives::{BtcHeight, Hash32};
-use sortie::publish::anywhere::{Payment, is_unsigned};
+use sortie::publish::anywhere::{self, Payment, is_unsigned};
 use sortie::publish::{
     self, Backup, Bump as How, Bumped, Caps, Event, Generation, Job, JobId, JobState, Outcome, Payer, PublishError,
     Reclaimed, Recorded, Resumed,
@@ -108,7 +110,9 @@ pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Fai
         return jobs.iter().try_for_each(|job| out.print(&JobReport::from(job)));
     };
     let job = publish::job(&wallet, id)?;
-    let report = JobReport::from(&job);
+    let waits = job.payer == Payer::Anywhere && job.state == JobState::Planned;
+    let address = waits.then(|| anywhere::address(&wallet, &job)).transpose()?.map(Address::into_unchecked);
+    let report = JobReport { address, ..JobReport::from(&job) };
     match out.is_json() {
         true => out.print(&report)?,
         false => out.print(&JobDetails(&report))?,
@@ -140,6 +144,9 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     }
     for resumed in &resumed {
         out.print(&ResumeReport::from(resumed))?;
+        if let Outcome::Unpaid(payment) = resumed.outcome {
+            out.print(&PaymentReport::new(&wallet, &publish::job(&wallet, resumed.job)?, payment)?)?;
+        }
     }
     if command.deadline.is_wanted() {
         return command.hold(wallet, &node, settings, out);
@@ -233,6 +240,9 @@ struct JobReport {
     merkle_root: Option<TapNodeHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
+    /// What is still to be paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Address<NetworkUnchecked>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<Place>,
     txids: Vec<Txid>,
@@ -269,6 +279,7 @@ impl From<&Job> for JobReport {
             key_index: job.key_index,
             merkle_root: job.merkle_root,
             backup: Backup::of(job).map(|backup| backup.to_string()),
+            address: None,
             place: job.place(),
             txids: job.txids(),
             fee_sat: current.map(|current| current.fee.to_sat()),
@@ -310,6 +321,9 @@ impl fmt::Display for JobDetails<'_> {
         field(f, "payload's SHA256", job.payload_hash)?;
         if let Some(backup) = &job.backup {
             field(f, "backup", backup)?;
+        }
+        if let Some(address) = &job.address {
+            field(f, "to be paid", address.clone().assume_checked())?;
         }
         if let Some(place) = job.place {
             field(f, "place", place)?;
