@@ -18,7 +18,7 @@ use sortie::executor::{ledger, of_manifest};
 use sortie::node::Event;
 use sortie::primitives::{Hash32, RollupId};
 use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
-use sortie::wallet::SatPerVb;
+use sortie::wallet::{SatPerVb, Wallet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,7 +33,8 @@ Examples:
   sortie wallet create --wallet sequencer
   sortie sequencer --manifest mine.toml --key sequencer.key --wallet sequencer
 
-It answers POST /v1/tx (a transaction in hexadecimal), GET /v1/tx/SHA256 and GET /v1/status.";
+It answers POST /v1/tx (a transaction in hexadecimal), GET /v1/tx/SHA256, GET /v1/block/NUMBER
+and GET /v1/status.";
 
 /// Run the lightweight sequencer
 ///
@@ -138,12 +139,17 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     if command.rebuild {
         place.clear(&lock)?;
     }
-    let wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
+    let mut wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
     let bitcoin = settings.connect(network)?;
     if let Some(info) = bitcoin.node().map(RpcNode::info).transpose()?.filter(NodeInfo::is_behind) {
         // What is promised on an old chain might not hold on the newest.
         return Err(Failure::refused(behind(&info)));
     }
+    // Only for what is told: it is brought up to date again before it pays.
+    if let Err(error) = wallet.sync(&bitcoin) {
+        out.note(format_args!("the wallet's balance is as of block {}: {error}", wallet.synced_to().height));
+    }
+    let payer = Payer::new(&wallet);
     let readers = settings.reading().open(&bitcoin, out)?;
     let mut writer = place.open(lock, bitcoin).map_err(|(failure, _)| failure)?;
     writer.sync(out)?;
@@ -170,7 +176,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             Failure::failed(format_args!("cannot listen on {}: {error}; choose another --listen", command.listen))
         })?;
         let address = listener.local_addr().map_err(Failure::failed)?;
-        started(&out, manifest.rollup_id(), address)?;
+        started(&out, manifest.rollup_id(), address, &payer)?;
         let on_error = move |error: &SequencerError| out.survived(&Failure::failed(error), "trying again");
         // A log that nobody reads any more is no reason to stop serving.
         let on_done = move |done| {
@@ -183,10 +189,26 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     })
 }
 
-fn started(out: &Output, rollup_id: RollupId, address: SocketAddr) -> Result<(), Failure> {
+/// Whose coins pay for the batches.
+struct Payer {
+    wallet: String,
+    spendable_sat: u64,
+}
+
+impl Payer {
+    fn new(wallet: &Wallet) -> Self {
+        let name = wallet.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let balance = wallet.balance();
+        Self { wallet: name, spendable_sat: (balance.confirmed + balance.change).to_sat() }
+    }
+}
+
+fn started(out: &Output, rollup_id: RollupId, address: SocketAddr, payer: &Payer) -> Result<(), Failure> {
     let url = format!("http://{address}");
-    let text = format!("sequencing rollup {rollup_id} at {url}");
-    out.print(&Line::new("started", json!({ "rollup_id": rollup_id, "url": url }), text))
+    let Payer { wallet, spendable_sat } = payer;
+    let text = format!("sequencing rollup {rollup_id} at {url}, paid by the wallet `{wallet}` ({spendable_sat} sat)");
+    let fields = json!({ "rollup_id": rollup_id, "url": url, "wallet": wallet, "spendable_sat": spendable_sat });
+    out.print(&Line::new("started", fields, text))
 }
 
 /// Ready on Ctrl-C or SIGTERM.
