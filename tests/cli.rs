@@ -110,6 +110,15 @@ fn a_fee_cap_refuses_before_anything_is_signed_and_a_dry_wallet_says_what_is_mis
     assert_eq!(capped.status.code(), Some(4), "{}", String::from_utf8_lossy(&capped.stderr));
     assert!(world.bitcoind.mempool()?.is_empty());
 
+    let told = |arguments: &[&str]| -> Result<String> {
+        Ok(String::from_utf8(run(&[&["quote", &tx], arguments].concat())?.stderr)?)
+    };
+    for above in [["--max-fee", "10"], ["--fee-rate", "5000"]] {
+        assert_eq!(told(&above)?.matches("`sortie force` refuses that").count(), 1, "{above:?}");
+    }
+    assert_eq!(told(&["--fee-rate", "2"])?, "");
+    assert_eq!(told(&["--explain"])?.matches("1 sat/vB on regtest").count(), 1, "not once for each target");
+
     let created = run(&["wallet", "create", "--wallet", "dry"])?;
     ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
     let dry = run(&["force", &tx, "--wallet", "dry"])?;

@@ -12,7 +12,7 @@ pub use psbt::{Finish, finish};
 pub use recover::{Recover, recover};
 
 use super::life::{Effect, Life, Teller};
-use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, open_to_spend, rate};
+use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, open_to_spend, rate, rate_telling_once};
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Locking, Settings, WalletName};
 use crate::failure::Failure;
@@ -32,6 +32,7 @@ use sortie::publish::{
 };
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -188,9 +189,12 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
     let relay = node.relay()?;
     let (profile, lock_at_most) = (command.relaying.profile, Some(settings.lock_at_most(&command.locking)));
     let tip = wallet.synced_to().height;
-    let quote = |rate: &ChosenRate, target: Option<u16>| -> Result<QuoteReport, Failure> {
+    let (caps, mut refused) = (settings.caps(&command.fees), BTreeSet::new());
+    let mut quote = |rate: &ChosenRate, target: Option<u16>| -> Result<QuoteReport, Failure> {
         let request = Request { profile, lock_at_most, ..Request::at(rate.rate) };
         let costs = publish::quote(&wallet, &payload, &request, relay)?;
+        let relayed = costs.iter().filter(|cost| cost.relayed.is_ok()).min_by_key(|cost| cost.fee);
+        refused.extend(relayed.and_then(|cost| caps.check(cost.fee, cost.vsize).err()).map(|cap| cap.to_string()));
         let expected = target.map(|target| Expected::new(target, tip, manifest.sequencing_window));
         Ok(QuoteReport::new(rate, &costs, expected))
     };
@@ -200,10 +204,17 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
             vec![quote(&rate, reached(&rate, &node, settings, &command.fees))?]
         }
         None => {
-            let priced = |target| quote(&rate(&node, &command.fees, target, settings, out)?, Some(target));
+            let mut told = BTreeSet::new();
+            let priced = |target| {
+                let rate = rate_telling_once(&node, &command.fees, target, settings, out, &mut told)?;
+                quote(&rate, Some(target))
+            };
             QUOTED_TARGETS.into_iter().map(priced).collect::<Result<_, _>>()?
         }
     };
+    if let Some(cap) = refused.first() {
+        out.note(format_args!("`sortie force` refuses that: {cap}"));
+    }
     out.print(&QuoteTable { payload_bytes: payload.len(), transactions: txs.len(), quotes })
 }
 

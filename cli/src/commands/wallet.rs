@@ -14,6 +14,7 @@ use sortie::chain::BlockSource;
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::publish::{ChosenRate, fee_rate};
 use sortie::wallet::{Descriptors, Mnemonic, Passphrase, Wallet, WalletError};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin, stdout};
 use std::path::PathBuf;
@@ -398,11 +399,23 @@ pub fn rate(
     settings: &Settings,
     out: &Output,
 ) -> Result<ChosenRate, Failure> {
+    rate_telling_once(node, fees, target_blocks, settings, out, &mut BTreeSet::new())
+}
+
+/// As [`rate`]; what is in `told` is not told again.
+pub fn rate_telling_once(
+    node: &Bitcoin,
+    fees: &Fees,
+    target_blocks: u16,
+    settings: &Settings,
+    out: &Output,
+    told: &mut BTreeSet<String>,
+) -> Result<ChosenRate, Failure> {
     let chosen = fee_rate(&node.sources(), &settings.rate_terms(fees, node.network(), target_blocks))?;
     if fees.explain {
-        chosen.steps.iter().for_each(|step| out.note(step));
+        chosen.steps.iter().filter(|step| told.insert(step.to_string())).for_each(|step| out.note(step));
     }
-    if let Some(warning) = &chosen.warning {
+    if let Some(warning) = chosen.warning.iter().find(|warning| told.insert(format!("warning: {warning}"))) {
         out.warn(warning);
     }
     Ok(chosen)
