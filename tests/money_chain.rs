@@ -316,6 +316,11 @@ fn jobs_tells_the_story_and_bump_the_new_place() -> Result<()> {
     let story = cli.lines(&["jobs", "1"])?;
     let kinds: Vec<_> = story[1..].iter().filter_map(|event| event["kind"].as_str()).collect();
     assert_eq!(kinds, ["planned", "signed", "commit_sent", "reveal_sent", "signed", "reveal_sent", "confirmed"]);
+    let shown = String::from_utf8(cli.for_people(&["jobs", "1"]).output()?.stdout)?;
+    for label in ["commit", "reveal"] {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("{label}  "))), "{shown}");
+    }
+    assert!(shown.contains("paid by this wallet") && shown.lines().all(|line| line == line.trim_end()), "{shown}");
     let (code, error) = cli.fails(&["jobs", "2"])?;
     assert!(code == 2 && error.contains("no job 2"), "{error}");
     assert!(

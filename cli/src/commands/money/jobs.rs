@@ -22,6 +22,7 @@ use sortie::publish::{
 };
 use sortie::queue::Place;
 use sortie::wallet::{PaymentOutcome, SatPerVb, Settled, Wallet};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// List what was forced from this wallet, or tell one job's story
@@ -260,6 +261,9 @@ struct JobReport {
     reason: Option<String>,
     #[serde(skip)]
     words: String,
+    /// What each transaction is, for people.
+    #[serde(skip)]
+    labels: Vec<&'static str>,
 }
 
 impl From<&Job> for JobReport {
@@ -292,8 +296,19 @@ impl From<&Job> for JobReport {
                 _ => None,
             },
             words: job.state.to_string(),
+            labels: current.map(|current| labels(current, job.carrier)).unwrap_or_default(),
         }
     }
+}
+
+fn labels(generation: &Generation, carrier: Carrier) -> Vec<&'static str> {
+    let label = |n: usize| match (n.cmp(&generation.carrying), carrier) {
+        (Ordering::Less, _) => "commit",
+        (Ordering::Equal, Carrier::Taproot) => "reveal",
+        (Ordering::Equal, Carrier::OpReturn) => "transaction",
+        (Ordering::Greater, _) => "child",
+    };
+    (0..generation.transactions.len()).map(label).collect()
 }
 
 impl fmt::Display for JobReport {
@@ -317,7 +332,12 @@ impl fmt::Display for JobDetails<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(job) = self;
         field(f, "job", format_args!("{}, {}", job.job, job.words))?;
-        field(f, "carried by", format_args!("{}, paid by {}", name(job.carrier), job.payer.name()))?;
+        let payer = match job.payer {
+            Payer::Wallet => "this wallet",
+            Payer::Anywhere => "whoever pays to its address",
+            Payer::Psbt => "this wallet, signed elsewhere",
+        };
+        field(f, "carried by", format_args!("{}, paid by {payer}", name(job.carrier)))?;
         field(f, "payload's SHA256", job.payload_hash)?;
         if let Some(backup) = &job.backup {
             field(f, "backup", backup)?;
@@ -334,7 +354,7 @@ impl fmt::Display for JobDetails<'_> {
         if let (Some(fee), Some(vsize)) = (job.fee_sat, job.vsize_vb) {
             field(f, "fee", format_args!("{fee} sat for {vsize} vB"))?;
         }
-        job.txids.iter().try_for_each(|txid| field(f, "transaction", txid))
+        job.txids.iter().zip(&job.labels).try_for_each(|(txid, label)| field(f, label, txid))
     }
 }
 
@@ -396,21 +416,23 @@ impl EventReport {
 
 impl fmt::Display for EventReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>4}  {}  {:<11}", self.sequence, self.at, self.kind)?;
-        self.txids.iter().try_for_each(|txid| write!(f, "  {txid}"))?;
+        let mut line = format!("{:>4}  {}  {:<11}", self.sequence, self.at, self.kind);
+        for txid in &self.txids {
+            line += &format!("  {txid}");
+        }
         if let Some(fee) = self.fee_sat {
-            write!(f, "  {fee} sat")?;
+            line += &format!("  {fee} sat");
         }
         if let Some(height) = self.confirm_by {
-            write!(f, "  to be mined by height {height}")?;
+            line += &format!("  to be mined by height {height}");
         }
         if let Some(height) = self.height {
-            write!(f, "  in block {height}")?;
+            line += &format!("  in block {height}");
         }
-        match &self.reason {
-            Some(reason) => write!(f, "  {reason}"),
-            None => Ok(()),
+        if let Some(reason) = &self.reason {
+            line += &format!("  {reason}");
         }
+        f.write_str(line.trim_end())
     }
 }
 
