@@ -6,8 +6,8 @@
 mod support;
 
 use anyhow::{Context, Result, ensure};
-use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
+use bitcoin::{Address, Network, Script};
 use regtest::hostile::{Envelope, Miner};
 use regtest::{Bitcoind, Proc};
 use serde_json::{Value, json};
@@ -272,7 +272,8 @@ fn a_node_on_another_network_or_another_chain_is_refused() -> Result<()> {
 
     // Of the same network, with a history of its own.
     let other = Bitcoind::start()?;
-    other.mine(130)?;
+    // Mined for the same script in the same second, the blocks could be the same.
+    other.mine_to(&Address::p2wsh(Script::from_bytes(&[0x51, 0x51]), Network::Regtest), 130)?;
     let chain = sortie(&world, &other.rpc_url(), &other.cookie(), &["queue", "root"])?.output()?;
     assert_eq!(chain.status.code(), Some(4), "{}", said(&chain));
     assert!(said(&chain).contains("is not on the best chain of this Bitcoin node"), "{}", said(&chain));

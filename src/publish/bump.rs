@@ -96,11 +96,8 @@ pub(super) fn raise(
     let child = current.child().map(Transaction::compute_txid);
     let built_on = current.change.filter(|_| child.is_none()).and_then(|change| wallet.spender(change));
     if let Some(spender) = built_on {
-        let owner = journal::all(wallet.db())?.into_iter().find(|job| job.txids().contains(&spender));
-        return refuse(match owner {
-            Some(owner) => {
-                format!("job {0} is paid from its change; `sortie bump {0}`: its fee counts for both", owner.id)
-            }
+        return refuse(match job_of(wallet, spender)? {
+            Some(id) => format!("job {id} is paid from its change; `sortie bump {id}`: its fee counts for both"),
             None => {
                 format!("transaction {spender}, which is no job's, is paid from its change: its fee counts for both")
             }
@@ -338,6 +335,12 @@ fn addable(wallet: &Wallet, carrier: &Transaction) -> Result<Vec<Coin>, PublishE
     let mut coins = wallet.coins()?;
     coins.retain(|coin| coin.confirmations > 0 || is_parent(coin.outpoint.txid));
     Ok(coins)
+}
+
+/// Whose transaction it is.
+pub(super) fn job_of(wallet: &Wallet, txid: Txid) -> Result<Option<JobId>, PublishError> {
+    let jobs = journal::all(wallet.db())?;
+    Ok(jobs.into_iter().find(|job| job.txids().contains(&txid)).map(|job| job.id))
 }
 
 /// Writes a generation down as the one that stands, and sends it.

@@ -1,6 +1,7 @@
 //! An envelope's coins back by key, without the payload.
 
 use super::anywhere::sweepable;
+use super::bump::job_of;
 use super::send::{absent, give_up, highest_rate, push, push_sweeps, refusal};
 use super::spend::{Ancestors, sign_by_key, to_replace};
 use super::{Outcome, PublishError, fees, load};
@@ -77,7 +78,8 @@ pub fn reclaim(
     let change = job.current().filter(|_| job.state != JobState::Reclaiming).and_then(|current| current.change);
     let child = job.current().and_then(|current| current.child()).map(Transaction::compute_txid);
     if let Some(spender) = change.and_then(|change| wallet.spender(change)).filter(|spender| Some(*spender) != child) {
-        return refuse(format!("transaction {spender} is paid from its change, and would be lost with it"));
+        let owner = job_of(wallet, spender)?.map_or(format!("transaction {spender}"), |id| format!("job {id}"));
+        return refuse(format!("{owner} is paid from its change, and would be lost with it"));
     }
     let relay = node.relay()?;
     fees::check_floor(rate, relay.floor)?;
