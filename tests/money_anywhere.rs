@@ -9,8 +9,8 @@ use regtest::Bitcoind;
 use sortie::envelope::{Body, Carrier};
 use sortie::publish::anywhere::Payment;
 use sortie::publish::{
-    Backup, Bump, Caps, CarrierChoice, FINAL_DEPTH, JobState, Outcome, PublishError, Reclaimed, Request, anywhere,
-    broadcast, bump, job, prepare, reclaim, resume,
+    Backup, Bump, Caps, CarrierChoice, FINAL_DEPTH, JobId, JobState, Outcome, PublishError, Reclaimed, Request,
+    anywhere, broadcast, bump, job, prepare, reclaim, resume,
 };
 use sortie::wallet::Wallet;
 use support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
@@ -168,6 +168,24 @@ fn replaced(small_mempool: u32) -> Result<()> {
     Ok(())
 }
 
+/// What resuming does about the only job.
+fn outcome(purse: &mut Purse) -> Result<Outcome> {
+    purse.wallet.sync(&purse.rpc)?;
+    Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
+}
+
+/// The payment is asked for again; it comes, and the payload is published once.
+fn paid_again(world: &World, purse: &mut Purse, id: JobId, (address, missing): (&Address, Amount)) -> Result<()> {
+    assert_eq!(outcome(purse)?, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
+    world.bitcoind.fund(address, missing)?;
+    let sent = outcome(purse)?;
+    assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(id)?.state, JobState::Confirmed(_)));
+    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
+    Ok(())
+}
+
 #[test]
 fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
     let world = World::new(WINDOW)?;
@@ -178,10 +196,6 @@ fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
     anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
     sped_up(&world, paid, Amount::from_sat(30_000), Some(&Bitcoind::anyone_address()))?;
     purse.wallet.sync(&purse.rpc)?;
-    let outcome = |purse: &mut Purse| -> Result<Outcome> {
-        purse.wallet.sync(&purse.rpc)?;
-        Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
-    };
     // Until that is buried the first payment may come back, and the reveal with it.
     for blocks in [0, 1, 4] {
         world.bitcoind.mine(blocks)?;
@@ -189,15 +203,7 @@ fn a_payment_that_its_sender_takes_back_is_asked_for_again() -> Result<()> {
         assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
     }
     world.bitcoind.mine(1)?;
-    let unpaid = outcome(&mut purse)?;
-    assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
-    world.bitcoind.fund(&address, missing)?;
-    let sent = outcome(&mut purse)?;
-    assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
-    world.bitcoind.mine(1)?;
-    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
-    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
-    Ok(())
+    paid_again(&world, &mut purse, asked.id, (&address, missing))
 }
 
 #[test]
@@ -236,23 +242,11 @@ fn a_bump_that_lost_its_payment_and_its_added_coin_is_asked_for_again() -> Resul
     let half = Amount::from_sat(50_000);
     let sent = purse.wallet.send(&purse.rpc, &elsewhere, half, rate(2), &Caps::default())?;
     world.bitcoind.mine_block_with(&[sent.txid])?;
-    let outcome = |purse: &mut Purse| -> Result<Outcome> {
-        purse.wallet.sync(&purse.rpc)?;
-        Ok(resume(&mut purse.wallet, &purse.rpc)?.remove(0).outcome)
-    };
     let refused = outcome(&mut purse)?;
     assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
     // The first reveal may come back until what took its payment is buried.
     world.bitcoind.mine(6)?;
-    let unpaid = outcome(&mut purse)?;
-    assert_eq!(unpaid, Outcome::Unpaid(Payment { received: Amount::ZERO, missing }));
-    world.bitcoind.fund(&address, missing)?;
-    let sent = outcome(&mut purse)?;
-    assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
-    world.bitcoind.mine(1)?;
-    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
-    assert_eq!(world.follower("follower")?.items()?.len(), 1, "published once");
-    Ok(())
+    paid_again(&world, &mut purse, asked.id, (&address, missing))
 }
 
 #[test]
