@@ -9,27 +9,13 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use sortie::envelope::{Body, Carrier};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use support::{Window, World};
+use support::{Window, World, said};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
-
-fn sortie(world: &World, arguments: &[&str]) -> Result<Command> {
-    let manifest = world.path("rollup.toml");
-    fs::write(&manifest, world.manifest.to_toml())?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
-    command.args(["--network", "regtest", "--bitcoin-url", &world.bitcoind.rpc_url(), "--manifest"]);
-    command.arg(&manifest).arg("--bitcoin-cookie").arg(world.bitcoind.cookie());
-    command.args(arguments).current_dir(world.dir.path());
-    Ok(command)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Mines a block with one item of this byte.
 fn force(world: &World, byte: u8) -> Result<()> {
@@ -59,7 +45,7 @@ fn a_reorganisation_as_deep_as_was_asked_for_is_taken_back_and_a_deeper_one_name
     world.bitcoind.mine(DEPTH - 1)?;
     let follow = |more: &[&str]| -> Result<Output> {
         let common = ["--json", "--data-dir", "data", "--max-reorg-depth", "20", "follow", "--once"];
-        Ok(sortie(&world, &[&common[..], more].concat())?.output()?)
+        Ok(world.sortie(&[&common[..], more].concat())?.output()?)
     };
     let first = follow(&[])?;
     ensure!(first.status.success(), "{}", said(&first));
@@ -77,14 +63,14 @@ fn a_reorganisation_as_deep_as_was_asked_for_is_taken_back_and_a_deeper_one_name
     assert!(said(&deeper).contains(told) && said(&deeper).contains("`sortie follow --rebuild`"), "{}", said(&deeper));
     // Whatever else is asked of it says the same.
     let root = ["--json", "--data-dir", "data", "--max-reorg-depth", "20", "queue", "root"];
-    let refused = sortie(&world, &root)?.output()?;
+    let refused = world.sortie(&root)?.output()?;
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("`sortie follow --rebuild`"), "{}", said(&refused));
 
     let rebuilt = follow(&["--rebuild"])?;
     ensure!(rebuilt.status.success(), "{}", said(&rebuilt));
-    let root = sortie(&world, &root)?.output()?;
-    let clean = sortie(&world, &["--json", "--data-dir", "clean", "queue", "root"])?.output()?;
+    let root = world.sortie(&root)?.output()?;
+    let clean = world.sortie(&["--json", "--data-dir", "clean", "queue", "root"])?.output()?;
     ensure!(clean.status.success(), "{}", said(&clean));
     assert_eq!(root.stdout, clean.stdout);
     Ok(())
@@ -123,7 +109,7 @@ fn far_behind_it_shows_rate_height_time_left_and_items_as_a_bar_on_a_terminal_an
     }
     world.bitcoind.mine(1_500)?;
     let tip = world.bitcoind.height()?.to_string();
-    let shown = on_a_terminal(sortie(&world, &["--data-dir", "terminal", "queue", "root"])?)?;
+    let shown = on_a_terminal(world.sortie(&["--data-dir", "terminal", "queue", "root"])?)?;
     // How much is left, also where most of the chain is below the rollup's start.
     assert!(shown.contains("░░░░░░░░░░ block 1"), "{shown}");
     let bars: Vec<_> = shown.split(['\r', '\n']).filter(|line| line.contains("blocks/s")).collect();
@@ -136,14 +122,14 @@ fn far_behind_it_shows_rate_height_time_left_and_items_as_a_bar_on_a_terminal_an
     let end = shown.rsplit("blocks/s").next().context("an end")?;
     assert!(end.contains("\u{1b}[2K"), "{end:?}");
 
-    let piped = sortie(&world, &["--data-dir", "pipe", "queue", "root"])?.output()?;
+    let piped = world.sortie(&["--data-dir", "pipe", "queue", "root"])?.output()?;
     let lines = said(&piped);
     assert!(!lines.contains('\u{1b}') && !lines.contains('\r'), "{lines:?}");
     let line = lines.lines().find(|line| line.contains("blocks/s")).context(format!("no line: {lines}"))?;
     for part in [&format!("at Bitcoin block {tip} of {tip}, "), " MB/s, ", " left, ", "5 items"] {
         assert!(line.contains(part), "no {part:?}: {line}");
     }
-    let json = sortie(&world, &["--json", "--data-dir", "json", "queue", "root"])?.output()?;
+    let json = world.sortie(&["--json", "--data-dir", "json", "queue", "root"])?.output()?;
     let progress = said(&json).lines().find(|line| line.contains("\"progress\"")).map(str::to_owned);
     let progress: Value = serde_json::from_str(&progress.context(said(&json))?)?;
     let progress = &progress["progress"];
@@ -151,7 +137,7 @@ fn far_behind_it_shows_rate_height_time_left_and_items_as_a_bar_on_a_terminal_an
     for field in ["target", "blocks_per_s", "bytes_per_s", "eta_s"] {
         assert!(progress[field].is_u64(), "{field}: {progress}");
     }
-    let quiet = sortie(&world, &["-q", "--data-dir", "quiet", "queue", "root"])?.output()?;
+    let quiet = world.sortie(&["-q", "--data-dir", "quiet", "queue", "root"])?.output()?;
     assert_eq!(said(&quiet), "");
     Ok(())
 }

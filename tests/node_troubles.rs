@@ -20,9 +20,9 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Window, World};
+use support::{Window, World, said};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 const LIMIT: Duration = Duration::from_secs(60);
@@ -83,20 +83,6 @@ impl Operated {
     }
 }
 
-fn sortie(world: &World, url: &str, cookie: &Path, arguments: &[&str]) -> Result<Command> {
-    let manifest = world.path("rollup.toml");
-    fs::write(&manifest, world.manifest.to_toml())?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
-    command.args(["--network", "regtest", "--bitcoin-url", url, "--manifest"]);
-    command.arg(&manifest).arg("--bitcoin-cookie").arg(cookie).arg("--data-dir").arg(world.path("data"));
-    command.args(arguments).current_dir(world.dir.path());
-    Ok(command)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn a_node_that_is_restarted_in_mid_run_is_waited_for_while_it_starts_and_its_new_cookie_is_read() -> Result<()> {
     let world = World::new(WINDOW)?;
@@ -109,7 +95,8 @@ fn a_node_that_is_restarted_in_mid_run_is_waited_for_while_it_starts_and_its_new
     let rest: Vec<Box<dyn BlockReader>> = vec![Box::new(RestNode::connect(&operated.url(), Network::Regtest)?)];
     let mut node = Node::open(&world.path("node"), world.manifest.clone(), &rpc)?;
     let _more = node.advance(&Scanner::from(&rpc).readers(&rest), 100, |_, _| ControlFlow::Continue(()))?;
-    let mut follower = Proc::spawn(&mut sortie(&world, &operated.url(), &operated.cookie(), &["--json", "follow"])?)?;
+    let mut follower =
+        Proc::spawn(&mut world.sortie_on(&operated.url(), &operated.cookie(), &["--json", "follow"])?)?;
     follower.wait_line("the tip", LIMIT, |line| line.contains("\"heads\""))?;
 
     let cookie = fs::read(operated.cookie())?;
@@ -172,13 +159,13 @@ fn a_node_in_its_initial_block_download_is_told_of_with_how_far_it_is_and_a_quie
     copy_blocks(&world.bitcoind, &node)?;
     assert!(node.info()?.initial_download && !node.info()?.is_behind(), "nobody has more");
     let quiet =
-        sortie(&world, &catching_up.rpc_url(), &catching_up.cookie(), &["queue", "root", "--json"])?.output()?;
+        world.sortie_on(&catching_up.rpc_url(), &catching_up.cookie(), &["queue", "root", "--json"])?.output()?;
     assert_eq!((quiet.status.code(), said(&quiet).contains("downloading")), (Some(0), false), "{}", said(&quiet));
 
     world.bitcoind.mine(100)?;
     copy_headers(&world.bitcoind, &node, 201..=300)?;
     let behind =
-        sortie(&world, &catching_up.rpc_url(), &catching_up.cookie(), &["queue", "root", "--json"])?.output()?;
+        world.sortie_on(&catching_up.rpc_url(), &catching_up.cookie(), &["queue", "root", "--json"])?.output()?;
     let told = "bitcoind is still downloading the chain, and is at block 200 of 300; wait until it has it, or use another node";
     assert!(said(&behind).contains(told), "{}", said(&behind));
     let root: Value = serde_json::from_slice(&behind.stdout)?;
@@ -196,13 +183,14 @@ fn a_node_in_its_initial_block_download_is_told_of_with_how_far_it_is_and_a_quie
     fs::create_dir_all(wallet.parent().context("a folder")?)?;
     Wallet::create(&wallet, Network::Regtest, 0, None)?;
     let key = key.to_str().context("a path")?;
-    let sequencer = sortie(&world, &catching_up.rpc_url(), &catching_up.cookie(), &["sequencer", "--key", key])?;
+    let sequencer = world.sortie_on(&catching_up.rpc_url(), &catching_up.cookie(), &["sequencer", "--key", key])?;
     let sequencer = { sequencer }.output()?;
     assert_eq!(sequencer.status.code(), Some(4), "{}", said(&sequencer));
     assert!(said(&sequencer).contains("at block 200 of 300"), "{}", said(&sequencer));
 
     copy_blocks(&world.bitcoind, &node)?;
-    let done = sortie(&world, &catching_up.rpc_url(), &catching_up.cookie(), &["queue", "root", "--json"])?.output()?;
+    let done =
+        world.sortie_on(&catching_up.rpc_url(), &catching_up.cookie(), &["queue", "root", "--json"])?.output()?;
     assert_eq!((done.status.code(), said(&done).contains("downloading")), (Some(0), false), "{}", said(&done));
     Ok(())
 }
@@ -274,7 +262,7 @@ fn a_node_on_another_network_or_another_chain_is_refused() -> Result<()> {
     let other = Bitcoind::start()?;
     // Mined for the same script in the same second, the blocks could be the same.
     other.mine_to(&Address::p2wsh(Script::from_bytes(&[0x51, 0x51]), Network::Regtest), 130)?;
-    let chain = sortie(&world, &other.rpc_url(), &other.cookie(), &["queue", "root"])?.output()?;
+    let chain = world.sortie_on(&other.rpc_url(), &other.cookie(), &["queue", "root"])?.output()?;
     assert_eq!(chain.status.code(), Some(4), "{}", said(&chain));
     assert!(said(&chain).contains("is not on the best chain of this Bitcoin node"), "{}", said(&chain));
     Ok(())

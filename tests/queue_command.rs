@@ -6,26 +6,14 @@ use anyhow::{Context, Result, ensure};
 use regtest::Proc;
 use serde_json::Value;
 use sortie::envelope::Carrier;
-use std::fs;
-use std::process::Command;
 use std::time::Duration;
 use support::{Window, World};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn sortie(world: &World, arguments: &[&str]) -> Result<Command> {
-    let manifest = world.path("rollup.toml");
-    fs::write(&manifest, world.manifest.to_toml())?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
-    command.args(["--network", "regtest", "--bitcoin-url", &world.bitcoind.rpc_url(), "--manifest"]);
-    command.arg(&manifest).arg("--bitcoin-cookie").arg(world.bitcoind.cookie());
-    command.args(["--data-dir", "data"]).args(arguments).current_dir(world.dir.path());
-    Ok(command)
-}
-
 fn lines(world: &World, arguments: &[&str]) -> Result<Vec<String>> {
-    let output = sortie(world, arguments)?.output()?;
+    let output = world.sortie(arguments)?.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
 }
@@ -34,7 +22,7 @@ fn lines(world: &World, arguments: &[&str]) -> Result<Vec<String>> {
 fn an_item_is_seen_in_the_mempool_with_its_rate_and_the_block_it_is_expected_in() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut wallet = world.wallet("alice", 2)?;
-    let mut follower = Proc::spawn(&mut sortie(&world, &["--json", "follow"])?)?;
+    let mut follower = Proc::spawn(&mut world.sortie(&["--json", "follow"])?)?;
     follower.wait_line("the tip", LIMIT, |line| line.contains("\"heads\""))?;
     assert_eq!(lines(&world, &["--json", "queue", "list", "--unconfirmed"])?, Vec::<String>::new());
 
@@ -103,7 +91,7 @@ fn the_exported_queue_gives_the_root_and_every_fate_in_every_format() -> Result<
         }
     }
 
-    let output = sortie(&world, &["queue", "export", "--format", "parquet"])?.output()?;
+    let output = world.sortie(&["queue", "export", "--format", "parquet"])?.output()?;
     #[cfg(feature = "parquet")]
     assert_eq!(parquet_rows(&output.stdout)?, exported);
     #[cfg(not(feature = "parquet"))]
@@ -128,8 +116,8 @@ fn parquet_rows(file: &[u8]) -> Result<Vec<Value>> {
     use parquet::record::Field;
     use serde_json::{Map, json};
     let path = tempfile::NamedTempFile::new()?;
-    fs::write(&path, file)?;
-    let file = SerializedFileReader::new(fs::File::open(&path)?)?;
+    std::fs::write(&path, file)?;
+    let file = SerializedFileReader::new(std::fs::File::open(&path)?)?;
     let row = |row: parquet::record::Row| -> Result<Value> {
         let mut object = Map::new();
         for (name, field) in row.get_column_iter() {

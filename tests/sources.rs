@@ -17,9 +17,8 @@ use sortie::scanner::{MAX_HEADERS, ScanError, Scanner};
 use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 use std::time::Duration;
-use support::{Window, World};
+use support::{Window, World, said};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 
@@ -182,20 +181,6 @@ fn headers_over_rest_are_those_over_rpc() -> Result<()> {
     Ok(())
 }
 
-fn sortie(world: &World, arguments: &[&str]) -> Result<Command> {
-    let manifest = world.path("rollup.toml");
-    fs::write(&manifest, world.manifest.to_toml())?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
-    command.args(["--network", "regtest", "--bitcoin-url", &world.bitcoind.rpc_url(), "--manifest"]);
-    command.arg(&manifest).arg("--bitcoin-cookie").arg(world.bitcoind.cookie());
-    command.args(arguments).current_dir(world.dir.path());
-    Ok(command)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn the_command_says_which_source_it_reads_and_why_and_refuses_one_that_is_not_there() -> Result<()> {
     let world = World::new(WINDOW)?;
@@ -212,7 +197,7 @@ fn the_command_says_which_source_it_reads_and_why_and_refuses_one_that_is_not_th
     for (number, (arguments, words)) in cases.iter().enumerate() {
         let data = format!("data-{number}");
         let arguments = [*arguments, &["--data-dir", &data, "queue", "root", "--json"]].concat();
-        let output = sortie(&world, &arguments)?.output()?;
+        let output = world.sortie(&arguments)?.output()?;
         ensure!(output.status.success(), "{}", said(&output));
         assert!(said(&output).contains(words), "{}", said(&output));
         assert!(said(&output).contains("\"progress\""), "{}", said(&output));
@@ -220,10 +205,10 @@ fn the_command_says_which_source_it_reads_and_why_and_refuses_one_that_is_not_th
     }
     assert!(roots.windows(2).all(|pair| pair[0] == pair[1]));
 
-    let nowhere = sortie(&world, &["--source", "blk", "--data-dir", "d", "follow", "--once"])?.output()?;
+    let nowhere = world.sortie(&["--source", "blk", "--data-dir", "d", "follow", "--once"])?.output()?;
     assert_eq!(nowhere.status.code(), Some(2), "{}", said(&nowhere));
     assert!(said(&nowhere).contains("needs --blocks-dir"), "{}", said(&nowhere));
-    let elsewhere = sortie(&world, &["--source", "blk", "--blocks-dir", ".", "--data-dir", "d", "follow", "--once"])?;
+    let elsewhere = world.sortie(&["--source", "blk", "--blocks-dir", ".", "--data-dir", "d", "follow", "--once"])?;
     let elsewhere = { elsewhere }.output()?;
     assert_eq!(elsewhere.status.code(), Some(2), "{}", said(&elsewhere));
     assert!(said(&elsewhere).contains("there is no blk*.dat"), "{}", said(&elsewhere));
@@ -249,11 +234,11 @@ fn a_sequencer_reads_blocks_where_it_is_told_to() -> Result<()> {
     fs::write(copy.join("blk00000.dat"), blocks)?;
 
     let sequencer = ["--json", "--data-dir", "data", "sequencer", "--key", "key", "--listen", "127.0.0.1:0"];
-    let nowhere = sortie(&world, &[&sequencer[..], &["--source", "blk"]].concat())?.output()?;
+    let nowhere = world.sortie(&[&sequencer[..], &["--source", "blk"]].concat())?.output()?;
     assert_eq!(nowhere.status.code(), Some(2), "{}", said(&nowhere));
     assert!(said(&nowhere).contains("needs --blocks-dir"), "{}", said(&nowhere));
 
-    let mut process = Proc::spawn(&mut sortie(&world, &[&sequencer[..], &["--blocks-dir", "blocks"]].concat())?)?;
+    let mut process = Proc::spawn(&mut world.sortie(&[&sequencer[..], &["--blocks-dir", "blocks"]].concat())?)?;
     let limit = Duration::from_secs(60);
     process.wait_line("the start", limit, |line| line.contains("\"started\""))?;
     world.bitcoind.mine(1)?;
@@ -278,10 +263,10 @@ fn a_node_without_rest_is_named_with_the_cure_and_read_over_rpc_otherwise() -> R
     world.bitcoind.mine(120)?;
     world.start_here()?;
     world.bitcoind.mine(250)?;
-    let by_name = sortie(&world, &["--source", "rest", "--data-dir", "d", "queue", "root"])?.output()?;
+    let by_name = world.sortie(&["--source", "rest", "--data-dir", "d", "queue", "root"])?.output()?;
     assert_eq!(by_name.status.code(), Some(1), "{}", said(&by_name));
     assert!(said(&by_name).contains("start it with -rest, or use --source rpc"), "{}", said(&by_name));
-    let auto = sortie(&world, &["--blocks-dir", "nowhere", "--data-dir", "d", "queue", "root"])?.output()?;
+    let auto = world.sortie(&["--blocks-dir", "nowhere", "--data-dir", "d", "queue", "root"])?.output()?;
     ensure!(auto.status.success(), "{}", said(&auto));
     let told =
         ["nowhere: No such file", "reading blocks elsewhere", "from RPC at", "start it with -rest for more speed"];
@@ -332,13 +317,13 @@ fn killed_at_any_moment_a_follower_goes_on_without_gap_or_duplicate() -> Result<
         live(&world)?;
         world.bitcoind.mine(60)?;
     }
-    let expected = sortie(&world, &["--json", "--data-dir", "clean", "queue", "list", "--limit", "1000"])?.output()?;
+    let expected = world.sortie(&["--json", "--data-dir", "clean", "queue", "list", "--limit", "1000"])?.output()?;
     ensure!(expected.status.success(), "{}", said(&expected));
-    let root = sortie(&world, &["--json", "--data-dir", "clean", "queue", "root"])?.output()?;
+    let root = world.sortie(&["--json", "--data-dir", "clean", "queue", "root"])?.output()?;
     let tip = world.bitcoind.height()?;
     let mut kills = 0;
     loop {
-        let mut process = Proc::spawn(&mut sortie(&world, &["--json", "--data-dir", "killed", "follow"])?)?;
+        let mut process = Proc::spawn(&mut world.sortie(&["--json", "--data-dir", "killed", "follow"])?)?;
         // A few lines further each time: it dies in the middle of something else.
         let left = Cell::new(1 + kills * 7 % 23);
         let line = process.wait_line("a line", Duration::from_secs(60), |line| {
@@ -353,12 +338,12 @@ fn killed_at_any_moment_a_follower_goes_on_without_gap_or_duplicate() -> Result<
         }
     }
     ensure!(kills > 3, "killed only {kills} times");
-    let output = sortie(&world, &["--json", "--data-dir", "killed", "follow", "--once"])?.output()?;
+    let output = world.sortie(&["--json", "--data-dir", "killed", "follow", "--once"])?.output()?;
     let last: Value = serde_json::from_slice(output.stdout.split(|b| *b == b'\n').rev().nth(1).context("a line")?)?;
     assert_eq!(last["bitcoin"]["height"], tip);
-    let killed = sortie(&world, &["--json", "--data-dir", "killed", "queue", "list", "--limit", "1000"])?.output()?;
+    let killed = world.sortie(&["--json", "--data-dir", "killed", "queue", "list", "--limit", "1000"])?.output()?;
     assert_eq!(String::from_utf8(killed.stdout)?, String::from_utf8(expected.stdout)?);
-    let killed_root = sortie(&world, &["--json", "--data-dir", "killed", "queue", "root"])?.output()?;
+    let killed_root = world.sortie(&["--json", "--data-dir", "killed", "queue", "root"])?.output()?;
     assert_eq!(killed_root.stdout, root.stdout);
     Ok(())
 }

@@ -18,8 +18,14 @@ use sortie::publish::{CarrierChoice, Publication, Request, publish};
 use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore, Submit, TxStatus};
 use sortie::wallet::{Caps, Wallet};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use tempfile::TempDir;
+
+/// What a command said on stderr.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 /// Satoshis that Alice and Bob have on L2 at genesis.
 pub const GENESIS_BALANCE: u64 = 1_000_000;
@@ -234,5 +240,24 @@ impl Operator {
 
     pub fn status(&self) -> sortie::sequencer::Status {
         self.sequencer.status().read().expect("no tick panicked").clone()
+    }
+}
+
+impl World {
+    /// The command with this rollup, on its node.
+    pub fn sortie(&self, arguments: &[&str]) -> Result<Command> {
+        self.sortie_on(&self.bitcoind.rpc_url(), &self.bitcoind.cookie(), arguments)
+    }
+
+    /// The command with this rollup, on another node.
+    pub fn sortie_on(&self, url: &str, cookie: &Path, arguments: &[&str]) -> Result<Command> {
+        let manifest = self.path("rollup.toml");
+        std::fs::write(&manifest, self.manifest.to_toml())?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
+        command.env("SORTIE_DATA_DIR", self.path("data"));
+        command.args(["--network", "regtest", "--bitcoin-url", url, "--manifest"]);
+        command.arg(&manifest).arg("--bitcoin-cookie").arg(cookie);
+        command.args(arguments).current_dir(self.dir.path());
+        Ok(command)
     }
 }

@@ -153,7 +153,7 @@ mod tests {
             due_height: u64::MAX,
             tx_hash: Hash32([1; 32]),
             tx: "ab".repeat(10),
-            l2_number: (index % 2 == 0).then_some(index + 1),
+            l2_number: index.is_multiple_of(2).then_some(index + 1),
             effect: None,
         };
         ExportLine { line, txid: Txid::all_zeros(), leaf: Hash32([2; 32]), l2_hash: None }
