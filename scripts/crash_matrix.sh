@@ -11,6 +11,6 @@ export BITCOIND
 
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
-cargo test --locked -p sortie-cli --features crash-points --test 'money_crash*' -- --nocapture | tee "$table"
+cargo test --locked -p sortie-cli --features crash-points --test flows -- money_crash --nocapture | tee "$table"
 printf '\n| act, carrier | points killed at | restarts | right afterwards | lost, sat | fees, sat |\n|---|---:|---:|---:|---:|---:|\n'
 grep -o '^| .*' "$table"

@@ -12,4 +12,4 @@ BITCOIND=${BITCOIND:-$(scripts/bitcoind.sh)}
 export BITCOIND
 [ -n "${TMPDIR:-}" ] || [ ! -w /dev/shm ] || export TMPDIR=/dev/shm
 export SORTIE_SOAK_REORGS=${1:-2000}
-cargo test --release --locked -p sortie-cli --test soak -- --nocapture | grep reorganisations
+cargo test --release --locked -p sortie-cli --test flows -- soak --nocapture | grep reorganisations

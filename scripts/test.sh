@@ -33,8 +33,8 @@ fi
 cargo test --workspace --doc --locked
 
 say "what is behind the feature parquet"
-cargo clippy -p sortie-cli --features parquet --bin sortie --test queue_command --locked -- -D warnings
-cargo test -p sortie-cli --features parquet --bin sortie --test queue_command --locked -- parquet exported
+cargo clippy -p sortie-cli --features parquet --bin sortie --test flows --locked -- -D warnings
+cargo test -p sortie-cli --features parquet --bin sortie --test flows --locked -- parquet exported
 
 say "a sample of the crash matrix"
 scripts/crash_matrix.sh --sample

@@ -14,4 +14,4 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 BITCOIND=${BITCOIND:-$(scripts/bitcoind.sh)}
 export BITCOIND
-SORTIE_PSBT_SIGNER="$venv/bin/python" cargo test --locked -p sortie-cli --test money_psbt -- --include-ignored "$@"
+SORTIE_PSBT_SIGNER="$venv/bin/python" cargo test --locked -p sortie-cli --test flows -- money_psbt --include-ignored "$@"

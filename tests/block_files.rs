@@ -1,10 +1,8 @@
 //! Block files as they are found on disks: out of order, with blocks that lost their place, growing, damaged.
 
-mod hostile_paper;
-
+use crate::support::hostile_paper::{Paper, START, everything};
 use anyhow::{Context, Result};
 use bitcoin::{BlockHash, Network};
-use hostile_paper::{Paper, START, everything};
 use regtest::hostile::{Alteration, LyingReader, PaperBitcoin, write_block_files};
 use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError};
 use sortie::envelope::MAGIC;

@@ -1,14 +1,12 @@
 //! The command line as a user meets it: exit codes, one line for each error, and a round trip on a node.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use support::{Window, World};
 
 fn sortie(data_dir: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));

@@ -1,7 +1,6 @@
 //! Without a node: a wallet, its payloads and a follower over an Esplora server alone.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::hex::DisplayHex;
@@ -23,7 +22,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::spawn;
 use std::time::Duration;
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 6, max_lag: 3 };
 const COIN: u64 = 1_000_000;

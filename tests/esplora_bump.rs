@@ -1,7 +1,7 @@
 //! Without a node: what hangs together in the mempool is asked of an Esplora server, so that a bump pays for it.
 
-mod support;
-
+use crate::support::money::{payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, FeeRate, Network, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
 use regtest::{Bitcoind, EsploraServer};
@@ -11,8 +11,6 @@ use sortie::publish::{
     Bump, Caps, CarrierChoice, RateTerms, Reclaimed, Request, anywhere, bump, hold, job, publish, reclaim,
 };
 use sortie::wallet::{Wallet, fee_for};
-use support::money::{payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 

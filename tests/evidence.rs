@@ -1,15 +1,13 @@
 //! What an honest sequencer signs never convicts it: through reorganisations back and forth, restarts,
 //! expiry and floods.
 
-mod support;
-
+use crate::support::{Operator, Window, World};
 use anyhow::{Context, Result};
 use sortie::envelope::Carrier;
 use sortie::primitives::{Hash32, sha256};
 use sortie::proof::{Receipt, Signed, Statement};
 use sortie::sequencer::{SignedBlock, TxStatus};
 use std::collections::{BTreeMap, BTreeSet};
-use support::{Operator, Window, World};
 
 const WINDOW: Window = Window { window: 12, max_lag: 6 };
 

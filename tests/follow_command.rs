@@ -1,7 +1,6 @@
 //! `sortie follow` as it is run: on a terminal, in a pipe, and where Bitcoin reorganised deeper than it can take back.
 
-mod support;
-
+use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};
 use regtest::hostile::{Envelope, Miner};
 use rustix::fs::{Mode, OFlags, open};
@@ -13,7 +12,6 @@ use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use support::{Window, World, said};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 

@@ -1,12 +1,10 @@
 //! Forced transactions on a real bitcoind: carried, ordered, due, executed.
 
-mod support;
-
+use crate::support::{GENESIS_BALANCE, Window, World};
 use anyhow::{Context, Result};
 use sortie::envelope::{Body, Carrier};
 use sortie::executor::{NoOpReason, Outcome};
 use sortie::publish::{CarrierChoice, Request, publish};
-use support::{GENESIS_BALANCE, Window, World};
 
 const WINDOW: Window = Window { window: 6, max_lag: 3 };
 

@@ -1,7 +1,6 @@
 //! Sequencers that lie, on a real bitcoind: what they post changes nothing that anyone else derives.
 
-mod support;
-
+use crate::support::{Follower, Window, World};
 use anyhow::{Context, Result, ensure};
 use regtest::hostile::{Act, Envelope, HostileSequencer, Miner, Observer, Post};
 use sortie::chain::RpcNode;
@@ -9,7 +8,6 @@ use sortie::derive::{DropReason, Verdict};
 use sortie::envelope::{Body, Carrier};
 use sortie::executor::Outcome;
 use sortie::sequencer::Done;
-use support::{Follower, Window, World};
 
 const WINDOW: Window = Window { window: 8, max_lag: 4 };
 

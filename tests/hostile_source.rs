@@ -1,10 +1,8 @@
 //! The follower behind a Bitcoin source that fails, lies, or changes its mind between two calls: missing
 //! data is waited for, wrong data is refused, and nothing of either is ever derived from.
 
-mod hostile_paper;
-
+use crate::support::hostile_paper::{ALICE, BOB, Paper, START, everything, refusal};
 use anyhow::{Context, Result, ensure};
-use hostile_paper::{ALICE, BOB, Paper, START, everything, refusal};
 use regtest::hostile::{Alteration, Fault, HostileSource, Miner, PaperBitcoin};
 use sortie::chain::{BlockSource, ChainError};
 use sortie::envelope::Carrier;

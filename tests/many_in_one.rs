@@ -1,7 +1,6 @@
 //! Several transactions in one envelope, what each costs, and what the blocks before paid.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, FeeRate};
@@ -10,7 +9,6 @@ use sortie::chain::Mempool;
 use sortie::wallet::Caps;
 use std::fs;
 use std::process::{Command, Output};
-use support::{Window, World};
 
 fn sortie(world: &World, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));

@@ -1,7 +1,7 @@
 //! Paid from any wallet, and found again on a machine that has nothing but the words.
 
-mod support;
-
+use crate::support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Amount, Network, OutPoint, Transaction};
@@ -13,8 +13,6 @@ use sortie::publish::{
     anywhere, broadcast, bump, job, prepare, reclaim, resume,
 };
 use sortie::wallet::Wallet;
-use support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 

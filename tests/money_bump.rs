@@ -1,7 +1,7 @@
 //! A publication that waits too long pays more, or is taken back: on a real bitcoind.
 
-mod support;
-
+use crate::support::money::{Cli, Exaggerating, NoReplacing, Purse, in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network, Txid};
 use sortie::chain::Mempool;
@@ -12,8 +12,6 @@ use sortie::publish::{
 };
 use sortie::publish::{CarrierChoice, Request};
 use sortie::wallet::{Wallet, fee_for};
-use support::money::{Cli, Exaggerating, NoReplacing, Purse, in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const BOTH: [Carrier; 2] = [Carrier::OpReturn, Carrier::Taproot];

@@ -1,7 +1,7 @@
 //! What the chain and the node make of a publication: reorganisations, refusals, packages, two processes.
 
-mod support;
-
+use crate::support::money::{Cli, NoPackages, Overtaken, Purse, TakesFirst, in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
 use regtest::Bitcoind;
@@ -13,8 +13,6 @@ use sortie::publish::{
     jobs, prepare, publish, publish_telling, resume,
 };
 use sortie::wallet::{Caps, Wallet};
-use support::money::{Cli, NoPackages, Overtaken, Purse, TakesFirst, in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 

@@ -1,7 +1,7 @@
 //! Money that comes to light when a job is closed: paid too late, or sent after it was given up.
 
-mod support;
-
+use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Amount};
@@ -11,8 +11,6 @@ use sortie::publish::{
     Caps, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, PublishError, Reclaimed, Request, anywhere, events, job,
     prepare, reclaim,
 };
-use support::money::{Cli, Purse, in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const PAID: Amount = Amount::from_sat(3_000);

@@ -4,8 +4,8 @@
 //!
 //! Runs a fixed sample of the points; with `SORTIE_CRASH_MATRIX=all`, every one (`scripts/crash_matrix.sh`).
 
-mod support;
-
+use crate::support::money::{Cli, Purse, Signer, answers, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Amount, Network, Transaction};
@@ -14,10 +14,10 @@ use serde_json::Value;
 use sortie::envelope::{Body, Carrier, scan_block};
 use sortie::publish::{Backup, CarrierChoice, Request, prepare};
 use sortie::wallet::Wallet;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Output;
-use support::money::{Cli, Purse, Signer, answers, rate};
-use support::{Window, World};
 
 const KILLED: i32 = 9;
 /// Every how many points one is tried in the sample.
@@ -41,6 +41,12 @@ enum Act {
     Finish,
     /// Reveals a mined commit whose journal is lost.
     Recover,
+}
+
+/// What the owner of a PSBT does with it.
+fn sign_file(signer: &Signer, path: &Path) -> Result<()> {
+    let psbt = fs::read_to_string(path)?.parse()?;
+    Ok(fs::write(path, signer.sign(&psbt)?.to_string())?)
 }
 
 struct Case {
@@ -168,7 +174,7 @@ fn strand(world: &World, mut purse: Purse, payload: &[u8]) -> Result<(Backup, Tr
     world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
     let dir = purse.wallet.dir().to_owned();
     drop(purse.wallet);
-    std::fs::remove_dir_all(&dir)?;
+    fs::remove_dir_all(&dir)?;
     drop(Wallet::restore(&dir, Network::Regtest, purse.words, None, &purse.rpc)?);
     Ok((backup, commit))
 }
@@ -244,7 +250,7 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
         Act::Force | Act::Ask | Act::Draft | Act::Recover => {}
         Act::Finish => {
             cli.run(&draft)?;
-            signer.sign_file(&file)?;
+            sign_file(&signer, &file)?;
         }
         Act::Bump | Act::Reclaim => drop(cli.run(&force)?),
         Act::Paid => paid = pay(&cli.run(&ask)?)?,
@@ -272,7 +278,7 @@ fn run(world: &World, case: &Case, at: u64, sum: &mut Sum) -> Result<bool> {
         answer = cli.run(&ask)?;
     }
     if case.act == Act::Draft {
-        signer.sign_file(&file)?;
+        sign_file(&signer, &file)?;
         answer = cli.run(&finish)?;
     }
     let hash = world.bitcoind.mine(1)?[0];

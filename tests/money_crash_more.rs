@@ -1,8 +1,8 @@
 //! As `money_crash`, for what is no job of its own: plain payments, sweeps of late payments, commits with two
 //! outputs, and bumps that a deadline asks for. Killed at a point, run again until it is done, counted.
 
-mod support;
-
+use crate::support::money::{Cli, Purse, answers, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, Network, ScriptBuf};
@@ -14,8 +14,6 @@ use sortie::publish::{Caps, JobId, JobState, anywhere, confirm_by, job};
 use sortie::wallet::Wallet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
-use support::money::{Cli, Purse, answers, payload, rate};
-use support::{Window, World};
 
 const KILLED: i32 = 9;
 /// Every how many points one is tried in the sample.

@@ -1,7 +1,7 @@
 //! What is to be mined by a height pays more as that height nears: on a real bitcoind, which mines without it.
 
-mod support;
-
+use crate::support::money::{Cli, Cut, Purse, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
@@ -16,8 +16,6 @@ use sortie::publish::{
 use sortie::wallet::{Wallet, fee_for};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::money::{Cli, Cut, Purse, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const TERMS: RateTerms = RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 1 };

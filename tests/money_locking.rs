@@ -1,7 +1,7 @@
 //! A commit that would lock much more than it needs returns the rest at once: on a real bitcoind.
 
-mod support;
-
+use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, Network, OutPoint, Transaction};
@@ -13,8 +13,6 @@ use sortie::publish::{
 };
 use sortie::sequencer::Done;
 use sortie::wallet::{Wallet, fee_for};
-use support::money::{Cli, Purse, in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const BITCOIN: u64 = 100_000_000;

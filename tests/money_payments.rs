@@ -1,15 +1,13 @@
 //! Which payments to an envelope count: those that are there, are worth what they cost, and fit.
 
-mod support;
-
+use crate::support::money::{in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Address, Amount, Network, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
 use regtest::{Bitcoind, EsploraServer};
 use sortie::chain::{Esplora, Mempool};
 use sortie::publish::{Caps, Job, JobState, Outcome, Reclaimed, anywhere, bump, job, reclaim, resume};
 use sortie::wallet::{Wallet, WalletSource, fee_for};
-use support::money::{in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const COIN: Amount = Amount::from_sat(5_000_000);

@@ -1,8 +1,8 @@
 //! This wallet's coins, signed elsewhere: what comes back, what the signer sends by itself, and another implementation
 //! (`scripts/test_psbt.sh` brings it).
 
-mod support;
-
+use crate::support::money::{Cli, Purse, Signer, in_mempool, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::psbt::Psbt;
@@ -13,8 +13,6 @@ use sortie::publish::{
 };
 use std::io::Write;
 use std::process::{Command, Stdio};
-use support::money::{Cli, Purse, Signer, in_mempool, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 

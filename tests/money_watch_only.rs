@@ -1,7 +1,7 @@
 //! A wallet of public descriptors: it plans, watches and publishes, and its coins are signed for elsewhere.
 
-mod support;
-
+use crate::support::money::{Cli, Purse, Signer, payload, rate};
+use crate::support::{Window, World};
 use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::psbt::{Psbt, PsbtSighashType};
@@ -14,8 +14,6 @@ use sortie::publish::{CarrierChoice, JobState, PublishError, Request, psbt};
 use sortie::wallet::{Descriptors, Passphrase, Wallet};
 use std::io::Write;
 use std::process::Stdio;
-use support::money::{Cli, Purse, Signer, payload, rate};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 

@@ -3,8 +3,7 @@
 //! A node that pruned is in `sources.rs`, with REST that is off; a command's line and exit code for each error that a
 //! node can give is in `scenarios_service.rs`.
 
-mod support;
-
+use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Address, Network, Script};
@@ -22,7 +21,6 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Window, World, said};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 const LIMIT: Duration = Duration::from_secs(60);

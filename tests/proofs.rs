@@ -1,7 +1,6 @@
 //! Proofs and evidence: made on a node with `sortie prove`, judged by `sortie verify` without one.
 
-mod support;
-
+use crate::support::{Operator, Person, Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::FeeRate;
 use bitcoin::hex::DisplayHex;
@@ -25,7 +24,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, PoisonError};
-use support::{Operator, Person, Window, World};
 
 const WINDOW: Window = Window { window: 8, max_lag: 4 };
 

@@ -1,13 +1,11 @@
 //! `sortie queue` and `sortie follow` on a real bitcoind: what waits in the mempool, what is written out for audits.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use regtest::Proc;
 use serde_json::Value;
 use sortie::envelope::Carrier;
 use std::time::Duration;
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 const LIMIT: Duration = Duration::from_secs(60);

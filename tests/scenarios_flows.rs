@@ -1,7 +1,6 @@
 //! Flows of the scenarios that need a real bitcoind, a real sequencer, or both.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use regtest::hostile::{Fault, HostileSource, Observer, RpcFront};
 use sortie::chain::{BlockSource, Credentials, RpcNode};
@@ -12,7 +11,6 @@ use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore};
 use sortie::wallet::{Caps, Wallet};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 8, max_lag: 4 };
 

@@ -1,10 +1,8 @@
 //! The follower's file: what it keeps through restarts, what a reorganisation takes out of it, and how far
 //! back it can be asked. On a Bitcoin in memory.
 
-mod hostile_paper;
-
+use crate::support::hostile_paper::{ALICE, BOB, Paper, START, WINDOW, everything, refusal};
 use anyhow::{Context, Result, ensure};
-use hostile_paper::{ALICE, BOB, Paper, START, WINDOW, everything, refusal};
 use regtest::hostile::{Act, Envelope};
 use sortie::chain::BlockSource;
 use sortie::derive::Verdict;

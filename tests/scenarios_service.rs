@@ -1,8 +1,7 @@
 //! Scenario 50: the services as programs meet them. The sequencer's HTTP under everything that may be sent
 //! to it, and the follower's process behind a Bitcoin node that fails.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use regtest::hostile::{Alteration, Fault, HostileSource, RpcFront};
@@ -15,7 +14,6 @@ use std::fs;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
-use support::{Window, World};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use ureq::Agent;

@@ -1,13 +1,11 @@
 //! The sequencer on a real bitcoind: honest, denying, killed, and under reorganisations.
 
-mod support;
-
+use crate::support::{Follower, GENESIS_BALANCE, Operator, Window, World};
 use anyhow::{Context, Result, ensure};
 use sortie::derive::Verdict;
 use sortie::envelope::Carrier;
 use sortie::executor::Outcome;
 use sortie::sequencer::Done;
-use support::{Follower, GENESIS_BALANCE, Operator, Window, World};
 
 const WINDOW: Window = Window { window: 12, max_lag: 6 };
 

@@ -1,7 +1,6 @@
 //! `sortie sequencer` as a real process, killed with SIGKILL at ten different moments.
 
-mod support;
-
+use crate::support::{GENESIS_BALANCE, Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use regtest::{Proc, wait_until};
@@ -10,7 +9,6 @@ use sortie::executor::Outcome;
 use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
-use support::{GENESIS_BALANCE, Window, World};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -3,8 +3,7 @@
 //!
 //! `SORTIE_SOAK_REORGS` says how many; 60 unless told. `SORTIE_SOAK_SEED` repeats a run. `scripts/soak.sh` runs 2,000.
 
-mod support;
-
+use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Network, Txid};
@@ -17,7 +16,6 @@ use sortie::scanner::Scanner;
 use std::env;
 use std::fmt;
 use std::time::{Duration, Instant};
-use support::{Window, World};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 /// Reorganisations between two lines on stderr.

@@ -1,8 +1,7 @@
 //! One chain by every way to a real bitcoind's blocks: RPC, REST, its files, an Esplora server; and what goes wrong with
 //! a node.
 
-mod support;
-
+use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};
 use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
@@ -18,7 +17,6 @@ use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use support::{Window, World, said};
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
 

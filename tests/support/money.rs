@@ -11,7 +11,6 @@ use sortie::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNo
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, Job, JobId, Publication, Request, job, publish};
 use sortie::wallet::{Descriptors, Mnemonic, Wallet};
-use std::path::Path;
 use std::process::{Command, Output};
 
 pub fn rate(sat_per_vb: u64) -> FeeRate {
@@ -45,12 +44,6 @@ impl Signer {
         let mut psbt = psbt.clone();
         psbt.sign(&self.0, &Secp256k1::new()).map_err(|(_, errors)| anyhow!("{errors:?}"))?;
         Ok(psbt)
-    }
-
-    /// Signs a PSBT in its file.
-    pub fn sign_file(&self, path: &Path) -> Result<()> {
-        let psbt = std::fs::read_to_string(path)?.parse()?;
-        Ok(std::fs::write(path, self.sign(&psbt)?.to_string())?)
     }
 }
 

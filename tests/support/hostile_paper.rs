@@ -1,6 +1,5 @@
 //! A ledger rollup on a Bitcoin in memory, and the real follower with its file: what the scenarios of data
 //! sources and restarts start from.
-#![allow(dead_code, reason = "each scenario uses its part")]
 
 use anyhow::{Context, Result};
 use bitcoin::p2p::Magic;

@@ -1,0 +1,37 @@
+//! Flows, most on a real bitcoind: one program, because each would link all of Sortie again (100 MB apiece).
+
+mod block_files;
+mod cli;
+mod esplora;
+mod esplora_bump;
+mod evidence;
+mod follow_command;
+mod forced;
+mod hostile_sequencer;
+mod hostile_source;
+mod many_in_one;
+mod money_anywhere;
+mod money_bump;
+mod money_chain;
+mod money_closed;
+#[cfg(feature = "crash-points")]
+mod money_crash;
+#[cfg(feature = "crash-points")]
+mod money_crash_more;
+mod money_deadline;
+mod money_locking;
+mod money_payments;
+mod money_psbt;
+mod money_watch_only;
+mod node_troubles;
+mod proofs;
+mod queue_command;
+mod scenarios_flows;
+mod scenarios_follower;
+mod scenarios_service;
+mod scenarios_table;
+mod sequencer;
+mod sequencer_kill;
+mod soak;
+mod sources;
+mod support;
