@@ -8,14 +8,13 @@
 use super::plan::{Envelope, MAX_STANDARD_WEIGHT, check_weight};
 use super::send::{highest_rate, push, refusal};
 use super::spend::{Ancestors, sign_reveal};
-use super::{CarrierChoice, Outcome, PublishError, check_length, fees, load};
+use super::{CarrierChoice, Outcome, PublishError, begin, check_length, fees, load};
 use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::sha256;
-use crate::wallet::journal::{self, NewJob};
 use crate::wallet::{
-    Caps, Event, Generation, Job, JobId, JobState, Paid, Payer, SIGNATURE_LEN, Wallet, fee_for, key_spend, transaction,
-    unix_now, vsize,
+    Caps, Event, Generation, Job, JobId, JobState, JobTerms, Paid, Payer, SIGNATURE_LEN, Wallet, fee_for, journal,
+    key_spend, transaction, vsize,
 };
 use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid, VarInt, Weight};
 use std::cmp::Reverse;
@@ -49,28 +48,20 @@ pub fn ask(
     }
     check_length(payload)?;
     fees::check_floor(rate, node.relay()?.floor)?;
-    let key_index = wallet.next_key_index()?;
-    let envelope = Envelope::of(wallet, payload, key_index)?;
+    let envelope = Envelope::of(wallet, payload, wallet.next_key_index()?)?;
     let refund = refund.script_pubkey();
     let reveal = draft(&envelope, &[OutPoint::null()], &refund)?;
     check_weight(&reveal)
         .map_err(|why| PublishError::NotRelayed { asked: CarrierChoice::Only(Carrier::Taproot), why })?;
     caps.check(fee_for(rate, vsize(&reveal)), vsize(&reveal))?;
-    let job = NewJob {
-        payer: Payer::Anywhere,
-        carrier: Carrier::Taproot,
-        payload: payload.to_vec(),
-        payload_hash: sha256(payload),
-        key_index: Some(key_index),
-        merkle_root: envelope.tree.merkle_root(),
+    let terms = JobTerms {
+        key_index: Some(envelope.key_index),
+        merkle_root: envelope.merkle_root(),
         asked: Some(fee_for(rate, vsize(&reveal)) + refund.minimal_non_dust()),
         refund: Some(refund),
-        fee_rate: rate,
-        caps: *caps,
+        ..JobTerms::new(Payer::Anywhere, Carrier::Taproot, payload, rate, *caps)
     };
-    let events = [Event::Planned { draft: None }];
-    let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
-    load(wallet, id)
+    begin(wallet, &terms, &[Event::Planned { draft: None }])
 }
 
 /// Writes down an envelope that this journal does not know, by its key and script tree.
@@ -82,20 +73,12 @@ pub(super) fn adopt(
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Job, PublishError> {
-    let job = NewJob {
-        payer: Payer::Anywhere,
-        carrier: Carrier::Taproot,
-        payload: payload.to_vec(),
-        payload_hash: sha256(payload),
+    let terms = JobTerms {
         key_index: Some(key_index),
         merkle_root,
-        refund: None,
-        asked: None,
-        fee_rate: rate,
-        caps: *caps,
+        ..JobTerms::new(Payer::Anywhere, Carrier::Taproot, payload, rate, *caps)
     };
-    let id = wallet.save_with(|db| journal::begin(db, &job, &[Event::Planned { draft: None }], unix_now()))?;
-    load(wallet, id)
+    begin(wallet, &terms, &[Event::Planned { draft: None }])
 }
 
 /// The address that is to be paid.
@@ -166,7 +149,7 @@ pub fn reveal(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job
     if missing > Amount::ZERO {
         return Err(PublishError::Unpaid { job: id, received, missing });
     }
-    if reveal.envelope.tree.merkle_root() != job.merkle_root {
+    if reveal.envelope.merkle_root() != job.merkle_root {
         return Err(PublishError::NothingToRecover(format!("the payload of job {id} is not known; reclaim it")));
     }
     // Many small payments may hang on more than a mempool keeps together: then as few as suffice.
@@ -293,7 +276,6 @@ fn refund(wallet: &Wallet, job: &Job) -> ScriptBuf {
 /// A reveal of which everything is known but what it spends.
 struct Reveal {
     envelope: Envelope,
-    key_index: u32,
     rate: FeeRate,
     refund: ScriptBuf,
     /// Spending one payment.
@@ -306,7 +288,7 @@ impl Reveal {
         let envelope = Envelope::of(wallet, &job.payload, key_index)?;
         let refund = refund(wallet, job);
         let with_one = draft(&envelope, &[OutPoint::null()], &refund)?;
-        Ok(Self { envelope, key_index, rate: job.fee_rate, refund, with_one })
+        Ok(Self { envelope, rate: job.fee_rate, refund, with_one })
     }
 
     /// The least that this many payments must add up to.
@@ -347,7 +329,7 @@ impl Reveal {
         let fee = ancestors.fee_with(self.rate, size).min(most).max(least);
         job.caps.check(fee, size)?;
         tx.output.iter_mut().for_each(|output| output.value = received - fee);
-        sign_reveal(wallet, &mut tx, &spent, &job.payload, self.key_index)?;
+        sign_reveal(wallet, &mut tx, &spent, &self.envelope)?;
         if vsize(&tx) != size {
             return Err(PublishError::Broken("a signed transaction is not the planned one"));
         }

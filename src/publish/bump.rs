@@ -5,6 +5,7 @@
 //! that spends its change pays for both. The commit is never replaced, because its reveal would be lost
 //! with it; its rate counts together with its reveal's.
 
+use super::plan::Envelope;
 use super::send::{absent, highest_rate, push, refusal, replace, stand};
 use super::spend::{Ancestors, sign_reveal, to_replace};
 use super::{Outcome, PublishError, fees, load};
@@ -255,7 +256,9 @@ impl<N: Mempool> Stage<'_, N> {
         caps.check(fee, size)?;
         match self.job.key_index {
             None => wallet.sign(&mut tx, &spent)?,
-            Some(key_index) => sign_reveal(wallet, &mut tx, &spent, &self.job.payload, key_index)?,
+            Some(key_index) => {
+                sign_reveal(wallet, &mut tx, &spent, &Envelope::of(wallet, &self.job.payload, key_index)?)?;
+            }
         }
         if parents + vsize(&tx) != size {
             return Err(PublishError::Broken("a signed transaction is not the planned one"));

@@ -17,7 +17,7 @@ mod send;
 mod spend;
 
 pub use crate::wallet::{
-    Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, Payer, Recorded, Shortfall,
+    Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, JobTerms, Payer, Recorded, Shortfall,
 };
 pub use bump::{Bump, Bumped, bump};
 pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold};
@@ -31,10 +31,9 @@ use crate::chain::{ChainError, Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::{BtcHeight, sha256};
 use crate::queue::Place;
-use crate::wallet::journal::{self, NewJob};
-use crate::wallet::{SatPerVb, Wallet, WalletError, outputs_of, unix_now};
+use crate::wallet::{SatPerVb, Wallet, WalletError, journal, outputs_of, unix_now};
 use bitcoin::{Amount, FeeRate, OutPoint, Txid};
-use plan::{Plan, Policy, Terms};
+use plan::{Envelope, Plan};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -324,11 +323,7 @@ pub fn quote(
     relay: RelayFacts,
 ) -> Result<Vec<CarrierCost>, PublishError> {
     check_length(payload)?;
-    let change = wallet.next_changes();
-    let policy = Policy::new(relay, request);
-    let (rate, input) = (request.fee_rate, wallet.input());
-    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend: None };
-    let both = plan::both(wallet, wallet.next_key_index()?, &terms)?;
+    let both = plan::both(wallet, payload, request, relay)?;
     Ok(both.into_iter().map(|(cost, _)| cost).collect())
 }
 
@@ -380,38 +375,41 @@ pub fn prepare(
     payload: &[u8],
     request: &Request,
 ) -> Result<Job, PublishError> {
-    check_length(payload)?;
-    let policy = Policy::new(node.relay()?, request);
-    fees::check_floor(request.fee_rate, policy.floor)?;
-    let must_spend = request.fund_from.map(|outpoint| wallet.coin(outpoint)).transpose()?;
-    let change = wallet.next_changes();
-    let key_index = wallet.next_key_index()?;
-    let (rate, input, must_spend) = (request.fee_rate, wallet.input(), must_spend.as_ref());
-    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend };
-    let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
-    request.caps.check(plan.fee, plan.vsize)?;
-
-    let merkle_root = plan.merkle_root;
-    let generation = sign(wallet, &plan, payload, key_index)?;
-    let job = NewJob {
-        payer: Payer::Wallet,
-        carrier: plan.carrier,
-        payload: payload.to_vec(),
-        payload_hash: sha256(payload),
-        key_index: (plan.carrier == Carrier::Taproot).then_some(key_index),
-        merkle_root,
-        refund: None,
-        asked: None,
-        fee_rate: request.fee_rate,
-        caps: request.caps,
-    };
+    let (terms, generation) = plan_for(Payer::Wallet, wallet, node, payload, request)?;
     wallet.note(&generation.transactions);
     let seen = wallet.synced_to().height;
     let deadline = request.confirm_by.map(|confirm_by| Event::Deadline { deadline: Deadline { confirm_by, seen } });
     let mut events = vec![Event::Planned { draft: None }];
     events.extend(deadline);
     events.push(Event::Signed { generation });
-    let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
+    begin(wallet, &terms, &events)
+}
+
+/// The cheapest transactions within the caps that the wallet's coins pay for, and the terms of their job. Where the
+/// coins are signed for elsewhere, placeholders are in the place of those signatures.
+fn plan_for(
+    payer: Payer,
+    wallet: &Wallet,
+    node: &impl Mempool,
+    payload: &[u8],
+    request: &Request,
+) -> Result<(JobTerms, Generation), PublishError> {
+    check_length(payload)?;
+    let relay = node.relay()?;
+    fees::check_floor(request.fee_rate, relay.floor)?;
+    let plan = choose(plan::both(wallet, payload, request, relay)?, request.carrier)?;
+    request.caps.check(plan.fee, plan.vsize)?;
+    let terms = JobTerms {
+        key_index: plan.envelope.as_ref().map(|envelope| envelope.key_index),
+        merkle_root: plan.envelope.as_ref().and_then(Envelope::merkle_root),
+        ..JobTerms::new(payer, plan.carrier, payload, request.fee_rate, request.caps)
+    };
+    Ok((terms, sign(payer, wallet, plan)?))
+}
+
+/// Writes a job down, with its first events and whatever the wallet has learnt.
+fn begin(wallet: &mut Wallet, terms: &JobTerms, events: &[Event]) -> Result<Job, PublishError> {
+    let id = wallet.save_with(|db| journal::begin(db, terms, events, unix_now()))?;
     load(wallet, id)
 }
 
@@ -466,23 +464,17 @@ fn choose(both: [(CarrierCost, Option<Plan>); 2], asked: CarrierChoice) -> Resul
     }
 }
 
-/// Signs a plan's transactions, which keeps their ids, sizes and fees.
-fn sign(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<Generation, PublishError> {
+/// Signs a plan's transactions, which keeps their ids, sizes and fees; the first only if `payer` signs here.
+fn sign(payer: Payer, wallet: &Wallet, plan: Plan) -> Result<Generation, PublishError> {
     let mut transactions = plan.transactions.clone();
-    let coins = outputs_of(&plan.coins);
-    let spent = match (plan.carrier, transactions.as_mut_slice()) {
-        (Carrier::OpReturn, [tx]) => {
-            wallet.sign(tx, &coins)?;
-            coins
-        }
-        (Carrier::Taproot, [commit, reveal]) => {
-            wallet.sign(commit, &coins)?;
-            let spent = commit.output[..1].to_vec();
-            spend::sign_reveal(wallet, reveal, &spent, payload, key_index)?;
-            spent
-        }
-        _ => return Err(PublishError::Broken("a plan with another number of transactions")),
-    };
+    let mut spent = outputs_of(&plan.coins);
+    if payer == Payer::Wallet {
+        wallet.sign(&mut transactions[0], &spent)?;
+    }
+    if let (Some(envelope), [commit, reveal]) = (&plan.envelope, transactions.as_mut_slice()) {
+        spent = commit.output[..1].to_vec();
+        spend::sign_reveal(wallet, reveal, &spent, envelope)?;
+    }
     for (signed, planned) in transactions.iter().zip(&plan.transactions) {
         let same = signed.weight() == planned.weight() && signed.compute_txid() == planned.compute_txid();
         if !same {

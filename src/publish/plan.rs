@@ -20,8 +20,6 @@ use crate::envelope::{Carrier, leaf_script, op_return_script};
 use crate::wallet::{
     Coin, Draft, SIGNATURE_LEN, Shortfall, Wallet, fee_for, key_spend, pay, select, transaction, unsigned, vsize,
 };
-use bitcoin::key::UntweakedPublicKey;
-use bitcoin::secp256k1::{Secp256k1, Verification};
 use bitcoin::taproot::{LeafVersion, TaprootBuilder, TaprootSpendInfo};
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxIn, TxOut, Weight, Witness};
 use std::fmt;
@@ -162,8 +160,8 @@ pub(crate) struct Plan {
     pub change: Option<OutPoint>,
     pub locked: Amount,
     pub relayed: Result<(), NotRelayed>,
-    /// Root of the envelope's script tree.
-    pub merkle_root: Option<TapNodeHash>,
+    /// What the reveal shows; nothing for OP_RETURN.
+    pub envelope: Option<Envelope>,
 }
 
 /// What a plan is made from, beside the coins.
@@ -179,34 +177,33 @@ pub(crate) struct Terms<'a> {
     pub must_spend: Option<&'a Coin>,
 }
 
-/// The leaf, its tree and the output that commits to it.
+/// A payload's leaf, and the tree that an output commits to.
+#[derive(Clone, Debug)]
 pub(crate) struct Envelope {
+    /// Index of the reveal key.
+    pub key_index: u32,
     pub leaf: ScriptBuf,
-    pub tree: TaprootSpendInfo,
+    tree: TaprootSpendInfo,
 }
 
 impl Envelope {
-    pub fn new<C: Verification>(
-        secp: &Secp256k1<C>,
-        payload: &[u8],
-        key: UntweakedPublicKey,
-    ) -> Result<Self, PublishError> {
+    pub fn of(wallet: &Wallet, payload: &[u8], key_index: u32) -> Result<Self, PublishError> {
+        let key = wallet.reveal_key(key_index)?;
         let leaf = leaf_script(payload, &key);
         let tree = TaprootBuilder::new()
             .add_leaf(0, leaf.clone())
             .ok()
-            .and_then(|builder| builder.finalize(secp, key).ok())
+            .and_then(|builder| builder.finalize(wallet.secp(), key).ok())
             .ok_or(PublishError::Broken("a tree of one leaf cannot be built"))?;
-        Ok(Self { leaf, tree })
+        Ok(Self { key_index, leaf, tree })
+    }
+
+    pub fn merkle_root(&self) -> Option<TapNodeHash> {
+        self.tree.merkle_root()
     }
 
     pub fn output_script(&self) -> ScriptBuf {
         ScriptBuf::new_p2tr_tweaked(self.tree.output_key())
-    }
-
-    /// The envelope of a journaled payload.
-    pub fn of(wallet: &Wallet, payload: &[u8], key_index: u32) -> Result<Self, PublishError> {
-        Self::new(wallet.secp(), payload, wallet.reveal_key(key_index)?)
     }
 
     /// The reveal's witness around `signature`.
@@ -241,7 +238,7 @@ pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Short
         change: change.map(|vout| OutPoint::new(tx.compute_txid(), vout)),
         locked: Amount::ZERO,
         relayed,
-        merkle_root: None,
+        envelope: None,
         transactions: vec![tx],
     })
 }
@@ -305,7 +302,7 @@ pub(crate) fn taproot(
         change: Some(OutPoint::new(reveal.compute_txid(), 0)),
         locked,
         relayed: check_weight(&commit).and(check_weight(&reveal)),
-        merkle_root: envelope.tree.merkle_root(),
+        envelope: Some(envelope.clone()),
         transactions: vec![commit, reveal],
     }))
 }
@@ -318,19 +315,25 @@ pub(super) fn check_weight(tx: &Transaction) -> Result<(), NotRelayed> {
 /// Both carriers' plans, or what they would cost with a coin that suffices.
 pub(crate) fn both(
     wallet: &Wallet,
-    key_index: u32,
-    terms: &Terms<'_>,
+    payload: &[u8],
+    request: &Request,
+    relay: RelayFacts,
 ) -> Result<[(CarrierCost, Option<Plan>); 2], PublishError> {
-    let envelope = Envelope::of(wallet, terms.payload, key_index)?;
-    let coins = wallet.coins()?;
-    let ample = Coin { placeholder: terms.input.witness.clone(), ..Coin::ample() };
-    let policy = Policy { lock_at_most: None, ..*terms.policy };
-    let alone = Terms { must_spend: Some(&ample), policy: &policy, ..*terms };
-    let op_return = match op_return(&coins, terms) {
+    let envelope = Envelope::of(wallet, payload, wallet.next_key_index()?)?;
+    let (coins, change, input) = (wallet.coins()?, wallet.next_changes(), wallet.input());
+    let must_spend = request.fund_from.map(|outpoint| wallet.coin(outpoint)).transpose()?;
+    let policy = Policy::new(relay, request);
+    let (rate, must_spend) = (request.fee_rate, must_spend.as_ref());
+    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend };
+
+    let ample = Coin { placeholder: input.witness.clone(), ..Coin::ample() };
+    let unlimited = Policy { lock_at_most: None, ..policy };
+    let alone = Terms { must_spend: Some(&ample), policy: &unlimited, ..terms };
+    let op_return = match op_return(&coins, &terms) {
         Ok(plan) => planned(plan),
         Err(shortfall) => supposed(op_return(&[], &alone)?, shortfall),
     };
-    let taproot = match taproot(&envelope, &coins, terms)? {
+    let taproot = match taproot(&envelope, &coins, &terms)? {
         Ok(plan) => planned(plan),
         Err(shortfall) => supposed(taproot(&envelope, &[], &alone)??, shortfall),
     };

@@ -4,15 +4,10 @@
 //! away; a PSBT that comes back is taken for its signatures only, each of which is checked, and only if it
 //! is the transaction that was given away. The reveal is signed here, before that.
 
-use super::plan::{self, Plan, Policy, Terms};
-use super::{Publication, PublishError, Request, check_length, choose, fees, load, send, spend};
+use super::{Publication, PublishError, Request, begin, load, plan_for, send};
 use crate::chain::Mempool;
-use crate::envelope::Carrier;
 use crate::primitives::sha256;
-use crate::wallet::journal::{self, NewJob};
-use crate::wallet::{
-    BadSignature, Event, Generation, Job, JobState, Payer, Wallet, check_witness, outputs_of, unix_now, witness,
-};
+use crate::wallet::{BadSignature, Event, Job, JobState, Payer, Wallet, check_witness, journal, witness};
 use bdk_wallet::miniscript::psbt::PsbtExt;
 use bitcoin::psbt::Psbt;
 use bitcoin::{Transaction, TxOut, Witness};
@@ -30,31 +25,10 @@ pub fn draft(
         let psbt = psbt(wallet, &job)?;
         return Ok((job, psbt));
     }
-    check_length(payload)?;
-    let policy = Policy::new(node.relay()?, request);
-    fees::check_floor(request.fee_rate, policy.floor)?;
-    let change = wallet.next_changes();
-    let key_index = wallet.next_key_index()?;
-    let (rate, input) = (request.fee_rate, wallet.input());
-    let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend: None };
-    let plan = choose(plan::both(wallet, key_index, &terms)?, request.carrier)?;
-    request.caps.check(plan.fee, plan.vsize)?;
-    let job = NewJob {
-        payer: Payer::Psbt,
-        carrier: plan.carrier,
-        payload: payload.to_vec(),
-        payload_hash: sha256(payload),
-        key_index: (plan.carrier == Carrier::Taproot).then_some(key_index),
-        merkle_root: plan.merkle_root,
-        refund: None,
-        asked: None,
-        fee_rate: request.fee_rate,
-        caps: request.caps,
-    };
-    let generation = unsigned(wallet, &plan, payload, key_index)?;
-    let events = [Event::Planned { draft: Some(generation) }];
-    let id = wallet.save_with(|db| journal::begin(db, &job, &events, unix_now()))?;
-    let job = load(wallet, id)?;
+    let (terms, mut draft) = plan_for(Payer::Psbt, wallet, node, payload, request)?;
+    // The placeholders go: segregated witnesses change no txid.
+    draft.transactions[0].input.iter_mut().for_each(|input| input.witness = Witness::new());
+    let job = begin(wallet, &terms, &[Event::Planned { draft: Some(draft) }])?;
     let psbt = psbt(wallet, &job)?;
     Ok((job, psbt))
 }
@@ -90,19 +64,6 @@ pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result
     let job = load(wallet, job.id)?;
     send::first(wallet, node, &job)?;
     Publication::new(&load(wallet, job.id)?, false)
-}
-
-/// A plan's transactions, of which only the reveal is signed: segregated witnesses change no txid.
-fn unsigned(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Result<Generation, PublishError> {
-    let mut transactions = plan.transactions.clone();
-    let carrying = transactions.len() - 1;
-    let mut spent = outputs_of(&plan.coins);
-    if let [commit, reveal] = transactions.as_mut_slice() {
-        spent = commit.output[..1].to_vec();
-        spend::sign_reveal(wallet, reveal, &spent, payload, key_index)?;
-    }
-    transactions[0].input.iter_mut().for_each(|input| input.witness = Witness::new());
-    Ok(Generation { transactions, carrying, spent, fee: plan.fee, vsize: plan.vsize, change: plan.change })
 }
 
 fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {

@@ -84,7 +84,7 @@ pub fn recover<'a>(
 ) -> Result<Job, PublishError> {
     let candidates: Vec<Backup> = match (lead.backup, lead.payload) {
         (Some(backup), Some(payload)) => {
-            let root = Envelope::of(wallet, payload, backup.key_index)?.tree.merkle_root();
+            let root = Envelope::of(wallet, payload, backup.key_index)?.merkle_root();
             if root != Some(backup.merkle_root) {
                 return Err(PublishError::NothingToRecover("the payload does not belong to this backup line".into()));
             }
@@ -93,7 +93,7 @@ pub fn recover<'a>(
         (Some(backup), None) => vec![backup],
         (None, Some(payload)) => (0..lead.keys)
             .filter_map(|key_index| {
-                let root = Envelope::of(wallet, payload, key_index).map(|envelope| envelope.tree.merkle_root());
+                let root = Envelope::of(wallet, payload, key_index).map(|envelope| envelope.merkle_root());
                 root.map(|root| root.map(|merkle_root| Backup { key_index, merkle_root })).transpose()
             })
             .collect::<Result<_, _>>()?,

@@ -13,17 +13,16 @@ use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, Tx
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Signs a transaction whose first input reveals `payload`; other inputs of the envelope and those of the
+/// Signs a transaction whose first input reveals an envelope's payload; other inputs of the envelope and those of the
 /// wallet are spent by key.
 pub(super) fn sign_reveal(
     wallet: &Wallet,
     tx: &mut Transaction,
     spent: &[TxOut],
-    payload: &[u8],
-    key_index: u32,
+    envelope: &Envelope,
 ) -> Result<(), PublishError> {
-    let envelope = Envelope::of(wallet, payload, key_index)?;
-    sign_by_key(wallet, tx, spent, key_index, envelope.tree.merkle_root())?;
+    let key_index = envelope.key_index;
+    sign_by_key(wallet, tx, spent, key_index, envelope.merkle_root())?;
     let leaf = TapLeafHash::from_script(&envelope.leaf, LeafVersion::TapScript);
     let hash = SighashCache::new(&*tx)
         .taproot_script_spend_signature_hash(0, &Prevouts::All(spent), leaf, TapSighashType::Default)

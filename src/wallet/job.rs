@@ -5,12 +5,13 @@
 
 use super::{Caps, vsize};
 use crate::envelope::Carrier;
-use crate::primitives::{BlockRef, BtcHeight, Hash32};
+use crate::primitives::{BlockRef, BtcHeight, Hash32, sha256};
 use crate::queue::Place;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Deref;
 
 /// A job's number in this wallet's journal, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -261,13 +262,9 @@ impl fmt::Display for JobState {
     }
 }
 
-/// One publication: what was settled when it was planned, and what its events add up to.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Number in the journal.
-    pub id: JobId,
-    /// When it was planned, in seconds since 1970.
-    pub created_at: u64,
+/// What is settled when a job is planned; no event changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobTerms {
     /// Whose coins pay.
     pub payer: Payer,
     /// How the payload is carried.
@@ -288,6 +285,35 @@ pub struct Job {
     pub fee_rate: FeeRate,
     /// The caps that were set.
     pub caps: Caps,
+}
+
+impl JobTerms {
+    /// Those of a payload that locks nothing in an envelope, and of which nothing goes elsewhere.
+    pub(crate) fn new(payer: Payer, carrier: Carrier, payload: &[u8], fee_rate: FeeRate, caps: Caps) -> Self {
+        Self {
+            payer,
+            carrier,
+            payload: payload.to_vec(),
+            payload_hash: sha256(payload),
+            key_index: None,
+            merkle_root: None,
+            refund: None,
+            asked: None,
+            fee_rate,
+            caps,
+        }
+    }
+}
+
+/// One publication: its terms, whose fields it has as if they were its own, and what its events add up to.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Number in the journal.
+    pub id: JobId,
+    /// When it was planned, in seconds since 1970.
+    pub created_at: u64,
+    /// What was settled then.
+    pub terms: JobTerms,
     /// By when it is to confirm, if somebody asked for that.
     pub deadline: Option<Deadline>,
     /// What is to be signed elsewhere.
@@ -306,7 +332,32 @@ pub struct Job {
     pub(crate) has_left: bool,
 }
 
+impl Deref for Job {
+    type Target = JobTerms;
+
+    fn deref(&self) -> &JobTerms {
+        &self.terms
+    }
+}
+
 impl Job {
+    /// A job before its first event.
+    pub(crate) fn new(id: JobId, created_at: u64, terms: JobTerms) -> Self {
+        Self {
+            id,
+            created_at,
+            terms,
+            deadline: None,
+            draft: None,
+            generations: Vec::new(),
+            reclaims: Vec::new(),
+            sweeps: Vec::new(),
+            confirmed_by: None,
+            state: JobState::Planned,
+            has_left: false,
+        }
+    }
+
     /// Takes one more event into account.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! database refuses it); a key index is used by one job at most. An event that cannot follow those
 //! before it is an error. A file of another version is refused and not touched.
 
-use super::job::{Event, Job, JobId, JobState, Payer};
+use super::job::{Event, Job, JobId, JobTerms, Payer};
 use super::{Caps, WalletError};
 use crate::envelope::Carrier;
 use crate::primitives::Hash32;
@@ -18,21 +18,6 @@ pub const FINAL_DEPTH: u32 = 144;
 
 /// Version of the tables below, in the database's `user_version`.
 pub(crate) const VERSION: i64 = 2;
-
-/// What is settled when a job is planned.
-#[derive(Clone, Debug)]
-pub(crate) struct NewJob {
-    pub payer: Payer,
-    pub carrier: Carrier,
-    pub payload: Vec<u8>,
-    pub payload_hash: Hash32,
-    pub key_index: Option<u32>,
-    pub merkle_root: Option<TapNodeHash>,
-    pub refund: Option<ScriptBuf>,
-    pub asked: Option<Amount>,
-    pub fee_rate: FeeRate,
-    pub caps: Caps,
-}
 
 /// An event with its place in the job's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +75,7 @@ pub(crate) fn version(db: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Writes a job down, with its first events. The caller commits.
-pub(crate) fn begin(db: &Connection, job: &NewJob, events: &[Event], now: u64) -> Result<JobId, WalletError> {
+pub(crate) fn begin(db: &Connection, terms: &JobTerms, events: &[Event], now: u64) -> Result<JobId, WalletError> {
     let cap = |rate: Option<FeeRate>| rate.map(|rate| integer(rate.to_sat_per_kwu())).transpose();
     let sat = |amount: Option<Amount>| amount.map(|amount| integer(amount.to_sat())).transpose();
     db.execute(
@@ -99,17 +84,17 @@ pub(crate) fn begin(db: &Connection, job: &NewJob, events: &[Event], now: u64) -
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             integer(now)?,
-            job.payer.name(),
-            carrier_name(job.carrier),
-            job.payload,
-            job.payload_hash.0,
-            job.key_index,
-            job.merkle_root.map(|root| root.to_byte_array()),
-            job.refund.as_ref().map(|script| script.as_bytes()),
-            sat(job.asked)?,
-            integer(job.fee_rate.to_sat_per_kwu())?,
-            sat(job.caps.max_fee)?,
-            cap(job.caps.max_fee_rate)?,
+            terms.payer.name(),
+            carrier_name(terms.carrier),
+            terms.payload,
+            terms.payload_hash.0,
+            terms.key_index,
+            terms.merkle_root.map(|root| root.to_byte_array()),
+            terms.refund.as_ref().map(|script| script.as_bytes()),
+            sat(terms.asked)?,
+            integer(terms.fee_rate.to_sat_per_kwu())?,
+            sat(terms.caps.max_fee)?,
+            cap(terms.caps.max_fee_rate)?,
         ],
     )?;
     let id = JobId(db.last_insert_rowid());
@@ -215,9 +200,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(JobId, Option<Job>)> {
         let whole = |number: Option<i64>| number.map(u64::try_from).transpose().ok();
         let [fee_rate, max_fee_rate] = rates.map(|rate| whole(rate).map(|r| r.map(FeeRate::from_sat_per_kwu)));
         let [asked, max_fee] = sats.map(|amount| whole(amount).map(|a| a.map(Amount::from_sat)));
-        Some(Job {
-            id,
-            created_at: created_at.try_into().ok()?,
+        let terms = JobTerms {
             payer: Payer::ALL.into_iter().find(|known| known.name() == payer)?,
             carrier: [Carrier::OpReturn, Carrier::Taproot].into_iter().find(|c| carrier_name(*c) == carrier)?,
             payload,
@@ -228,15 +211,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(JobId, Option<Job>)> {
             asked: asked?,
             fee_rate: fee_rate??,
             caps: Caps { max_fee_rate: max_fee_rate?, max_fee: max_fee? },
-            deadline: None,
-            draft: None,
-            generations: Vec::new(),
-            reclaims: Vec::new(),
-            sweeps: Vec::new(),
-            confirmed_by: None,
-            state: JobState::Planned,
-            has_left: false,
-        })
+        };
+        Some(Job::new(id, created_at.try_into().ok()?, terms))
     };
     Ok((id, parse()))
 }
@@ -255,7 +231,7 @@ fn integer(value: u64) -> Result<i64, WalletError> {
 #[cfg(test)]
 mod tests {
     use super::super::coins::{key_spend, transaction};
-    use super::super::job::{Deadline, Generation};
+    use super::super::job::{Deadline, Generation, JobState};
     use super::*;
     use crate::primitives::BlockRef;
     use bitcoin::{BlockHash, OutPoint, Transaction, TxOut, Txid};
@@ -266,18 +242,15 @@ mod tests {
         db
     }
 
-    fn job(payload: &[u8], key_index: Option<u32>) -> NewJob {
-        NewJob {
-            payer: Payer::Anywhere,
-            carrier: Carrier::Taproot,
-            payload: payload.to_vec(),
-            payload_hash: crate::primitives::sha256(payload),
+    fn job(payload: &[u8], key_index: Option<u32>) -> JobTerms {
+        let [rate, highest] = [250, 2_500].map(FeeRate::from_sat_per_kwu);
+        let caps = Caps { max_fee: None, max_fee_rate: Some(highest) };
+        JobTerms {
             key_index,
             merkle_root: Some(TapNodeHash::from_byte_array([7; 32])),
             refund: Some(ScriptBuf::from_bytes(vec![1, 2, 3])),
             asked: Some(Amount::from_sat(777)),
-            fee_rate: FeeRate::from_sat_per_kwu(250),
-            caps: Caps { max_fee: None, max_fee_rate: Some(FeeRate::from_sat_per_kwu(2_500)) },
+            ..JobTerms::new(Payer::Anywhere, Carrier::Taproot, payload, rate, caps)
         }
     }
 
@@ -324,15 +297,13 @@ mod tests {
     #[test]
     fn a_job_reads_back_as_it_was_written() {
         let db = open();
-        let new = job(b"payload", Some(4));
+        let terms = job(b"payload", Some(4));
         let deadline = Deadline { confirm_by: 20, seen: 7 };
         let noted = Event::Deadline { deadline };
         let events = [planned(), noted, signed(1), Event::RevealSent, signed(2), confirmed(1, 7)];
-        let id = begin(&db, &new, &events, 77).expect("written");
+        let id = begin(&db, &terms, &events, 77).expect("written");
         let read = find(&db, id).expect("readable").expect("there");
-        assert_eq!((&read.payload, read.key_index, read.merkle_root), (&new.payload, new.key_index, new.merkle_root));
-        assert_eq!((read.payer, read.carrier, &read.refund), (new.payer, new.carrier, &new.refund));
-        assert_eq!((read.fee_rate, read.caps, read.asked), (new.fee_rate, new.caps, new.asked));
+        assert_eq!(read.terms, terms);
         assert_eq!(read.generations, [generation(1), generation(2)]);
         assert_eq!(read.deadline, Some(deadline));
         assert_eq!((read.created_at, &read.state), (77, &JobState::Confirmed(block(7))));

@@ -22,7 +22,7 @@ pub use closed::Closed;
 pub use coins::{Coin, Shortfall};
 pub use descriptors::{BadDescriptor, Descriptors};
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
-pub use job::{Deadline, Event, Generation, Job, JobId, JobState, Payer};
+pub use job::{Deadline, Event, Generation, Job, JobId, JobState, JobTerms, Payer};
 pub use journal::{FINAL_DEPTH, Recorded};
 pub use payment::{Payment, PaymentOutcome, Settled};
 pub use seed::{Mnemonic, Passphrase};
