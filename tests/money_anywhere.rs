@@ -1,6 +1,7 @@
 //! Paid from any wallet, and found again on a machine that has nothing but the words.
 
-use crate::support::money::{Cli, Cut, Purse, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::nodes::{Altered, Cut};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
@@ -407,7 +408,8 @@ fn a_sweep_that_was_written_down_and_not_sent_is_sent_by_resume_and_can_be_raise
     assert!(resume(&mut purse.wallet, &purse.rpc)?.is_empty(), "nothing was decided about it yet");
 
     let rpc = world.rpc()?;
-    let cut = reclaim(&mut purse.wallet, &Cut(&rpc), asked.id, rate(2), &Caps::default()).expect_err("cut off");
+    let cut =
+        reclaim(&mut purse.wallet, &Altered(&rpc, Cut), asked.id, rate(2), &Caps::default()).expect_err("cut off");
     assert!(matches!(cut, PublishError::Unsent { .. }), "{cut}");
     assert!(world.bitcoind.mempool()?.is_empty());
     // The process ended there.

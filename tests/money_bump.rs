@@ -1,6 +1,7 @@
 //! A publication that waits too long pays more, or is taken back: on a real bitcoind.
 
-use crate::support::money::{Cli, Exaggerating, NoReplacing, Purse, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::nodes::{Altered, Exaggerating, NoReplacing};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network, Txid};
@@ -85,7 +86,7 @@ fn where_replacing_is_refused_a_child_pays_and_is_itself_replaced_by_the_next_bu
         let mut purse = Purse::new(&world, &format!("{carrier:?}"), &[1_000_000])?;
         let first = purse.publish(&payload(&world, 200)?, carrier, 2)?;
         let rpc = world.rpc()?;
-        let refusing = NoReplacing { node: &rpc, txid: first.place.txid };
+        let refusing = Altered(&rpc, NoReplacing(first.place.txid));
         let bumped = bump(&mut purse.wallet, &refusing, first.job, rate(10), &Caps::default())?;
         assert_eq!((bumped.how, bumped.replaced), (Bump::Child, None));
         assert_eq!(bumped.place, bumped.place_before, "the payload has not moved");
@@ -270,7 +271,7 @@ fn a_bump_whose_added_coin_is_gone_gives_way_to_what_stood_before() -> Result<()
         let rpc = world.rpc()?;
         let added = match by_child {
             true => {
-                let refusing = NoReplacing { node: &rpc, txid: first.place.txid };
+                let refusing = Altered(&rpc, NoReplacing(first.place.txid));
                 bump(&mut purse.wallet, &refusing, first.job, rate(150), &Caps::default())?
             }
             false => raised(&mut purse, first.job, 150)?,
@@ -310,7 +311,7 @@ fn what_our_own_transactions_weigh_and_pay_is_nobody_elses_word() -> Result<()> 
     )?;
     let first = purse.publish(&payload(&world, 200)?, Carrier::Taproot, 2)?;
     purse.wallet.sync(&purse.rpc)?;
-    let bumped = bump(&mut purse.wallet, &Exaggerating(&purse.rpc), first.job, rate(5), &Caps::default())?;
+    let bumped = bump(&mut purse.wallet, &Altered(&purse.rpc, Exaggerating), first.job, rate(5), &Caps::default())?;
     let (fee, vsize) = in_pool(&purse, &world.bitcoind.mempool()?)?;
     assert_eq!(
         fee,

@@ -1,6 +1,7 @@
 //! What the chain and the node make of a publication: reorganisations, refusals, packages, two processes.
 
-use crate::support::money::{Cli, NoPackages, Overtaken, Purse, TakesFirst, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::nodes::{Altered, NoPackages, Overtaken, TakesFirst};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
@@ -119,7 +120,7 @@ fn what_the_node_has_already_is_sent() -> Result<()> {
         assert!(tested.iter().all(|verdict| verdict.answer.is_ok()), "{tested:?}");
         assert!(submitted.iter().all(|verdict| verdict.answer.is_ok()), "{submitted:?}");
     }
-    let sent = broadcast(&mut purse.wallet, &Overtaken(&purse.rpc), prepared.id)?;
+    let sent = broadcast(&mut purse.wallet, &Altered(&purse.rpc, Overtaken), prepared.id)?;
     assert_eq!(sent.state, JobState::RevealSent);
     world.bitcoind.mine(1)?;
     // In the chain, and the wallet has not looked yet.
@@ -175,7 +176,7 @@ fn what_was_taken_in_part_is_not_given_up() -> Result<()> {
     let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
     let rpc = world.rpc()?;
     // The package's rate is the commit's, too: it enters the mempool alone.
-    let (node, payload) = (TakesFirst(&rpc), payload(&world, 200)?);
+    let (node, payload) = (Altered(&rpc, TakesFirst), payload(&world, 200)?);
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(1)) };
     let mut told = None;
     let signed = |job: &Job| told = Backup::of(job);
@@ -222,7 +223,7 @@ fn without_package_relay_the_commit_pays_enough_and_leaves_alone() -> Result<()>
     let mut purse = Purse::new(&world, "alice", &[1_000_000])?;
     let rpc = world.rpc()?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(5)) };
-    let done = publish(&mut purse.wallet, &NoPackages(&rpc), &payload(&world, 500)?, &request)?;
+    let done = publish(&mut purse.wallet, &Altered(&rpc, NoPackages), &payload(&world, 500)?, &request)?;
     let commit = purse.rpc.entry(&done.txids[0])?.context("the commit")?;
     assert_eq!(commit.fee, sortie::wallet::fee_for(rate(5), commit.vsize), "it needs nobody's help");
     assert!(in_mempool(&world, done.txids[1])?);

@@ -1,13 +1,14 @@
 //! What is to be mined by a height pays more as that height nears: on a real bitcoind, which mines without it.
 
-use crate::support::money::{Cli, Cut, Purse, payload, rate};
+use crate::support::money::{Cli, Purse, payload, rate};
+use crate::support::nodes::{Alteration, Altered, Cut};
 use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Address, Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{Address, Amount, FeeRate, Network, Txid};
 use regtest::{Bitcoind, EsploraServer, Proc, wait_until};
 use serde_json::Value;
-use sortie::chain::{ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
+use sortie::chain::{ChainError, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
     Act, Bump, Caps, CarrierChoice, Held, JobId, JobState, PublishError, RateTerms, Request, anywhere, confirm_by,
@@ -21,49 +22,24 @@ const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const TERMS: RateTerms = RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 1 };
 const LONG: Duration = Duration::from_secs(60);
 
-/// A real node with estimates, which a regtest node has not: sat/vB by blocks.
-struct Market<'a> {
-    node: &'a RpcNode,
-    rates: BTreeMap<u16, u64>,
-}
+/// It has estimates, which a regtest node has not: sat/vB by blocks.
+struct Estimates(BTreeMap<u16, u64>);
 
-impl Mempool for Market<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.node.relay()
-    }
+type Market<'a> = Altered<'a, Estimates>;
 
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.node.test_accept(package, limit)
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.node.submit(package, limit)
-    }
-
-    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.node.entry(txid)
-    }
-
-    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
-        self.node.transaction(txid)
-    }
-
-    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        self.node.unspent(outpoint)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        Ok(self.rates.range(..=target).next_back().map(|(_, sat_per_vb)| rate(*sat_per_vb)))
+impl Alteration for Estimates {
+    fn estimate(&self, _: &RpcNode, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        Ok(self.0.range(..=target).next_back().map(|(_, sat_per_vb)| rate(*sat_per_vb)))
     }
 }
 
 fn market<'a>(node: &'a RpcNode, rates: &[(u16, u64)]) -> Market<'a> {
-    Market { node, rates: rates.iter().copied().collect() }
+    Altered(node, Estimates(rates.iter().copied().collect()))
 }
 
 /// One look at the chain's tip.
 fn look(purse: &mut Purse, market: &Market<'_>, id: JobId, caps: &Caps) -> Result<Held> {
-    purse.wallet.sync(market.node)?;
+    purse.wallet.sync(market.0)?;
     Ok(hold(&mut purse.wallet, market, &[market], id, &TERMS, caps)?)
 }
 
@@ -173,7 +149,7 @@ fn a_bump_that_was_written_down_and_not_sent_is_sent_and_not_raised_again() -> R
     world.bitcoind.mine_empty(1)?;
     purse.wallet.sync(&purse.rpc)?;
     let caps = Caps::default();
-    let lost = hold(&mut purse.wallet, &Cut(&rpc), &[&market], id, &TERMS, &caps).expect_err("cut off");
+    let lost = hold(&mut purse.wallet, &Altered(&rpc, Cut), &[&market], id, &TERMS, &caps).expect_err("cut off");
     assert!(matches!(lost, PublishError::Unsent { .. }), "{lost}");
     drop(purse.wallet);
     purse.wallet = Wallet::open(&world.path("alice"), Network::Regtest)?;

@@ -13,10 +13,16 @@ pub(crate) struct FakeNode {
     pub refuse: RefCell<Option<&'static str>>,
     /// Fails after having taken the transactions: the answer is lost.
     pub lose_answers: RefCell<bool>,
+    /// Nothing gets through to it.
+    pub is_away: bool,
     pub version: Option<u32>,
 }
 
 impl FakeNode {
+    fn away() -> Self {
+        Self { is_away: true, ..Self::default() }
+    }
+
     fn judge(&self, package: &[Transaction]) -> Vec<Verdict> {
         let answer = || match *self.refuse.borrow() {
             Some(words) => Answer::Refused(words.into()),
@@ -39,10 +45,10 @@ impl Mempool for FakeNode {
     }
 
     fn submit(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        if self.refuse.borrow().is_none() {
+        if self.refuse.borrow().is_none() && !self.is_away {
             self.has.borrow_mut().extend(package.iter().map(Transaction::compute_txid));
         }
-        if *self.lose_answers.borrow() {
+        if *self.lose_answers.borrow() || self.is_away {
             return Err(ChainError::Unreachable { url: "fake".into(), reason: "timed out".into() });
         }
         Ok(self.judge(package))
@@ -227,39 +233,6 @@ fn a_refused_or_too_dear_payment_costs_nothing() {
     assert!(matches!(dust, Err(WalletError::Dust { .. })));
 }
 
-/// A node to which nothing gets through.
-struct Away;
-
-impl Mempool for Away {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        FakeNode::default().relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        FakeNode::default().test_accept(package, limit)
-    }
-
-    fn submit(&self, _: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        Err(ChainError::Unreachable { url: "fake".into(), reason: "away".into() })
-    }
-
-    fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        Ok(None)
-    }
-
-    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
-        Ok(None)
-    }
-
-    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        Ok(None)
-    }
-
-    fn estimate(&self, _: u16) -> Result<Option<FeeRate>, ChainError> {
-        Ok(None)
-    }
-}
-
 #[test]
 fn a_payment_whose_answer_was_lost_is_sent_again_and_not_paid_twice() {
     let dir = tempfile::tempdir().expect("dir");
@@ -267,7 +240,7 @@ fn a_payment_whose_answer_was_lost_is_sent_again_and_not_paid_twice() {
     let to = wallet.address().expect("address");
     let amount = Amount::from_sat(10_000);
     let caps = Caps::default();
-    let error = wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
+    let error = wallet.send(&FakeNode::away(), &to, amount, rate(), &caps).expect_err("away");
     let WalletError::Unsent { txid, .. } = error else { panic!("{error}") };
     let left = wallet.coins().expect("coins");
     assert_eq!(left.len(), 1, "neither its coin nor its change can be spent");
@@ -287,7 +260,7 @@ fn a_payment_whose_answer_was_lost_is_sent_again_and_not_paid_twice() {
     assert!(!more.resumed && more.txid != txid, "now another one is meant");
     wallet.acknowledge(&more).expect("known");
 
-    let error = wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
+    let error = wallet.send(&FakeNode::away(), &to, amount, rate(), &caps).expect_err("away");
     let WalletError::Unsent { txid, .. } = error else { panic!("{error}") };
     let again = wallet.send(&node, &to, amount, rate(), &caps).expect("sent");
     assert_eq!((again.txid, again.resumed), (txid, true), "asked for once more, it is that one");
@@ -299,7 +272,7 @@ fn a_payment_that_was_refused_in_the_end_and_the_one_in_its_place_are_never_both
     let mut wallet = funded(dir.path(), &[20_000]);
     let to = wallet.address().expect("address");
     let (amount, caps) = (Amount::from_sat(10_000), Caps::default());
-    wallet.send(&Away, &to, amount, rate(), &caps).expect_err("away");
+    wallet.send(&FakeNode::away(), &to, amount, rate(), &caps).expect_err("away");
     let words = "mempool min fee not met";
     let refusing = FakeNode { refuse: RefCell::new(Some(words)), ..FakeNode::default() };
     let settled = wallet.settle_payments(&refusing).expect("settled");

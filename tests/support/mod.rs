@@ -2,6 +2,7 @@
 
 pub mod hostile_paper;
 pub mod money;
+pub mod nodes;
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;

@@ -1,13 +1,13 @@
-//! What the flows of the money path share: a purse whose satoshis are counted, and a node that refuses.
+//! What the flows of the money path share: a purse whose satoshis are counted, and the command.
 
 use super::World;
 use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::bip32::{DerivationPath, Xpriv, Xpub};
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, Txid};
 use serde_json::Value;
-use sortie::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
+use sortie::chain::RpcNode;
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, Job, JobId, Publication, Request, job, publish};
 use sortie::wallet::{Descriptors, Mnemonic, Wallet};
@@ -104,167 +104,6 @@ pub fn in_mempool(world: &World, txid: Txid) -> Result<bool> {
     Ok(world.bitcoind.mempool()?.contains(&txid))
 }
 
-/// A real node that does not take replacements of this transaction.
-pub struct NoReplacing<'a> {
-    pub node: &'a RpcNode,
-    pub txid: Txid,
-}
-
-impl NoReplacing<'_> {
-    fn conflicts(&self, package: &[Transaction]) -> Result<Option<Verdict>, ChainError> {
-        let Some(kept) = self.node.transaction(&self.txid)? else { return Ok(None) };
-        let inputs: Vec<OutPoint> = kept.input.iter().map(|input| input.previous_output).collect();
-        let conflict = package.iter().find(|tx| {
-            tx.compute_txid() != self.txid && tx.input.iter().any(|input| inputs.contains(&input.previous_output))
-        });
-        let answer = Answer::Refused("too many potential replacements".into());
-        Ok(conflict.map(|tx| Verdict { txid: tx.compute_txid(), answer }))
-    }
-}
-
-impl Mempool for NoReplacing<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.node.relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        match self.conflicts(package)? {
-            Some(refused) => Ok(vec![refused]),
-            None => self.node.test_accept(package, limit),
-        }
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        match self.conflicts(package)? {
-            Some(refused) => Ok(vec![refused]),
-            None => self.node.submit(package, limit),
-        }
-    }
-
-    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.node.entry(txid)
-    }
-
-    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
-        self.node.transaction(txid)
-    }
-
-    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        self.node.unspent(outpoint)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.node.estimate(target)
-    }
-}
-
-/// A real node without package relay, such as those before Core 28.
-pub struct NoPackages<'a>(pub &'a RpcNode);
-
-impl Mempool for NoPackages<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        Ok(RelayFacts { packages: false, ..self.0.relay()? })
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.test_accept(package, limit)
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        let one_by_one = package.iter().map(|tx| self.0.submit(std::slice::from_ref(tx), limit));
-        Ok(one_by_one.collect::<Result<Vec<_>, _>>()?.concat())
-    }
-
-    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.0.entry(txid)
-    }
-
-    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
-        self.0.transaction(txid)
-    }
-
-    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        self.0.unspent(outpoint)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.0.estimate(target)
-    }
-}
-
-/// A real node behind a server that hands it the first transaction of a package only, and asks another node about it.
-pub struct TakesFirst<'a>(pub &'a RpcNode);
-
-impl Mempool for TakesFirst<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.0.relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        let untested = |tx: &Transaction| Verdict { txid: tx.compute_txid(), answer: Answer::Untested };
-        Ok(package.iter().map(untested).collect())
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        let refused = |tx: &Transaction| Verdict {
-            txid: tx.compute_txid(),
-            answer: Answer::Refused("bad-txns-inputs-missingorspent".into()),
-        };
-        let mut verdicts = self.0.submit(&package[..1], limit)?;
-        verdicts.extend(package[1..].iter().map(refused));
-        Ok(verdicts)
-    }
-
-    fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        Ok(None)
-    }
-
-    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
-        Ok(None)
-    }
-
-    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        Ok(None)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.0.estimate(target)
-    }
-}
-
-/// A real node that is asked just before somebody else sends it the same: what it has shows in its answers only.
-pub struct Overtaken<'a>(pub &'a RpcNode);
-
-impl Mempool for Overtaken<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.0.relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.test_accept(package, limit)
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.submit(package, limit)
-    }
-
-    fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        Ok(None)
-    }
-
-    fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
-        Ok(None)
-    }
-
-    fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        Ok(None)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.0.estimate(target)
-    }
-}
-
 impl World {
     /// What mined transactions pay: inputs less outputs.
     pub fn fees_of(&self, transactions: &[Transaction]) -> Result<Amount> {
@@ -287,39 +126,6 @@ impl World {
             }
             height = height.checked_sub(1).context("an output from nowhere")?;
         }
-    }
-}
-
-/// A real node to which nothing gets through that is sent.
-pub struct Cut<'a>(pub &'a RpcNode);
-
-impl Mempool for Cut<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.0.relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.test_accept(package, limit)
-    }
-
-    fn submit(&self, _: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        Err(ChainError::Unreachable { url: "nowhere".into(), reason: "cut off".into() })
-    }
-
-    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.0.entry(txid)
-    }
-
-    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
-        self.0.transaction(txid)
-    }
-
-    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        self.0.unspent(outpoint)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.0.estimate(target)
     }
 }
 
@@ -391,38 +197,4 @@ impl<'a> Cli<'a> {
 pub fn answers(output: &Output) -> Result<Vec<Value>> {
     let lines = std::str::from_utf8(&output.stdout)?.lines();
     Ok(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
-}
-
-/// A real node whose answers about the mempool claim much more than is there.
-pub struct Exaggerating<'a>(pub &'a RpcNode);
-
-impl Mempool for Exaggerating<'_> {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.0.relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.test_accept(package, limit)
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.submit(package, limit)
-    }
-
-    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        let more = |entry| MempoolEntry { vsize: 90_000, ancestors_vsize: 90_000, ..entry };
-        Ok(self.0.entry(txid)?.map(more))
-    }
-
-    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
-        self.0.transaction(txid)
-    }
-
-    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        self.0.unspent(outpoint)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.0.estimate(target)
-    }
 }
