@@ -89,7 +89,8 @@ pub fn address(wallet: &Wallet, job: &Job) -> Result<Address, PublishError> {
 
 /// What has been paid to it, of what can be spent now or soon. Sync the wallet first.
 pub fn payment(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Payment, PublishError> {
-    Ok(Reveal::of(wallet, job)?.payment(&chosen(wallet, node, job)?))
+    let reveal = Reveal::of(wallet, job)?;
+    Ok(reveal.payment(&reveal.chosen(wallet, node, job)?))
 }
 
 /// Whether the job is to be signed, again or for the first time, before it can go on.
@@ -97,13 +98,30 @@ pub fn payment(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Paymen
 /// Again if a payment that the reveal spends is there no more, because whoever paid has replaced it, or something
 /// that it hung on. Only where no two of the reveals can ever be mined.
 pub fn is_unsigned(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<bool, PublishError> {
-    let has_left = match job.state {
-        JobState::Planned => return Ok(job.payer == Payer::Anywhere),
-        JobState::Signed | JobState::CommitSent | JobState::RevealSent => job.payer == Payer::Anywhere,
-        _ => false,
-    };
-    let Some(reveal) = job.current().and_then(Generation::carrier_tx).filter(|_| has_left) else { return Ok(false) };
-    Ok(!stands(wallet, node, reveal)? && is_exclusive(wallet, job, &chosen(wallet, node, job)?))
+    let is_first = job.payer == Payer::Anywhere && job.state == JobState::Planned;
+    Ok(is_first || unsigned(wallet, node, job)?.is_some())
+}
+
+/// A reveal that is to be signed, and the payments that it spends.
+pub(super) struct Unsigned {
+    reveal: Reveal,
+    payments: Vec<Payable>,
+}
+
+/// What is to be signed of a job that [`is_unsigned`].
+pub(super) fn unsigned(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Option<Unsigned>, PublishError> {
+    let is_waiting =
+        matches!(job.state, JobState::Planned | JobState::Signed | JobState::CommitSent | JobState::RevealSent);
+    if job.payer != Payer::Anywhere || !is_waiting {
+        return Ok(None);
+    }
+    let signed = job.current().and_then(Generation::carrier_tx);
+    if signed.map(|reveal| stands(wallet, node, reveal)).transpose()? == Some(true) {
+        return Ok(None);
+    }
+    let reveal = Reveal::of(wallet, job)?;
+    let payments = reveal.chosen(wallet, node, job)?;
+    Ok(is_exclusive(wallet, job, &payments).then_some(Unsigned { reveal, payments }))
 }
 
 /// Whether a reveal is in the mempool or the chain, or everything is there that it spends.
@@ -140,11 +158,23 @@ fn is_exclusive(wallet: &Wallet, job: &Job, payments: &[Payable]) -> bool {
 /// [`PublishError::Unpaid`] if too little has arrived; it may be called again.
 pub fn reveal(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
     let job = load(wallet, id)?;
-    if !is_unsigned(wallet, node, &job)? {
-        return super::broadcast(wallet, node, id);
+    match unsigned(wallet, node, &job)? {
+        Some(unsigned) => sign(wallet, node, &job, unsigned),
+        None => super::broadcast(wallet, node, id),
     }
-    let reveal = Reveal::of(wallet, &job)?;
-    let payments = chosen(wallet, node, &job)?;
+}
+
+/// Signs a reveal, writes it down and sends it.
+///
+/// # Errors
+/// As [`reveal`].
+pub(super) fn sign(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    job: &Job,
+    Unsigned { reveal, payments }: Unsigned,
+) -> Result<Job, PublishError> {
+    let id = job.id;
     let Payment { received, missing } = reveal.payment(&payments);
     if missing > Amount::ZERO {
         return Err(PublishError::Unpaid { job: id, received, missing });
@@ -157,10 +187,10 @@ pub fn reveal(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job
     let fewest = &payments[..enough.unwrap_or(payments.len())];
     let mut refused = None;
     for payments in [payments.as_slice(), fewest] {
-        if refused.is_some() && !is_exclusive(wallet, &job, payments) {
+        if refused.is_some() && !is_exclusive(wallet, job, payments) {
             continue;
         }
-        let generation = reveal.signed(wallet, node, &job, payments)?;
+        let generation = reveal.signed(wallet, node, job, payments)?;
         let limit = highest_rate(wallet, &generation.transactions);
         refused = refusal(node.test_accept(&generation.transactions, limit)?);
         if refused.is_some() {
@@ -201,20 +231,6 @@ pub(super) fn sweepable(
     let output = TxOut { value: Amount::ZERO, script_pubkey: refund(wallet, job) };
     payable.truncate(fitting(&transaction(vec![key_spend(OutPoint::null())], vec![output])));
     Ok(payable)
-}
-
-/// The payments that a reveal spends: all that are sound; of those that lag behind, as many as it needs.
-fn chosen(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Vec<Payable>, PublishError> {
-    let reveal = Reveal::of(wallet, job)?;
-    let Payables { sound: mut chosen, lagging } = payable(wallet, node, job, job.fee_rate)?;
-    let most = fitting(&reveal.with_one);
-    chosen.truncate(most);
-    for payment in lagging {
-        if chosen.len() < most && reveal.payment(&chosen).missing > Amount::ZERO {
-            chosen.push(payment);
-        }
-    }
-    Ok(chosen)
 }
 
 /// Payments that are there and worth more than their own input costs, in the order in which they are taken.
@@ -289,6 +305,19 @@ impl Reveal {
         let refund = refund(wallet, job);
         let with_one = draft(&envelope, &[OutPoint::null()], &refund)?;
         Ok(Self { envelope, rate: job.fee_rate, refund, with_one })
+    }
+
+    /// The payments that it spends: all that are sound; of those that lag behind, as many as it needs.
+    fn chosen(&self, wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Vec<Payable>, PublishError> {
+        let Payables { sound: mut chosen, lagging } = payable(wallet, node, job, self.rate)?;
+        let most = fitting(&self.with_one);
+        chosen.truncate(most);
+        for payment in lagging {
+            if chosen.len() < most && self.payment(&chosen).missing > Amount::ZERO {
+                chosen.push(payment);
+            }
+        }
+        Ok(chosen)
     }
 
     /// The least that this many payments must add up to.

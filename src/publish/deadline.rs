@@ -5,7 +5,7 @@
 //! once, however often the process is killed, because what it led to and that it did are one event log entry
 //! in one write.
 
-use super::anywhere::{is_unsigned, reveal};
+use super::anywhere::{Unsigned, sign, unsigned};
 use super::bump::{Bump, Bumped, raise};
 use super::{PublishError, RateTerms, broadcast, fee_rate, load};
 use crate::chain::Mempool;
@@ -93,8 +93,9 @@ pub fn hold(
     let Some(deadline) = job.deadline.filter(|_| waits(&job.state)) else {
         return held(Act::Settled, pays, steps);
     };
-    if tip <= deadline.seen || is_unsigned(wallet, node, &job)? {
-        return held(sent_again(wallet, node, &job)?, pays, steps);
+    let unsigned = unsigned(wallet, node, &job)?;
+    if tip <= deadline.seen || unsigned.is_some() {
+        return held(sent_again(wallet, node, &job, unsigned)?, pays, steps);
     }
     let left = if remaining == 1 { "1 block remains".into() } else { format!("{remaining} blocks remain") };
     steps.push(format!("job {id} pays {}; {left} until height {confirm_by}", SatPerVb(pays)));
@@ -120,7 +121,7 @@ pub fn hold(
         let capped = caps.check(fee_for(wanted, size), size);
         let act = match capped {
             Err(cap) if wanted > pays => Act::Stopped(cap.into()),
-            _ => sent_again(wallet, node, &job)?,
+            _ => sent_again(wallet, node, &job, None)?,
         };
         return held(act, pays, steps);
     }
@@ -140,10 +141,15 @@ fn waits(state: &JobState) -> bool {
     matches!(state, JobState::Signed | JobState::CommitSent | JobState::RevealSent)
 }
 
-fn sent_again(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Act, PublishError> {
-    let sent = match job.payer {
-        Payer::Anywhere => reveal(wallet, node, job.id),
-        _ => broadcast(wallet, node, job.id),
+fn sent_again(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    job: &Job,
+    unsigned: Option<Unsigned>,
+) -> Result<Act, PublishError> {
+    let sent = match unsigned {
+        Some(unsigned) => sign(wallet, node, job, unsigned),
+        None => broadcast(wallet, node, job.id),
     };
     match sent {
         Ok(job) if waits(&job.state) => Ok(Act::Waits),

@@ -1,6 +1,6 @@
 //! What was written down leaves, as often as it must.
 
-use super::anywhere::{Payment, is_unsigned, reveal, sweepable};
+use super::anywhere::{Payment, sign, sweepable, unsigned};
 use super::{HIGHEST_ESTIMATE, PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
@@ -45,17 +45,20 @@ pub enum Outcome {
 pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, PublishError> {
     let mut done = Vec::new();
     for job in journal::watched(wallet.db())?.into_iter().filter(|job| job.state.is_unfinished()) {
-        let outcome = match &job.state {
-            // Recovered from its backup line alone: it can only be reclaimed.
-            JobState::Planned if job.payload.is_empty() => continue,
-            _ if is_unsigned(wallet, node, &job)? => match reveal(wallet, node, job.id) {
+        let is_planned = job.state == JobState::Planned;
+        // Recovered from its backup line alone: it can only be reclaimed.
+        if is_planned && job.payload.is_empty() {
+            continue;
+        }
+        let outcome = match unsigned(wallet, node, &job)? {
+            Some(unsigned) => match sign(wallet, node, &job, unsigned) {
                 Ok(job) => Outcome::Sent(job.txids()),
                 Err(PublishError::Unpaid { received, missing, .. }) => Outcome::Unpaid(Payment { received, missing }),
                 Err(PublishError::Stuck { txid, reason, .. }) => Outcome::Refused { txid, reason },
                 Err(error) => return Err(error),
             },
-            JobState::Planned => continue,
-            _ => push(wallet, node, &job)?,
+            None if is_planned => continue,
+            None => push(wallet, node, &job)?,
         };
         done.push(Resumed { job: job.id, outcome });
     }
@@ -125,7 +128,7 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
     let confirmed = wallet.confirmed();
     let job = match stand(wallet, job)? {
         Some(job) => job,
-        None if is_unsigned(wallet, node, job)? => job.clone(),
+        None if unsigned(wallet, node, job)?.is_some() => job.clone(),
         None => {
             let reason = "its coins were spent by another transaction".to_owned();
             // Whoever paid may pay again.
