@@ -24,7 +24,7 @@ use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
-use sortie::executor::of_manifest;
+use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
 use sortie::publish::{
     self, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Profile, Publication, RateTerms, Request, fee_rate,
@@ -32,7 +32,7 @@ use sortie::publish::{
 };
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -85,33 +85,41 @@ struct Transactions {
     /// More of them, one a line in hexadecimal; `-` is stdin
     #[arg(long, value_name = "FILE")]
     txs_file: Option<PathBuf>,
-    /// Also what the rollup's executor is sure not to run: it would be paid for, and have no effect
+    /// Also what is sure to have no effect, such as the same transaction twice: it is paid for all the same
     #[arg(long)]
     unchecked: bool,
 }
 
+/// One of them, and where it was given.
+struct Given {
+    at: String,
+    tx: Vec<u8>,
+}
+
 impl Transactions {
-    fn read(&self) -> Result<Vec<Vec<u8>>, Failure> {
-        let mut txs = self.txs.iter().map(|tx| hex_argument(tx)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(path) = &self.txs_file {
-            txs.extend(hex_lines(path)?);
+    fn read(&self) -> Result<Vec<Given>, Failure> {
+        let mut given = Vec::new();
+        for (argument, n) in self.txs.iter().zip(1..) {
+            let at = match argument.strip_prefix('@') {
+                Some(file) => file.to_owned(),
+                None if argument == "-" => "stdin".to_owned(),
+                None => format!("argument {n}"),
+            };
+            given.push(Given { at, tx: hex_argument(argument)? });
         }
-        Ok(txs)
+        if let Some(path) = &self.txs_file {
+            given.extend(hex_lines(path)?.into_iter().map(|(at, tx)| Given { at, tx }));
+        }
+        Ok(given)
     }
 
     /// The payload that forces them, and they themselves.
     fn payload(&self, manifest: &Manifest) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
-        let txs = self.read()?;
-        let executor = of_manifest(manifest).ok().filter(|_| !self.unchecked);
-        for (position, tx) in txs.iter().enumerate() {
-            if let Some(Err(reason)) = executor.as_ref().map(|executor| executor.check_static(tx)) {
-                return Err(Failure::refused(format_args!(
-                    "transaction {} would be executed without any effect ({}); nothing was paid; --unchecked forces it all the same",
-                    position + 1,
-                    reason.name()
-                )));
-            }
+        let given = self.read()?;
+        if !self.unchecked {
+            check(&given, of_manifest(manifest).ok().as_deref())?;
         }
+        let txs: Vec<_> = given.into_iter().map(|given| given.tx).collect();
         let body = match txs.as_slice() {
             [] => return Err(Failure::usage("no transaction: the file given with --txs-file is empty")),
             [tx] => Body::Tx(tx.clone()),
@@ -120,6 +128,45 @@ impl Transactions {
         let payload = Payload { namespace: manifest.rollup_id().namespace(), body };
         Ok((payload.encode().map_err(Failure::usage)?, txs))
     }
+}
+
+/// That none of them is sure to have no effect, alone or behind one of the others.
+fn check(given: &[Given], executor: Option<&dyn Executor>) -> Result<(), Failure> {
+    const ALL_THE_SAME: &str = "nothing was paid; --unchecked forces it all the same";
+    let (mut seen, mut last) = (BTreeMap::new(), BTreeMap::new());
+    for (second, n) in given.iter().zip(1..) {
+        let name = |(given, n): (&Given, usize)| format!("{n} ({})", given.at);
+        if let Some(Err(reason)) = executor.map(|executor| executor.check_static(&second.tx)) {
+            return Err(Failure::refused(format_args!(
+                "transaction {} would be executed without any effect ({}); {ALL_THE_SAME}",
+                name((second, n)),
+                reason.name()
+            )));
+        }
+        if let Some(first) = seen.insert(&second.tx, (second, n)) {
+            return Err(Failure::usage(format_args!(
+                "transactions {} and {} are the same, and both would be paid for; leave one out; {ALL_THE_SAME}",
+                name(first),
+                name((second, n))
+            )));
+        }
+        let Some((sender, nonce)) = executor.and_then(|executor| executor.sender_and_nonce(&second.tx)) else {
+            continue;
+        };
+        let Some((first, before)) = last.insert(sender, ((second, n), nonce)) else { continue };
+        if nonce <= before {
+            let why = match nonce == before {
+                true => format!("have the same nonce {nonce}, so that only one can be executed; leave one out"),
+                false => format!("have the nonces {before} and {nonce}; give the one with the lower nonce first"),
+            };
+            return Err(Failure::usage(format_args!(
+                "transactions {} and {} of one account {why}; {ALL_THE_SAME}",
+                name(first),
+                name((second, n))
+            )));
+        }
+    }
+    Ok(())
 }
 
 const FORCE_EXAMPLE: &str = "\
