@@ -105,7 +105,11 @@ fn unsigned(wallet: &Wallet, plan: &Plan, payload: &[u8], key_index: u32) -> Res
     Ok(Generation { transactions, carrying, spent, fee: plan.fee, vsize: plan.vsize, change: plan.change })
 }
 
-fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
+/// What of a job is to be signed, once more.
+///
+/// # Errors
+/// [`PublishError::AlreadyForced`], if nothing is.
+pub fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
     let draft = job.draft.as_ref().filter(|_| job.state == JobState::Planned);
     let tx = draft.and_then(|draft| draft.transactions.first());
     let tx = tx.ok_or_else(|| PublishError::AlreadyForced { job: job.id, state: job.state.clone() })?;

@@ -216,7 +216,7 @@ pub struct Force {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "deadline_bump", "pay_from_anywhere"])]
     psbt: Option<PathBuf>,
     /// Force it once more, although it has been forced already: that is another item, and is paid for again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pay_from_anywhere")]
     again: bool,
     #[command(flatten)]
     wallet: WalletName,
@@ -278,53 +278,66 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
     let window = manifest.sequencing_window;
-    let (publication, quote, opened) = {
-        let (mut wallet, node) = match command.psbt.is_some() || command.anywhere.is_wanted() {
-            true => open_to_sign(settings, &command.wallet)?,
-            false => open_to_spend(settings, &command.wallet)?,
-        };
-        let confirm_by = command.deadline.confirm_by(wallet.synced_to().height, command.target, || Ok(window))?;
-        let rate = rate(&node, &command.fees, command.target, settings, out)?;
-        let caps = settings.caps(&command.fees);
-        if let Some(refund) = command.anywhere.refund(settings)? {
-            let terms = anywhere::Terms { rate: rate.rate, caps, refund };
-            match anywhere::published(&mut wallet, &node, &payload, &terms, &command.anywhere, out)? {
-                Some(publication) => (publication, None, (wallet, node)),
-                None => return Ok(()),
-            }
-        } else {
-            let request = Request {
-                carrier: command.carrier,
-                again: command.again,
-                caps,
-                lock_at_most: Some(settings.lock_at_most(&command.locking)),
-                profile: command.relaying.profile,
-                confirm_by,
-                ..Request::at(rate.rate)
-            };
-            let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
-            let tip = wallet.synced_to().height;
-            let expected = Expected::new(command.target, tip, window);
-            let quote = QuoteReport::new(&rate, &costs, Some(expected));
-            if let Some(file) = &command.psbt {
-                return psbt::write(&mut wallet, &node, &payload, &request, file, out);
-            }
-            let signed = |job: &Job| tell_backup(job, out);
-            let published = publish_telling(&mut wallet, &node, &payload, &request, signed)?;
-            // What it would cost anew is no answer where nothing new is paid.
-            let quote = (!published.resumed).then_some(quote);
-            (published, quote, (wallet, node))
-        }
+    let (mut wallet, node) = match command.psbt.is_some() || command.anywhere.is_wanted() {
+        true => open_to_sign(settings, &command.wallet)?,
+        false => open_to_spend(settings, &command.wallet)?,
     };
-    out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
+    let tip = wallet.synced_to().height;
+    let confirm_by = command.deadline.confirm_by(tip, command.target, || Ok(window))?;
+    let refund = command.anywhere.refund(settings)?;
+    // What is paid for already asks for no rate.
+    let known = match command.again {
+        true => None,
+        false => publish::job_of_payload(&wallet, &payload)?,
+    };
+    let rate = || rate(&node, &command.fees, command.target, settings, out);
+    let caps = settings.caps(&command.fees);
+    let request = |rate: &ChosenRate| Request {
+        carrier: command.carrier,
+        again: command.again,
+        caps,
+        lock_at_most: Some(settings.lock_at_most(&command.locking)),
+        profile: command.relaying.profile,
+        confirm_by,
+        ..Request::at(rate.rate)
+    };
+    let (publication, quote) = if let Some(file) = &command.psbt {
+        let draft = || match known {
+            Some(job) => {
+                let psbt = publish::psbt::psbt(&wallet, &job)?;
+                Ok((job, psbt))
+            }
+            None => Ok(publish::psbt::draft(&mut wallet, &node, &payload, &request(&rate()?))?),
+        };
+        return psbt::write(file, draft, out);
+    } else if let Some(refund) = refund {
+        let job = match known {
+            Some(job) => job,
+            None => publish::anywhere::ask(&mut wallet, &node, &payload, rate()?.rate, &caps, &refund)?,
+        };
+        match anywhere::published(&mut wallet, &node, &job, &command.anywhere, out)? {
+            Some(publication) => (publication, None),
+            None => return Ok(()),
+        }
+    } else if let Some(job) = known {
+        (publish::go_on(&mut wallet, &node, job)?, None)
+    } else {
+        let rate = rate()?;
+        let request = request(&rate);
+        let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
+        let quote = QuoteReport::new(&rate, &costs, Some(Expected::new(command.target, tip, window)));
+        let signed = |job: &Job| tell_backup(job, out);
+        (publish_telling(&mut wallet, &node, &payload, &request, signed)?, Some(quote))
+    };
+    out.print(&ForceReport::new(&publication, &txs, window, tip, command.carrier, quote))?;
     if publication.resumed && publication.state.is_unfinished() && !command.deadline.is_wanted() {
         out.note(format_args!("to pay more for it: `sortie bump {} --fee-rate SAT_VB`", publication.job));
     }
     let place = match command.deadline.is_wanted() {
-        true => command.held(opened, &publication, window, settings, out)?,
+        true => command.held((wallet, node), &publication, window, settings, out)?,
         false => {
             // The wallet is closed before the wait: it is for one process at a time.
-            drop(opened);
+            drop(wallet);
             publication.place
         }
     };
