@@ -1,6 +1,7 @@
 //! The command line as a user meets it: exit codes, one line for each error, and a round trip on a node.
 
-use crate::support::{Window, World};
+use crate::support::money::Cli;
+use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use serde_json::Value;
@@ -176,5 +177,42 @@ fn an_encrypted_wallet_pays_with_its_passphrase_only_and_shows_its_words_once() 
         let said = String::from_utf8_lossy(&said);
         assert!([&words, "correct horse", "battery staple"].iter().all(|secret| !said.contains(secret)), "{said}");
     }
+    Ok(())
+}
+
+#[test]
+fn what_people_read_of_a_publication_is_labelled_once_and_as_of_now() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    let cli = Cli::new(&world)?;
+    drop(world.wallet(&Cli::wallet_dir("default"), 1)?);
+    drop(world.wallet(&Cli::wallet_dir("dry"), 0)?);
+    let tx = world.transfer(&world.alice, &world.bob, 1, 0).to_lower_hex_string();
+    let told = |arguments: &[&str]| -> Result<[String; 2]> {
+        let output = cli.for_people(arguments).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", said(&output));
+        Ok([String::from_utf8(output.stdout.clone())?, said(&output)])
+    };
+    let rows = |text: &str, label: &str| text.lines().filter(|line| line.split("  ").next() == Some(label)).count();
+
+    let [quote, _] = told(&["quote", &tx, "--wallet", "dry"])?;
+    assert_eq!(rows(&quote, "note"), 2, "one for each carrier: {quote}");
+    let [forced, notes] = told(&["force", &tx, "--profile", "legacy", "--explain"])?;
+    assert!(forced.contains("op-return         285 sat for 285 vB; not relayed: its OP_RETURN output"), "{forced}");
+    assert_eq!((rows(&forced, "commit"), rows(&forced, "reveal"), rows(&forced, "transaction")), (1, 1, 0), "{forced}");
+    assert!(notes.contains("sat/vB on regtest"), "{notes}");
+    // What is paid for needs no rate.
+    let [again, notes] = told(&["force", &tx, "--explain"])?;
+    assert!(again.contains("nothing new was paid") && again.contains("in the mempool"), "{again}");
+    assert!(!notes.contains("sat/vB"), "{notes}");
+    world.bitcoind.mine(1)?;
+    let due = world.bitcoind.height()? + 6;
+    let [queued, _] = told(&["force", &tx])?;
+    assert!(queued.contains(&format!("and queued: executed at {due} at the latest\n")), "{queued}");
+    world.bitcoind.mine(6)?;
+    let [executed, _] = told(&["force", &tx])?;
+    assert!(executed.contains("which has passed") && !executed.contains("queued"), "{executed}");
+    let [story, _] = told(&["jobs", "1"])?;
+    assert_eq!(story.matches(" UTC  ").count(), 5, "{story}");
+    assert_eq!((rows(&story, "commit"), rows(&story, "reveal")), (1, 1), "{story}");
     Ok(())
 }

@@ -34,4 +34,5 @@ mod sequencer;
 mod sequencer_kill;
 mod soak;
 mod sources;
+mod status_command;
 mod support;

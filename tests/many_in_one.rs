@@ -1,6 +1,7 @@
 //! Several transactions in one envelope, what each costs, and what the blocks before paid.
 
-use crate::support::{Window, World};
+use crate::support::money::Cli;
+use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, FeeRate};
@@ -8,7 +9,8 @@ use serde_json::Value;
 use sortie::chain::Mempool;
 use sortie::wallet::Caps;
 use std::fs;
-use std::process::{Command, Output};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 fn sortie(world: &World, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
@@ -81,6 +83,43 @@ fn what_would_have_no_effect_is_not_paid_for() -> Result<()> {
     let cut = sortie(&world, &["force", "--txs-file", "cut"])?;
     let said = String::from_utf8(cut.stderr)?;
     assert!(cut.status.code() == Some(2) && said.contains("cut:2:"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn two_transactions_of_which_only_one_can_be_executed_are_named_and_not_paid_for() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    let cli = Cli::new(&world)?;
+    drop(world.wallet(&Cli::wallet_dir("default"), 1)?);
+    let tx = |amount, nonce| world.transfer(&world.alice, &world.bob, amount, nonce).to_lower_hex_string();
+    let other = world.transfer(&world.bob, &world.alice, 1, 0).to_lower_hex_string();
+    for (file, content) in
+        [("a.hex", tx(1, 0)), ("b.hex", tx(1, 0)), ("all", format!("# all\n{other}\n{}\n", tx(1, 0)))]
+    {
+        fs::write(world.path(file), content)?;
+    }
+    for (arguments, names, mend) in [
+        (vec!["@a.hex", "@b.hex"], "1 (a.hex) and 2 (b.hex)", "leave one out"),
+        (vec!["@a.hex", "--txs-file", "all"], "1 (a.hex) and 3 (all:3)", "leave one out"),
+        (vec![&other, &tx(2, 0), "@a.hex"], "2 (argument 2) and 3 (a.hex) of one account", "the same nonce 0"),
+        (vec![&tx(2, 3), &other, "@a.hex"], "1 (argument 1) and 3 (a.hex) of one account", "the lower nonce first"),
+    ] {
+        let (code, error) = cli.fails(&[&["force"], arguments.as_slice()].concat())?;
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains(names) && error.contains(mend) && error.contains("nothing was paid"), "{error}");
+    }
+    let mut piped = cli.command(&["force", "-", "@a.hex"]);
+    let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    piped.stdin.take().context("stdin")?.write_all(tx(1, 0).as_bytes())?;
+    let piped = piped.wait_with_output()?;
+    assert_eq!(piped.status.code(), Some(2));
+    assert!(said(&piped).contains("1 (stdin) and 2 (a.hex) are the same"), "{}", said(&piped));
+    assert!(cli.lines(&["jobs"])?.is_empty(), "nothing is in the journal");
+
+    // In order, and with room for what others put between them.
+    cli.run(&["force", &tx(2, 3), &other, &tx(1, 5)])?;
+    cli.run(&["force", "@a.hex", "@b.hex", "--unchecked"])?;
+    assert_eq!(cli.lines(&["jobs"])?.len(), 2);
     Ok(())
 }
 

@@ -306,10 +306,14 @@ fn the_command_shows_address_uri_and_code_and_goes_on_after_a_restart() -> Resul
     assert_eq!(cli.run(&force)?, shown, "the same address until it is paid");
     assert_eq!(cli.lines(&["resume"])?.last(), Some(&shown), "and for whoever comes back later");
     assert_eq!(cli.run(&["jobs", "1"])?["address"], shown["address"]);
-    let people = String::from_utf8(cli.for_people(&force).output()?.stdout)?;
-    assert!(people.contains(uri) && people.contains(&format!("{} sat", amount.to_sat())), "{people}");
+    let people = |more: &[&str]| -> Result<String> {
+        Ok(String::from_utf8(cli.for_people(&[&force[..], more].concat()).output()?.stdout)?)
+    };
+    let [file, with_code] = [people(&[])?, people(&["--qr"])?];
+    assert!(file.contains(uri) && file.contains(&format!("{} sat", amount.to_sat())), "{file}");
+    assert!(scanned(&file).is_err(), "where there is no terminal, nobody scans: {file}");
     // Upper case makes a smaller code; neither scheme nor address depend on it.
-    assert_eq!(scanned(&people)?.to_lowercase(), uri);
+    assert_eq!(scanned(&with_code)?.to_lowercase(), uri);
     world.bitcoind.fund(&address, amount)?;
     let forced = cli.run(&force)?;
     assert_eq!((&forced["state"], &forced["carrier"]), (&"mempool".into(), &"taproot".into()));

@@ -16,6 +16,7 @@ use sortie::node::{Node, NodeError};
 use sortie::scanner::Scanner;
 use sortie::wallet::Wallet;
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -115,6 +116,29 @@ fn a_node_that_is_restarted_in_mid_run_is_waited_for_while_it_starts_and_its_new
     copy_blocks(&world.bitcoind, &rpc)?;
     let tip = world.bitcoind.tip()?.to_string();
     follower.wait_line("the next block", LIMIT, |line| line.contains("\"heads\"") && line.contains(&tip))?;
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_is_closed_without_an_answer_is_told_as_that() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let closing = std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let mut asked = Vec::new();
+        // The whole question, or the system answers the rest of it with a reset.
+        while !asked.ends_with(b"}") {
+            let mut part = [0; 1024];
+            let length = stream.read(&mut part)?;
+            asked.extend_from_slice(&part[..length]);
+        }
+        Ok(())
+    });
+    let credentials = Credentials::UserPassword { user: "u".into(), password: "p".into() };
+    let error = RpcNode::connect(&url, credentials, Network::Regtest).expect_err("no answer");
+    closing.join().expect("it ends")?;
+    assert!(matches!(error, ChainError::Unreachable { .. }) && error.is_temporary(), "{error}");
+    assert!(error.to_string().contains("closed the connection without an answer"), "{error}");
     Ok(())
 }
 

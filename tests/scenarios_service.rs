@@ -64,14 +64,15 @@ fn whatever_is_sent_to_the_sequencer_is_answered_and_only_transactions_are_taken
         let longer = vec![7; MAX_TX_LEN + 1].to_lower_hex_string();
         let far_longer = vec![b'0'; 4 * MAX_TX_LEN];
         let unknown = "00".repeat(32);
-        let table: [(&str, &str, &str, &[u8], u16); 20] = [
+        let table: [(&str, &str, &str, &[u8], u16); 21] = [
             ("a transaction", "POST", "/v1/tx", hex.as_bytes(), 202),
             ("the same again", "POST", "/v1/tx", hex.as_bytes(), 202),
             ("with white space around it", "POST", "/v1/tx", &[b" ", hex.as_bytes(), b"\n"].concat(), 202),
             ("the longest, which is none", "POST", "/v1/tx", longest.as_bytes(), 400),
             ("one byte more", "POST", "/v1/tx", longer.as_bytes(), 413),
             ("more than is read", "POST", "/v1/tx", &far_longer, 413),
-            ("no byte", "POST", "/v1/tx", b"", 413),
+            ("no byte", "POST", "/v1/tx", b"", 400),
+            ("white space only", "POST", "/v1/tx", b" \n", 400),
             ("odd hexadecimal", "POST", "/v1/tx", b"abc", 400),
             ("not hexadecimal", "POST", "/v1/tx", b"zz", 400),
             ("JSON", "POST", "/v1/tx", b"{\"tx\":\"00\"}", 400),

@@ -33,8 +33,9 @@ pub fn hex_argument(argument: &str) -> Result<Vec<u8>, Failure> {
     hex(&digits).map_err(|reason| Failure::usage(format_args!("hex in {source}: {reason}")))
 }
 
-/// Reads a file (`-` is stdin) of hexadecimal lines; empty ones and those with `#` in front do not count.
-pub fn hex_lines(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+/// Reads a file (`-` is stdin) of hexadecimal lines, each with its place in the file; empty ones and those with `#` in
+/// front do not count.
+pub fn hex_lines(path: &Path) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let (text, source) = match path.to_str() {
         Some("-") => {
             let text = io::read_to_string(io::stdin());
@@ -45,7 +46,11 @@ pub fn hex_lines(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     let lines = text.lines().map(str::trim).enumerate();
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(at, line)| hex(line).map_err(|reason| Failure::usage(format_args!("{source}:{}: {reason}", at + 1))))
+        .map(|(at, line)| {
+            let at = format!("{source}:{}", at + 1);
+            let bytes = hex(line).map_err(|reason| Failure::usage(format_args!("{at}: {reason}")))?;
+            Ok((at, bytes))
+        })
         .collect()
 }
 

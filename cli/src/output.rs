@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// How to talk.
 #[derive(Clone, Copy, Debug)]
@@ -119,8 +120,28 @@ pub fn field(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -
     writeln!(f, "{name:<16}  {value}")
 }
 
+/// A time in seconds since 1970, for people.
+pub fn utc(seconds: u64) -> String {
+    // Whatever comes behind it has no date in four digits.
+    const LAST: u64 = 253_402_300_799;
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST));
+    humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', " UTC")
+}
+
 /// `1 block`, `2 blocks`.
 pub fn count(n: u64, noun: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{n} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_date() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(1_709_210_096), "2024-02-29 12:34:56 UTC");
+        assert_eq!(utc(u64::MAX), "9999-12-31 23:59:59 UTC");
+    }
 }

@@ -1,6 +1,6 @@
 //! [`RestNode`]: blocks and headers of a Bitcoin Core node over REST, in binary.
 
-use super::http::Http;
+use super::http::{Http, unavailable};
 use super::rpc::malformed;
 use super::{BlockReader, ChainError};
 use bitcoin::block::Header;
@@ -51,9 +51,7 @@ impl RestNode {
         let url = self.http.url().to_owned();
         let message = String::from_utf8_lossy(body).trim().to_owned();
         match status {
-            // bitcoind answers so while it loads its index, and says which step it is at.
-            StatusCode::SERVICE_UNAVAILABLE if !message.is_empty() => ChainError::WarmingUp { url, message },
-            StatusCode::SERVICE_UNAVAILABLE => ChainError::Busy { url },
+            StatusCode::SERVICE_UNAVAILABLE => unavailable(url, body),
             status => ChainError::Rpc { method: "REST".into(), code: status.as_u16().into(), message },
         }
     }

@@ -4,7 +4,7 @@
 //! call; blocks and rows of headers come over connections that are kept. A refused cookie is read again
 //! once, because bitcoind makes a new one each time it starts.
 
-use super::http::Http;
+use super::http::{Http, unavailable};
 use super::{BlockSource, ChainError};
 use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
@@ -320,7 +320,7 @@ impl RpcNode {
         let url = self.url.clone();
         match status {
             StatusCode::UNAUTHORIZED => Err(ChainError::Auth { url }),
-            StatusCode::SERVICE_UNAVAILABLE => Err(ChainError::Busy { url }),
+            StatusCode::SERVICE_UNAVAILABLE => Err(unavailable(url, answer)),
             // An error in the answer comes with 404 or 500.
             _ => Ok(()),
         }
@@ -406,7 +406,8 @@ impl RpcNode {
             jsonrpc::Error::Transport(error) => match error.downcast_ref() {
                 Some(minreq_http::Error::Http(http)) => match http.status_code {
                     401 => ChainError::Auth { url },
-                    503 => ChainError::Busy { url },
+                    // What the client says of a connection that is closed without an answer, too.
+                    503 => unavailable(url, http.body.as_bytes()),
                     code => ChainError::Rpc {
                         method: method.into(),
                         code,

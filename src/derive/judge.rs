@@ -88,8 +88,34 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Accept => f.write_str("accept"),
-            Verdict::Drop(reason) => write!(f, "drop ({reason:?})"),
+            Verdict::Drop(reason) => write!(f, "dropped: {reason}"),
         }
+    }
+}
+
+/// For people; the specification has the reason's name.
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DropReason::Malformed => "its fields cannot be read",
+            DropReason::Replay => "it begins at a block that the chain has already",
+            DropReason::WrongNumber => "it begins above the next block of the chain",
+            DropReason::WrongParent => "its parent is not the head of the chain",
+            DropReason::UnknownCodec => "its codec is not known",
+            DropReason::SignatureCount => "it does not have as many signatures as are asked for",
+            DropReason::Signer => "its signers are not in order, or not in the set",
+            DropReason::BadSignature => "a signature does not verify",
+            DropReason::MalformedData => "its data cannot be read",
+            DropReason::OverBudget => "the batches of its Bitcoin block have too much in them together",
+            DropReason::OriginMismatch => "the height of its last origin is not what its advances add up to",
+            DropReason::OriginNotBelow => "its last origin is not below its Bitcoin block",
+            DropReason::OriginWrongBranch => "its last origin is not on this Bitcoin chain",
+            DropReason::TimestampHigh => "a timestamp is too far in front of its Bitcoin block",
+            DropReason::TimestampLow => "a timestamp is too low",
+            DropReason::StaleOrigin => "own transactions stand behind an origin that is too old",
+            DropReason::WrongSeq => "it is for another number of handovers than are in force",
+            DropReason::HandoverPending => "another handover was accepted in the same Bitcoin block",
+        })
     }
 }
 

@@ -200,6 +200,10 @@ impl Executor for Ledger {
         self.check_signature(&transfer, tx)
     }
 
+    fn sender_and_nonce(&self, tx: &[u8]) -> Option<(Vec<u8>, u64)> {
+        Transfer::decode(tx).map(|transfer| (transfer.from.to_vec(), transfer.nonce))
+    }
+
     fn run(&self, state: &mut State, tx: &[u8], route: Route) -> Result<(), NoOpReason> {
         let transfer = Transfer::decode(tx).ok_or(NoOpReason::Malformed)?;
         // A transfer's cost is 1; its length is fixed, so that only a price of 0 leaves it unpaid.

@@ -14,6 +14,7 @@ pub use state::{State, StateUndo};
 use crate::manifest::{ExecutorKind, Manifest};
 use crate::primitives::Hash32;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,13 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// The reason why it never has an effect as own transaction.
     fn check_static(&self, tx: &[u8]) -> Result<(), NoOpReason>;
+
+    /// Whose transaction `tx` is and its number among theirs, if the executor counts them: two of one sender have an
+    /// effect only if the second one's number is the higher one.
+    fn sender_and_nonce(&self, tx: &[u8]) -> Option<(Vec<u8>, u64)> {
+        let _ = tx;
+        None
+    }
 
     /// What `tx` does to the state.
     ///

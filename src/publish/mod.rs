@@ -352,20 +352,28 @@ pub fn publish_telling(
     signed: impl FnOnce(&Job),
 ) -> Result<Publication, PublishError> {
     if !request.again
-        && let Some(job) = journal::of_payload(wallet.db(), sha256(payload))?
+        && let Some(job) = job_of_payload(wallet, payload)?
     {
-        let job = match (&job.state, job.payer) {
-            (state, Payer::Anywhere) if state.is_unfinished() => anywhere::reveal(wallet, node, job.id)?,
-            (JobState::Planned, _) => return Err(PublishError::WaitsForSignatures(job.id)),
-            (state, _) if state.is_unfinished() => broadcast(wallet, node, job.id)?,
-            _ => job,
-        };
-        return Publication::new(&job, true);
+        return go_on(wallet, node, job);
     }
     let job = prepare(wallet, node, payload, request)?;
     signed(&job);
     send::first(wallet, node, &job)?;
     Publication::new(&load(wallet, job.id)?, false)
+}
+
+/// Sends again what is missing of a job that [`job_of_payload`] found; pays nothing new, so that no rate is needed.
+///
+/// # Errors
+/// [`PublishError::WaitsForSignatures`].
+pub fn go_on(wallet: &mut Wallet, node: &impl Mempool, job: Job) -> Result<Publication, PublishError> {
+    let job = match (&job.state, job.payer) {
+        (state, Payer::Anywhere) if state.is_unfinished() => anywhere::reveal(wallet, node, job.id)?,
+        (JobState::Planned, _) => return Err(PublishError::WaitsForSignatures(job.id)),
+        (state, _) if state.is_unfinished() => broadcast(wallet, node, job.id)?,
+        _ => job,
+    };
+    Publication::new(&job, true)
 }
 
 /// Plans, signs and writes down; sends nothing. [`broadcast`] does.
@@ -416,6 +424,11 @@ fn begin(wallet: &mut Wallet, terms: &JobTerms, events: &[Event]) -> Result<Job,
 /// All jobs, oldest first.
 pub fn jobs(wallet: &Wallet) -> Result<Vec<Job>, PublishError> {
     Ok(journal::all(wallet.db())?)
+}
+
+/// The job that publishes `payload`, or has published it; what was given up or taken back does not count.
+pub fn job_of_payload(wallet: &Wallet, payload: &[u8]) -> Result<Option<Job>, PublishError> {
+    Ok(journal::of_payload(wallet.db(), sha256(payload))?)
 }
 
 /// One job.

@@ -66,7 +66,11 @@ pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result
     Publication::new(&load(wallet, job.id)?, false)
 }
 
-fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
+/// What of a job is to be signed, once more.
+///
+/// # Errors
+/// [`PublishError::AlreadyForced`], if nothing is.
+pub fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
     let draft = job.draft.as_ref().filter(|_| job.state == JobState::Planned);
     let tx = draft.and_then(|draft| draft.transactions.first());
     let tx = tx.ok_or_else(|| PublishError::AlreadyForced { job: job.id, state: job.state.clone() })?;

@@ -72,9 +72,12 @@ pub enum Refusal {
     /// Not hexadecimal.
     #[error("the body must be one transaction in hexadecimal")]
     NotHex,
-    /// No byte, or more than [`MAX_TX_LEN`].
-    #[error("a transaction has 1 to {MAX_TX_LEN} bytes")]
-    Length,
+    /// No byte.
+    #[error("the transaction is missing: the body must be one, in hexadecimal")]
+    Empty,
+    /// More than [`MAX_TX_LEN`] bytes.
+    #[error("a transaction has at most {MAX_TX_LEN} bytes, this one {0}")]
+    Length(usize),
     /// In whatever state, it would have no effect.
     #[error("the transaction would have no effect ({})", .0.name())]
     NoEffect(NoOpReason),
@@ -104,8 +107,8 @@ impl From<SequencerError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self {
-            Refusal::NotHex | Refusal::NoEffect(_) => StatusCode::BAD_REQUEST,
-            Refusal::Length => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::NotHex | Refusal::Empty | Refusal::NoEffect(_) => StatusCode::BAD_REQUEST,
+            Refusal::Length(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Denied => StatusCode::FORBIDDEN,
             Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Refusal::PoolFull => StatusCode::SERVICE_UNAVAILABLE,
@@ -130,8 +133,10 @@ impl Submit {
     /// # Errors
     /// [`Refusal`], and nothing was stored.
     pub fn submit(&self, tx: &[u8]) -> Result<TxStatus, Refusal> {
-        if !(1..=MAX_TX_LEN).contains(&tx.len()) {
-            return Err(Refusal::Length);
+        match tx.len() {
+            0 => return Err(Refusal::Empty),
+            1..=MAX_TX_LEN => {}
+            more => return Err(Refusal::Length(more)),
         }
         if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
             return Err(Refusal::TooMany);

@@ -88,7 +88,7 @@ pub enum SequencerError {
         confirmations: u32,
     },
     /// A batch reached Bitcoin and will never count.
-    #[error("the batch at {place} was dropped ({reason:?}); its blocks are made anew once they are stale")]
+    #[error("the batch at {place} was dropped: {reason}; its blocks are made anew once they are stale")]
     BatchDropped {
         /// Where it stands.
         place: Place,

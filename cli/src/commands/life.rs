@@ -147,6 +147,11 @@ impl<'a> Teller<'a> {
         Life { state: Stage::Mempool, route: Route::Forced, place, tx_hash, queued: None, execution: None }
     }
 
+    /// The Bitcoin height at which it is final.
+    pub fn final_at(&self, execution: &Execution) -> u64 {
+        u64::from(execution.derived_at) + u64::from(self.finality_depth) - 1
+    }
+
     fn execution(&self, fate: Fate) -> Result<Execution, Failure> {
         let block = self.node.store().block(fate.l2_number)?;
         let block: DerivedBlock = block.ok_or_else(|| {

@@ -24,7 +24,7 @@ use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::{BlockSource, Mempool};
 use sortie::envelope::{Body, Payload};
-use sortie::executor::of_manifest;
+use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
 use sortie::publish::{
     self, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Profile, Publication, RateTerms, Request, fee_rate,
@@ -32,7 +32,7 @@ use sortie::publish::{
 };
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
@@ -85,33 +85,41 @@ struct Transactions {
     /// More of them, one a line in hexadecimal; `-` is stdin
     #[arg(long, value_name = "FILE")]
     txs_file: Option<PathBuf>,
-    /// Also what the rollup's executor is sure not to run: it would be paid for, and have no effect
+    /// Also what is sure to have no effect, such as the same transaction twice: it is paid for all the same
     #[arg(long)]
     unchecked: bool,
 }
 
+/// One of them, and where it was given.
+struct Given {
+    at: String,
+    tx: Vec<u8>,
+}
+
 impl Transactions {
-    fn read(&self) -> Result<Vec<Vec<u8>>, Failure> {
-        let mut txs = self.txs.iter().map(|tx| hex_argument(tx)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(path) = &self.txs_file {
-            txs.extend(hex_lines(path)?);
+    fn read(&self) -> Result<Vec<Given>, Failure> {
+        let mut given = Vec::new();
+        for (argument, n) in self.txs.iter().zip(1..) {
+            let at = match argument.strip_prefix('@') {
+                Some(file) => file.to_owned(),
+                None if argument == "-" => "stdin".to_owned(),
+                None => format!("argument {n}"),
+            };
+            given.push(Given { at, tx: hex_argument(argument)? });
         }
-        Ok(txs)
+        if let Some(path) = &self.txs_file {
+            given.extend(hex_lines(path)?.into_iter().map(|(at, tx)| Given { at, tx }));
+        }
+        Ok(given)
     }
 
     /// The payload that forces them, and they themselves.
     fn payload(&self, manifest: &Manifest) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
-        let txs = self.read()?;
-        let executor = of_manifest(manifest).ok().filter(|_| !self.unchecked);
-        for (position, tx) in txs.iter().enumerate() {
-            if let Some(Err(reason)) = executor.as_ref().map(|executor| executor.check_static(tx)) {
-                return Err(Failure::refused(format_args!(
-                    "transaction {} would be executed without any effect ({}); nothing was paid; --unchecked forces it all the same",
-                    position + 1,
-                    reason.name()
-                )));
-            }
+        let given = self.read()?;
+        if !self.unchecked {
+            check(&given, of_manifest(manifest).ok().as_deref())?;
         }
+        let txs: Vec<_> = given.into_iter().map(|given| given.tx).collect();
         let body = match txs.as_slice() {
             [] => return Err(Failure::usage("no transaction: the file given with --txs-file is empty")),
             [tx] => Body::Tx(tx.clone()),
@@ -120,6 +128,45 @@ impl Transactions {
         let payload = Payload { namespace: manifest.rollup_id().namespace(), body };
         Ok((payload.encode().map_err(Failure::usage)?, txs))
     }
+}
+
+/// That none of them is sure to have no effect, alone or behind one of the others.
+fn check(given: &[Given], executor: Option<&dyn Executor>) -> Result<(), Failure> {
+    const ALL_THE_SAME: &str = "nothing was paid; --unchecked forces it all the same";
+    let (mut seen, mut last) = (BTreeMap::new(), BTreeMap::new());
+    for (second, n) in given.iter().zip(1..) {
+        let name = |(given, n): (&Given, usize)| format!("{n} ({})", given.at);
+        if let Some(Err(reason)) = executor.map(|executor| executor.check_static(&second.tx)) {
+            return Err(Failure::refused(format_args!(
+                "transaction {} would be executed without any effect ({}); {ALL_THE_SAME}",
+                name((second, n)),
+                reason.name()
+            )));
+        }
+        if let Some(first) = seen.insert(&second.tx, (second, n)) {
+            return Err(Failure::usage(format_args!(
+                "transactions {} and {} are the same, and both would be paid for; leave one out; {ALL_THE_SAME}",
+                name(first),
+                name((second, n))
+            )));
+        }
+        let Some((sender, nonce)) = executor.and_then(|executor| executor.sender_and_nonce(&second.tx)) else {
+            continue;
+        };
+        let Some((first, before)) = last.insert(sender, ((second, n), nonce)) else { continue };
+        if nonce <= before {
+            let why = match nonce == before {
+                true => format!("have the same nonce {nonce}, so that only one can be executed; leave one out"),
+                false => format!("have the nonces {before} and {nonce}; give the one with the lower nonce first"),
+            };
+            return Err(Failure::usage(format_args!(
+                "transactions {} and {} of one account {why}; {ALL_THE_SAME}",
+                name(first),
+                name((second, n))
+            )));
+        }
+    }
+    Ok(())
 }
 
 const FORCE_EXAMPLE: &str = "\
@@ -169,7 +216,7 @@ pub struct Force {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "deadline_bump", "pay_from_anywhere"])]
     psbt: Option<PathBuf>,
     /// Force it once more, although it has been forced already: that is another item, and is paid for again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pay_from_anywhere")]
     again: bool,
     #[command(flatten)]
     wallet: WalletName,
@@ -231,53 +278,66 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
     let window = manifest.sequencing_window;
-    let (publication, quote, opened) = {
-        let (mut wallet, node) = match command.psbt.is_some() || command.anywhere.is_wanted() {
-            true => open_to_sign(settings, &command.wallet)?,
-            false => open_to_spend(settings, &command.wallet)?,
-        };
-        let confirm_by = command.deadline.confirm_by(wallet.synced_to().height, command.target, || Ok(window))?;
-        let rate = rate(&node, &command.fees, command.target, settings, out)?;
-        let caps = settings.caps(&command.fees);
-        if let Some(refund) = command.anywhere.refund(settings)? {
-            let terms = anywhere::Terms { rate: rate.rate, caps, refund };
-            match anywhere::published(&mut wallet, &node, &payload, &terms, &command.anywhere, out)? {
-                Some(publication) => (publication, None, (wallet, node)),
-                None => return Ok(()),
-            }
-        } else {
-            let request = Request {
-                carrier: command.carrier,
-                again: command.again,
-                caps,
-                lock_at_most: Some(settings.lock_at_most(&command.locking)),
-                profile: command.relaying.profile,
-                confirm_by,
-                ..Request::at(rate.rate)
-            };
-            let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
-            let tip = wallet.synced_to().height;
-            let expected = Expected::new(command.target, tip, window);
-            let quote = QuoteReport::new(&rate, &costs, Some(expected));
-            if let Some(file) = &command.psbt {
-                return psbt::write(&mut wallet, &node, &payload, &request, file, out);
-            }
-            let signed = |job: &Job| tell_backup(job, out);
-            let published = publish_telling(&mut wallet, &node, &payload, &request, signed)?;
-            // What it would cost anew is no answer where nothing new is paid.
-            let quote = (!published.resumed).then_some(quote);
-            (published, quote, (wallet, node))
-        }
+    let (mut wallet, node) = match command.psbt.is_some() || command.anywhere.is_wanted() {
+        true => open_to_sign(settings, &command.wallet)?,
+        false => open_to_spend(settings, &command.wallet)?,
     };
-    out.print(&ForceReport::new(&publication, &txs, window, command.carrier, quote))?;
+    let tip = wallet.synced_to().height;
+    let confirm_by = command.deadline.confirm_by(tip, command.target, || Ok(window))?;
+    let refund = command.anywhere.refund(settings)?;
+    // What is paid for already asks for no rate.
+    let known = match command.again {
+        true => None,
+        false => publish::job_of_payload(&wallet, &payload)?,
+    };
+    let rate = || rate(&node, &command.fees, command.target, settings, out);
+    let caps = settings.caps(&command.fees);
+    let request = |rate: &ChosenRate| Request {
+        carrier: command.carrier,
+        again: command.again,
+        caps,
+        lock_at_most: Some(settings.lock_at_most(&command.locking)),
+        profile: command.relaying.profile,
+        confirm_by,
+        ..Request::at(rate.rate)
+    };
+    let (publication, quote) = if let Some(file) = &command.psbt {
+        let draft = || match known {
+            Some(job) => {
+                let psbt = publish::psbt::psbt(&wallet, &job)?;
+                Ok((job, psbt))
+            }
+            None => Ok(publish::psbt::draft(&mut wallet, &node, &payload, &request(&rate()?))?),
+        };
+        return psbt::write(file, draft, out);
+    } else if let Some(refund) = refund {
+        let job = match known {
+            Some(job) => job,
+            None => publish::anywhere::ask(&mut wallet, &node, &payload, rate()?.rate, &caps, &refund)?,
+        };
+        match anywhere::published(&mut wallet, &node, &job, &command.anywhere, out)? {
+            Some(publication) => (publication, None),
+            None => return Ok(()),
+        }
+    } else if let Some(job) = known {
+        (publish::go_on(&mut wallet, &node, job)?, None)
+    } else {
+        let rate = rate()?;
+        let request = request(&rate);
+        let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
+        let quote = QuoteReport::new(&rate, &costs, Some(Expected::new(command.target, tip, window)));
+        let signed = |job: &Job| tell_backup(job, out);
+        (publish_telling(&mut wallet, &node, &payload, &request, signed)?, Some(quote))
+    };
+    out.print(&ForceReport::new(&publication, &txs, window, tip, command.carrier, quote))?;
     if publication.resumed && publication.state.is_unfinished() && !command.deadline.is_wanted() {
         out.note(format_args!("to pay more for it: `sortie bump {} --fee-rate SAT_VB`", publication.job));
     }
     let place = match command.deadline.is_wanted() {
-        true => command.held(opened, &publication, window, settings, out)?,
+        true => command.held((wallet, node), &publication, window, settings, out)?,
         false => {
             // The wallet is closed before the wait: it is for one process at a time.
-            drop(opened);
+            drop(wallet);
             publication.place
         }
     };

@@ -38,6 +38,8 @@ struct JudgedLine {
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip)]
+    shown: Verdict,
 }
 
 #[derive(Serialize)]
@@ -94,7 +96,7 @@ impl From<&Judged> for JudgedLine {
             Verdict::Drop(reason) => ("drop", Some(format!("{reason:?}"))),
         };
         let kind = if judged.kind == 0x11 { "handover" } else { "batch" };
-        Self { place: judged.place, kind, verdict, reason }
+        Self { place: judged.place, kind, verdict, reason, shown: judged.verdict }
     }
 }
 
@@ -131,9 +133,8 @@ impl fmt::Display for AppliedReport {
         for QueuedLine { index, place, due_height, .. } in &self.queued {
             writeln!(f, "  queued    item {index}, due at {due_height}: {place}")?;
         }
-        for JudgedLine { place, kind, verdict, reason } in &self.judged {
-            let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
-            writeln!(f, "  {kind:<8}  {verdict}{reason}: {place}")?;
+        for JudgedLine { place, kind, shown, .. } in &self.judged {
+            writeln!(f, "  {kind:<8}  {place}: {shown}")?;
         }
         for block in &self.blocks {
             let own = count(block.own.len() as u64, "own transaction");

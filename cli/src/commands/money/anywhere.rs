@@ -6,15 +6,16 @@ use crate::failure::Failure;
 use crate::input::{address, address_on};
 use crate::output::{Output, field};
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Amount, Denomination, FeeRate};
+use bitcoin::{Address, Amount, Denomination};
 use clap::Args;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use sortie::publish::anywhere::{self, Payment};
 use sortie::publish::{Backup, Job, JobId, JobState, Publication};
-use sortie::wallet::{Caps, Wallet};
+use sortie::wallet::Wallet;
 use std::fmt;
+use std::io::{IsTerminal, stdout};
 use std::thread::sleep;
 
 /// Paying from another wallet.
@@ -29,6 +30,16 @@ pub struct Anywhere {
     /// Show the address and return; `sortie resume` reveals later
     #[arg(long, requires = "pay_from_anywhere", conflicts_with_all = ["wait", "deadline_bump"])]
     no_wait: bool,
+    #[command(flatten)]
+    code: ShowCode,
+}
+
+/// Whether to draw what a phone's wallet scans.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ShowCode {
+    /// Show the QR code also where the output is not a terminal
+    #[arg(long)]
+    qr: bool,
 }
 
 impl Anywhere {
@@ -44,34 +55,25 @@ impl Anywhere {
     }
 }
 
-/// What a publication that others pay for may cost.
-pub struct Terms {
-    pub rate: FeeRate,
-    pub caps: Caps,
-    pub refund: Address,
-}
-
-/// Asks for the payment, waits for it and reveals. `None`: it is not to be waited for.
+/// Asks for a job's payment, waits for it and reveals. `None`: it is not to be waited for.
 pub fn published(
     wallet: &mut Wallet,
     node: &Bitcoin,
-    payload: &[u8],
-    terms: &Terms,
+    job: &Job,
     how: &Anywhere,
     out: &Output,
 ) -> Result<Option<Publication>, Failure> {
-    let job = anywhere::ask(wallet, node, payload, terms.rate, &terms.caps, &terms.refund)?;
     if job.state != JobState::Planned {
         return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, true)?));
     }
     let mut told = None;
     loop {
-        let payment = anywhere::payment(wallet, node, &job)?;
+        let payment = anywhere::payment(wallet, node, job)?;
         if payment.missing == Amount::ZERO {
             return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?));
         }
         if told != Some(payment) {
-            out.print(&PaymentReport::new(wallet, &job, payment)?)?;
+            out.print(&PaymentReport::new(wallet, job, payment, how.code)?)?;
             told = Some(payment);
         }
         if how.no_wait {
@@ -99,15 +101,21 @@ pub struct PaymentReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
     #[serde(skip)]
-    code: String,
+    code: Option<String>,
 }
 
 impl PaymentReport {
-    pub fn new(wallet: &Wallet, job: &Job, payment: Payment) -> Result<Self, Failure> {
+    pub fn new(wallet: &Wallet, job: &Job, payment: Payment, code: ShowCode) -> Result<Self, Failure> {
         let address = anywhere::address(wallet, job)?;
         let amount = payment.missing.to_string_in(Denomination::Bitcoin);
-        // Upper case makes a smaller code.
-        let code = QrCode::new(format!("{}?amount={amount}", address.to_qr_uri())).map_err(Failure::failed)?;
+        let code = match code.qr || stdout().is_terminal() {
+            // Upper case makes a smaller code.
+            true => Some(QrCode::new(format!("{}?amount={amount}", address.to_qr_uri())).map_err(Failure::failed)?),
+            false => None,
+        };
+        // Most terminals have light letters on a dark ground: what is drawn is light.
+        let drawn =
+            |code: QrCode| code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
         Ok(Self {
             state: "unpaid",
             job: job.id,
@@ -116,15 +124,16 @@ impl PaymentReport {
             amount_sat: payment.missing.to_sat(),
             received_sat: payment.received.to_sat(),
             backup: Backup::of(job).map(|backup| backup.to_string()),
-            // Most terminals have light letters on a dark ground: what is drawn is light.
-            code: code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build(),
+            code: code.map(drawn),
         })
     }
 }
 
 impl fmt::Display for PaymentReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.code)?;
+        if let Some(code) = &self.code {
+            writeln!(f, "{code}")?;
+        }
         match self.received_sat {
             0 => field(f, "pay", format_args!("{} sat, or more: the rest comes back", self.amount_sat))?,
             received => field(f, "pay", format_args!("{} sat more; {received} sat arrived", self.amount_sat))?,

@@ -1,13 +1,13 @@
 //! `sortie jobs`, `resume`, `bump` and `reclaim`: what became of a publication, and what can be done about it.
 
 use super::super::wallet::{TARGET_BLOCKS, open_synced, open_to_look, open_to_sign, rate};
-use super::anywhere::PaymentReport;
+use super::anywhere::{PaymentReport, ShowCode};
 use super::deadline::{self, DeadlineBump};
-use super::report::name;
+use super::report::{name, transactions};
 use crate::bitcoin::Bitcoin;
 use crate::config::{DEFAULT_MAX_FEE, Fees, Settings, WalletName};
 use crate::failure::Failure;
-use crate::output::{Output, field};
+use crate::output::{Output, field, utc};
 use crate::passphrase::unlock;
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, BlockHash, TapNodeHash, Transaction, Txid};
@@ -22,7 +22,6 @@ use sortie::publish::{
 };
 use sortie::queue::Place;
 use sortie::wallet::{PaymentOutcome, SatPerVb, Settled, Wallet};
-use std::cmp::Ordering;
 use std::fmt;
 
 /// List what was forced from this wallet, or tell one job's story
@@ -51,6 +50,8 @@ pub struct Jobs {
 pub struct Resume {
     #[command(flatten)]
     deadline: DeadlineBump,
+    #[command(flatten)]
+    code: ShowCode,
     /// Pay at most this for one job, instead of what was set when it was forced
     #[arg(long, value_name = "SATS", requires = "deadline_bump")]
     max_fee: Option<u64>,
@@ -146,7 +147,8 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     for resumed in &resumed {
         out.print(&ResumeReport::from(resumed))?;
         if let Outcome::Unpaid(payment) = resumed.outcome {
-            out.print(&PaymentReport::new(&wallet, &publish::job(&wallet, resumed.job)?, payment)?)?;
+            let job = publish::job(&wallet, resumed.job)?;
+            out.print(&PaymentReport::new(&wallet, &job, payment, command.code)?)?;
         }
     }
     if command.deadline.is_wanted() {
@@ -261,9 +263,6 @@ struct JobReport {
     reason: Option<String>,
     #[serde(skip)]
     words: String,
-    /// What each transaction is, for people.
-    #[serde(skip)]
-    labels: Vec<&'static str>,
 }
 
 impl From<&Job> for JobReport {
@@ -296,19 +295,8 @@ impl From<&Job> for JobReport {
                 _ => None,
             },
             words: job.state.to_string(),
-            labels: current.map(|current| labels(current, job.carrier)).unwrap_or_default(),
         }
     }
-}
-
-fn labels(generation: &Generation, carrier: Carrier) -> Vec<&'static str> {
-    let label = |n: usize| match (n.cmp(&generation.carrying), carrier) {
-        (Ordering::Less, _) => "commit",
-        (Ordering::Equal, Carrier::Taproot) => "reveal",
-        (Ordering::Equal, Carrier::OpReturn) => "transaction",
-        (Ordering::Greater, _) => "child",
-    };
-    (0..generation.transactions.len()).map(label).collect()
 }
 
 impl fmt::Display for JobReport {
@@ -354,7 +342,7 @@ impl fmt::Display for JobDetails<'_> {
         if let (Some(fee), Some(vsize)) = (job.fee_sat, job.vsize_vb) {
             field(f, "fee", format_args!("{fee} sat for {vsize} vB"))?;
         }
-        job.txids.iter().zip(&job.labels).try_for_each(|(txid, label)| field(f, label, txid))
+        job.place.iter().try_for_each(|place| transactions(f, &job.txids, place))
     }
 }
 
@@ -416,7 +404,7 @@ impl EventReport {
 
 impl fmt::Display for EventReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = format!("{:>4}  {}  {:<11}", self.sequence, self.at, self.kind);
+        let mut line = format!("{:>4}  {}  {:<11}", self.sequence, utc(self.at), self.kind);
         for txid in &self.txids {
             line += &format!("  {txid}");
         }
@@ -565,9 +553,7 @@ impl fmt::Display for BumpReport {
         if let Some(replaced) = self.replaced {
             field(f, "replaced", replaced)?;
         }
-        for txid in &self.txids {
-            field(f, "transaction", txid)?;
-        }
+        transactions(f, &self.txids, &self.place)?;
         field(f, "place", self.place)
     }
 }

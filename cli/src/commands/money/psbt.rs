@@ -1,7 +1,7 @@
 //! `sortie force --psbt` and `sortie finish`: this wallet's coins, signed by another signer.
 
 use super::super::wallet::open_synced;
-use crate::bitcoin::Bitcoin;
+use super::report::transactions;
 use crate::config::{Settings, WalletName};
 use crate::failure::Failure;
 use crate::output::{Output, field};
@@ -9,9 +9,8 @@ use bitcoin::Txid;
 use bitcoin::psbt::Psbt;
 use clap::Args;
 use serde::Serialize;
-use sortie::publish::{Backup, JobId, Request, psbt};
+use sortie::publish::{Backup, Job, JobId, psbt};
 use sortie::queue::Place;
-use sortie::wallet::Wallet;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -30,22 +29,15 @@ pub struct Finish {
     wallet: WalletName,
 }
 
-/// Plans a publication and writes what is to be signed into a file.
-pub fn write(
-    wallet: &mut Wallet,
-    node: &Bitcoin,
-    payload: &[u8],
-    request: &Request,
-    file: &Path,
-    out: &Output,
-) -> Result<(), Failure> {
+/// Writes what is to be signed into a file; `draft` plans it.
+pub fn write(file: &Path, draft: impl FnOnce() -> Result<(Job, Psbt), Failure>, out: &Output) -> Result<(), Failure> {
     // Only what stands there already may stand there: from the same command, before it was stopped.
     let before = match std::fs::read(file) {
         Ok(bytes) => Some(read(&bytes).map_err(|_| taken(file))?),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(Failure::file(file, &error)),
     };
-    let (job, psbt) = psbt::draft(wallet, node, payload, request)?;
+    let (job, psbt) = draft()?;
     super::tell_backup(&job, out);
     match before {
         None => put(file, &psbt).map_err(|error| Failure::file(file, &error))?,
@@ -135,9 +127,7 @@ impl fmt::Display for FinishReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         field(f, "job", format_args!("{}, {}", self.job, self.state))?;
         field(f, "fee", format_args!("{} sat", self.fee_sat))?;
-        for txid in &self.txids {
-            field(f, "transaction", txid)?;
-        }
+        transactions(f, &self.txids, &self.place)?;
         if let Some(backup) = &self.backup {
             field(f, "backup", backup)?;
         }

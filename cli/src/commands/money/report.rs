@@ -8,7 +8,7 @@ use sortie::primitives::{BtcHeight, Hash32, sha256};
 use sortie::publish::{CarrierChoice, CarrierCost, ChosenRate, JobId, Publication, RateSource};
 use sortie::queue::Place;
 use sortie::wallet::SatPerVb;
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Seconds between Bitcoin blocks, as the difficulty makes them on average.
@@ -74,22 +74,54 @@ impl fmt::Display for QuoteTable {
                 quote.row(line, f)?;
             }
         }
-        let lines = || self.quotes.iter().flat_map(|quote| &quote.carriers);
-        let remarks: BTreeSet<String> = lines().filter_map(CarrierLine::remark).collect();
-        remarks.iter().try_for_each(|remark| field(f, "note", remark))
+        [Carrier::OpReturn, Carrier::Taproot].into_iter().try_for_each(|carrier| self.note(carrier, f))
+    }
+}
+
+impl QuoteTable {
+    /// Why this carrier cannot be taken: once, whatever there is to say of it for each target.
+    fn note(&self, carrier: Carrier, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.quotes.iter().flat_map(|quote| quote.carriers.iter().map(move |line| (quote, line)));
+        let rows: Vec<_> = rows.filter(|(_, line)| line.carrier == carrier).collect();
+        if let Some(why) = rows.iter().find_map(|(_, line)| line.why_not.as_ref()) {
+            return field(f, "note", format_args!("{} is not relayed: {why}", name(carrier)));
+        }
+        let short = |(quote, line): &(&QuoteReport, &CarrierLine)| Some((quote.within(), line.shortfall?));
+        let short: Vec<_> = rows.iter().filter_map(short).collect();
+        let needed = || short.iter().map(|(_, shortfall)| shortfall.needed_sat);
+        let (Some(least), Some(most), Some((_, shortfall))) = (needed().min(), needed().max(), short.first()) else {
+            return Ok(());
+        };
+        let needed = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        let available = shortfall.available_sat;
+        write!(f, "{:<16}  {}: the wallet has {available} of {needed} sat", "note", name(carrier))?;
+        if short.len() < rows.len() {
+            let within: Vec<_> = short.iter().map(|(within, _)| within.as_str()).collect();
+            write!(f, " ({})", within.join(", "))?;
+        }
+        writeln!(f)
     }
 }
 
 impl QuoteReport {
+    /// The target, for people.
+    fn within(&self) -> String {
+        match self.expected.map(|expected| expected.target_blocks) {
+            None => "-".into(),
+            Some(1) => "next block".into(),
+            Some(blocks) => format!("{blocks} blocks"),
+        }
+    }
+
     fn row(&self, line: &CarrierLine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let best = if self.cheapest == Some(line.carrier) { "*" } else { "" };
         let carrier = format!("{}{best}", name(line.carrier));
         let rate = SatPerVb(self.rate).to_string();
         let rate = rate.trim_end_matches(" sat/vB");
-        let (within, confirmed, due) = match self.expected {
-            None => ("-".into(), "later than in 24 blocks".into(), "-".into()),
-            Some(Expected { target_blocks, confirmed_height, confirmed_in_s, due_height, due_in_s }) => (
-                if target_blocks == 1 { "next block".into() } else { format!("{target_blocks} blocks") },
+        let within = self.within();
+        let (confirmed, due) = match self.expected {
+            None => ("later than in 24 blocks".into(), "-".into()),
+            Some(Expected { confirmed_height, confirmed_in_s, due_height, due_in_s, .. }) => (
                 format!("{confirmed_height}, in {}", duration(confirmed_in_s)),
                 format!("{due_height}, in {}", duration(due_in_s)),
             ),
@@ -125,7 +157,7 @@ struct CarrierLine {
     shortfall: Option<ShortfallLine>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 struct ShortfallLine {
     needed_sat: u64,
     available_sat: u64,
@@ -188,12 +220,11 @@ impl From<&CarrierCost> for CarrierLine {
 impl CarrierLine {
     /// Why it cannot be taken, for people.
     fn remark(&self) -> Option<String> {
-        let carrier = name(self.carrier);
         if let Some(why) = &self.why_not {
-            return Some(format!("{carrier} is not relayed: {why}"));
+            return Some(format!("not relayed: {why}"));
         }
-        let ShortfallLine { needed_sat, available_sat } = self.shortfall.as_ref()?;
-        Some(format!("{carrier}: the wallet has {available_sat} of {needed_sat} sat"))
+        let ShortfallLine { needed_sat, available_sat } = self.shortfall?;
+        Some(format!("the wallet has {available_sat} of {needed_sat} sat"))
     }
 }
 
@@ -266,13 +297,17 @@ pub struct ForceReport {
     height: Option<BtcHeight>,
     #[serde(skip_serializing_if = "Option::is_none")]
     due_height: Option<u64>,
+    #[serde(skip)]
+    tip: BtcHeight,
 }
 
 impl ForceReport {
+    /// `tip`: the height as of which it is told.
     pub fn new(
         publication: &Publication,
         txs: &[Vec<u8>],
         window: u16,
+        tip: BtcHeight,
         asked: CarrierChoice,
         quote: Option<QuoteReport>,
     ) -> Self {
@@ -296,6 +331,7 @@ impl ForceReport {
             window,
             height,
             due_height: height.map(|height| u64::from(height) + u64::from(window)),
+            tip,
             quote,
         }
     }
@@ -308,9 +344,7 @@ impl fmt::Display for ForceReport {
         }
         field(f, "carried by", format_args!("{}, {}", name(self.carrier), self.why))?;
         field(f, "fee", format_args!("{} sat for {} vB", self.fee_sat, self.vsize_vb))?;
-        for txid in &self.txids {
-            field(f, "transaction", txid)?;
-        }
+        transactions(f, &self.txids, &self.place)?;
         for ForcedItem { place, tx_hash, bytes, fee_sat } in &self.items {
             field(f, "place", place)?;
             match self.items.len() {
@@ -327,6 +361,14 @@ impl fmt::Display for ForceReport {
             field(f, "job", self.job)?;
         }
         match (self.height, self.due_height) {
+            (Some(height), Some(due)) if due <= u64::from(self.tip) => field(
+                f,
+                "state",
+                format_args!(
+                    "confirmed in block {height}, executed at {due} at the latest, which has passed: `sortie status {}`",
+                    self.place
+                ),
+            ),
             (Some(height), Some(due)) => field(
                 f,
                 "state",
@@ -342,6 +384,21 @@ impl fmt::Display for ForceReport {
             }
         }
     }
+}
+
+/// The transactions of one publication, each with what it is for; the one of its place carries the payload.
+pub(super) fn transactions(f: &mut fmt::Formatter<'_>, txids: &[Txid], place: &Place) -> fmt::Result {
+    let carrying = txids.iter().position(|txid| *txid == place.txid).unwrap_or(0);
+    for (n, txid) in txids.iter().enumerate() {
+        let label = match (n.cmp(&carrying), place.carrier) {
+            (Ordering::Less, _) => "commit",
+            (Ordering::Equal, Carrier::Taproot) => "reveal",
+            (Ordering::Equal, Carrier::OpReturn) => "transaction",
+            (Ordering::Greater, _) => "child",
+        };
+        field(f, label, txid)?;
+    }
+    Ok(())
 }
 
 pub(super) fn name(carrier: Carrier) -> &'static str {

@@ -1,0 +1,61 @@
+//! What to do next about something that was forced.
+
+use crate::commands::life::{Execution, Life, Queued, Teller};
+use crate::output::count;
+use sortie::primitives::BtcHeight;
+use sortie::publish::{Job, JobState, Payer};
+
+/// About an L2 transaction that Bitcoin or its mempool has, at this height.
+pub fn of_life(life: &Life, job: Option<&Job>, tip: BtcHeight, teller: &Teller<'_>) -> String {
+    match (life.execution, life.queued) {
+        (Some(execution), _) => executed(&execution, teller),
+        (None, Some(Queued { due_height, .. })) => {
+            let left = count(due_height.saturating_sub(tip.into()), "block");
+            format!("nothing: every node executes it at Bitcoin block {due_height} at the latest, in {left}")
+        }
+        (None, None) => match job {
+            Some(job) => format!("wait for a block; to pay more for it: `sortie bump {} --fee-rate SAT_VB`", job.id),
+            None => "wait for a block; the wallet that sent it can pay more for it (`sortie bump`)".into(),
+        },
+    }
+}
+
+fn executed(execution: &Execution, teller: &Teller<'_>) -> String {
+    match execution.effect.reason {
+        None if execution.is_final => "nothing: it is executed for good".into(),
+        None => format!("nothing: it is executed, for good at Bitcoin block {}", teller.final_at(execution)),
+        // The same bytes may have been executed before, by the sequencer.
+        Some("bad_nonce") => {
+            "it had no effect: if it was not executed before, sign another one with the account's next nonce, and force that"
+                .into()
+        }
+        Some("insufficient_balance") => {
+            "it had no effect: force it once more (--again) when the balance suffices, or another one".into()
+        }
+        Some(_) => "it had no effect, and never has: sign another one, and force that".into(),
+    }
+}
+
+/// About a job of which neither Bitcoin nor its mempool has anything; `is_ours`: of the manifest's rollup.
+pub fn of_job(job: &Job, is_ours: bool) -> String {
+    let id = job.id;
+    match &job.state {
+        _ if job.payload.is_empty() => format!("recovered without its L2 transaction: `sortie reclaim {id}`"),
+        _ if !is_ours => "nothing here: it is of another rollup; give that one's --manifest".into(),
+        JobState::Planned if job.payer == Payer::Anywhere => {
+            "pay for it: `sortie resume` shows address and amount, and reveals what was paid".into()
+        }
+        JobState::Planned => {
+            format!("sign its PSBT and `sortie finish` that, or free its coins with `sortie reclaim {id}`")
+        }
+        JobState::Signed | JobState::CommitSent | JobState::RevealSent => {
+            "`sortie resume` sends what the mempool does not have; nothing is paid twice".into()
+        }
+        JobState::Confirmed(block) | JobState::Final(block) => {
+            format!("wait until the follower has read Bitcoin block {}", block.height)
+        }
+        JobState::Reclaiming => "wait until its coins are back; it is not forced".into(),
+        JobState::Reclaimed(_) => "nothing: its coins are back; `sortie force` forces the same again".into(),
+        JobState::Abandoned(_) => "`sortie force` forces the same again".into(),
+    }
+}
