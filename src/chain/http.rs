@@ -1,4 +1,4 @@
-//! HTTP to bitcoind with connections that are kept, for answers of the size of blocks.
+//! HTTP to bitcoind with connections that are kept, each request with its own time limit.
 
 use super::ChainError;
 use std::io::{self, Read};
@@ -6,8 +6,9 @@ use std::time::Duration;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-/// Longest answer that is read, in bytes: a block of the largest size in hexadecimal, with room to spare.
-const MAX_ANSWER: u64 = 16 << 20;
+/// Longest answer that is read, in bytes: the largest are blocks in hexadecimal (8 MB) and the list of a full
+/// mempool's transactions (33 MB at 600 bytes of memory each).
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// Connections that are kept between requests.
 const KEPT: usize = 8;
@@ -21,12 +22,13 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub fn new(url: &str, limit: Duration) -> Self {
+    pub fn new(url: &str) -> Self {
         let config = Agent::config_builder()
-            .timeout_global(Some(limit))
             .http_status_as_error(false)
-            // bitcoind sends nobody elsewhere; where to, our password would go along.
+            // bitcoind sends nobody elsewhere, where our password would go along; nor does that go through a proxy
+            // because the environment names one.
             .max_redirects(0)
+            .proxy(None)
             .max_idle_connections(KEPT)
             .max_idle_connections_per_host(KEPT)
             .build();
@@ -39,15 +41,24 @@ impl Http {
     }
 
     /// `GET` of a path; the answer takes the place of whatever `body` holds.
-    pub fn get(&self, path: &str, body: &mut Vec<u8>) -> Result<StatusCode, ChainError> {
-        self.answer(body, || self.agent.get(format!("{}{path}", self.url)).call())
+    pub fn get(&self, path: &str, limit: Duration, body: &mut Vec<u8>) -> Result<StatusCode, ChainError> {
+        self.answer(body, || {
+            let request = self.agent.get(format!("{}{path}", self.url));
+            request.config().timeout_global(Some(limit)).build().call()
+        })
     }
 
     /// `POST` of JSON with an `Authorization`; the answer takes the place of whatever `body` holds.
-    pub fn post(&self, authorization: &str, json: &[u8], body: &mut Vec<u8>) -> Result<StatusCode, ChainError> {
+    pub fn post(
+        &self,
+        authorization: &str,
+        limit: Duration,
+        json: &[u8],
+        body: &mut Vec<u8>,
+    ) -> Result<StatusCode, ChainError> {
         self.answer(body, || {
             let request = self.agent.post(&self.url).header("Authorization", authorization);
-            request.content_type("application/json").send(json)
+            request.content_type("application/json").config().timeout_global(Some(limit)).build().send(json)
         })
     }
 
@@ -57,7 +68,11 @@ impl Http {
         ask: impl Fn() -> Result<Response<Body>, ureq::Error>,
     ) -> Result<StatusCode, ChainError> {
         // A connection that was kept may have been closed meanwhile: one more, with a new connection.
-        self.once(body, &ask).or_else(|_| self.once(body, &ask)).map_err(|error| self.unreachable(&error))
+        let answer = self.once(body, &ask).or_else(|error| match timed_out(&error) {
+            true => Err(error),
+            false => self.once(body, &ask),
+        });
+        answer.map_err(|error| ChainError::Unreachable { url: self.url.clone(), reason: reason(&error) })
     }
 
     fn once(
@@ -73,18 +88,31 @@ impl Http {
         response.body_mut().with_config().limit(MAX_ANSWER).reader().read_to_end(body)?;
         Ok(response.status())
     }
+}
 
-    fn unreachable(&self, error: &ureq::Error) -> ChainError {
-        let reason = match error {
-            ureq::Error::Io(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused => "connection refused".into(),
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timed out".into(),
-                _ => error.to_string(),
-            },
-            ureq::Error::Timeout(_) => "timed out".into(),
-            error => error.to_string(),
-        };
-        ChainError::Unreachable { url: self.url.clone(), reason }
+fn timed_out(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(error) => matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock),
+        _ => false,
+    }
+}
+
+/// What happened, without the operating system's number.
+fn reason(error: &ureq::Error) -> String {
+    match error {
+        error if timed_out(error) => "timed out".into(),
+        ureq::Error::Io(error) => plain(error),
+        error => error.to_string(),
+    }
+}
+
+/// An I/O error without the operating system's number.
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timed out".into(),
+        _ => error.to_string(),
     }
 }
 

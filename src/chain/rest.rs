@@ -28,9 +28,9 @@ impl RestNode {
     /// # Errors
     /// [`ChainError::RestDisabled`]; [`ChainError::WrongNetwork`]; any other error means that it could not be asked.
     pub fn connect(url: &str, network: Network) -> Result<Self, ChainError> {
-        let rest = Self { http: Http::new(url, LIMIT) };
+        let rest = Self { http: Http::new(url) };
         let mut body = Vec::new();
-        match rest.http.get("/rest/chaininfo.json", &mut body)? {
+        match rest.http.get("/rest/chaininfo.json", LIMIT, &mut body)? {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
                 return Err(ChainError::RestDisabled { url: url.to_owned() });
@@ -67,7 +67,7 @@ impl BlockReader for RestNode {
     }
 
     fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError> {
-        match self.http.get(&format!("/rest/block/{hash}.bin"), raw)? {
+        match self.http.get(&format!("/rest/block/{hash}.bin"), LIMIT, raw)? {
             StatusCode::OK => Ok(()),
             // Unknown or pruned: RPC can tell which.
             StatusCode::NOT_FOUND => Err(ChainError::NotFound(format!("block {hash}"))),
@@ -77,7 +77,7 @@ impl BlockReader for RestNode {
 
     fn headers_from(&self, hash: &BlockHash, count: u32) -> Result<Vec<Header>, ChainError> {
         let mut body = Vec::new();
-        match self.http.get(&format!("/rest/headers/{}/{hash}.bin", count.min(MAX_HEADERS)), &mut body)? {
+        match self.http.get(&format!("/rest/headers/{}/{hash}.bin", count.min(MAX_HEADERS)), LIMIT, &mut body)? {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(ChainError::NotFound(format!("block {hash}"))),
             status => return Err(self.refusal(status, &body)),

@@ -1,8 +1,7 @@
 //! [`RpcNode`]: a Bitcoin Core node over JSON-RPC.
 //!
-//! Each call has its own connection and its own time limit, so a long poll never holds up another
-//! call; blocks and rows of headers come over connections that are kept. A refused cookie is read again
-//! once, because bitcoind makes a new one each time it starts.
+//! Each call has its own time limit, and a connection for itself while it lasts, so a long poll never holds up
+//! another call. A refused cookie is read again once, because bitcoind makes a new one each time it starts.
 
 use super::http::{Http, unavailable};
 use super::{BlockSource, ChainError};
@@ -15,7 +14,7 @@ use bitcoin::constants::genesis_block;
 use bitcoin::hex::FromHex;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
 use bitcoincore_rpc::RpcApi;
-use bitcoincore_rpc::jsonrpc::{self, minreq, minreq_http};
+use bitcoincore_rpc::jsonrpc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -128,11 +127,20 @@ pub struct RpcNode {
     answers: Mutex<Vec<Vec<u8>>>,
 }
 
-/// An answer in which the result stands as it came.
+/// Text in an answer stands there as it came.
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(borrow, default)]
     result: Option<&'a str>,
+    #[serde(default)]
+    error: Option<RpcError>,
+}
+
+/// Any other answer; a result may be null.
+#[derive(Deserialize)]
+struct AnyAnswer {
+    #[serde(default)]
+    result: Value,
     #[serde(default)]
     error: Option<RpcError>,
 }
@@ -174,7 +182,7 @@ impl RpcNode {
             Some(_) => return Err(ChainError::Url { reason: "its scheme is not http" }),
         };
         let secret = Mutex::new(credentials.read()?);
-        let http = Http::new(&url, CALL_LIMIT);
+        let http = Http::new(&url);
         let answers = Mutex::default();
         let mut node = Self { url, credentials, secret, network, version: 0, http, answers };
         let chain: Value = node.call("getblockchaininfo", &[])?;
@@ -287,51 +295,53 @@ impl RpcNode {
         method: &str,
         params: &[Value],
     ) -> Result<T, ChainError> {
-        let value = self.request(limit, method, params).map_err(|e| self.explain(method, e))?;
+        let value = self.request(limit, method, params)?;
         serde_json::from_value(value).map_err(|error| malformed(method, error))
     }
 
-    /// One request; a refused cookie is read again once.
-    fn request(&self, limit: Duration, method: &str, params: &[Value]) -> Result<Value, jsonrpc::Error> {
-        let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = self.request_as(&secret, limit, method, params);
-        match answer {
-            Err(error) if is_unauthorised(&error) => match self.credentials.read() {
-                Ok(fresh) if fresh != secret => {
-                    *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-                    self.request_as(&fresh, limit, method, params)
-                }
-                _ => Err(error),
-            },
-            other => other,
-        }
+    fn request(&self, limit: Duration, method: &str, params: &[Value]) -> Result<Value, ChainError> {
+        let mut answer = Vec::new();
+        crash::point();
+        let posted = self.post(limit, &call(method, params), &mut answer);
+        crash::point();
+        posted?;
+        let answer: AnyAnswer = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
+        answer.error.map_or(Ok(answer.result), |error| Err(self.refusal(method, Some(error))))
     }
 
-    /// One request over a connection that is kept; a refused cookie is read again once.
-    fn post(&self, json: &[u8], answer: &mut Vec<u8>) -> Result<(), ChainError> {
+    /// One request; a refused cookie is read again once.
+    fn post(&self, limit: Duration, request: &Value, answer: &mut Vec<u8>) -> Result<(), ChainError> {
+        let json = request.to_string();
+        let post = |secret: &str, answer: &mut Vec<u8>| self.http.post(&basic(secret), limit, json.as_bytes(), answer);
         let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut status = self.http.post(&basic(&secret), json, answer)?;
+        let mut status = post(&secret, answer)?;
         if status == StatusCode::UNAUTHORIZED
             && let Some(fresh) = self.credentials.read().ok().filter(|fresh| *fresh != secret)
         {
             self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
-            status = self.http.post(&basic(&fresh), json, answer)?;
+            status = post(&fresh, answer)?;
         }
         let url = self.url.clone();
         match status {
+            // An error in the answer comes with one of the last three.
+            StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => {
+                Ok(())
+            }
             StatusCode::UNAUTHORIZED => Err(ChainError::Auth { url }),
             StatusCode::SERVICE_UNAVAILABLE => Err(unavailable(url, answer)),
-            // An error in the answer comes with 404 or 500.
-            _ => Ok(()),
+            status => Err(ChainError::Unreachable { url, reason: format!("it answered with HTTP status {status}") }),
         }
     }
 
     /// The texts that one method answers for each of these parameters, until it answers with an error.
-    fn texts(&self, method: &str, params: impl Iterator<Item = Value>) -> Result<Vec<String>, ChainError> {
-        let calls: Vec<Value> =
-            params.map(|params| json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params })).collect();
+    fn texts<const N: usize>(
+        &self,
+        method: &str,
+        params: impl Iterator<Item = [Value; N]>,
+    ) -> Result<Vec<String>, ChainError> {
+        let calls: Vec<Value> = params.map(|params| call(method, &params)).collect();
         let mut answer = Vec::new();
-        self.post(json!(calls).to_string().as_bytes(), &mut answer)?;
+        self.post(CALL_LIMIT, &json!(calls), &mut answer)?;
         let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
         let mut texts = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -350,9 +360,8 @@ impl RpcNode {
         let (mut answer, mut raw) = (Vec::new(), Vec::new());
         // The largest transactions that are relayed, all together, are still one answer.
         for txids in txids.chunks(16) {
-            let call = |txid| json!({ "jsonrpc": "1.0", "id": 0, "method": METHOD, "params": [txid] });
-            let calls: Vec<Value> = txids.iter().map(call).collect();
-            self.post(json!(calls).to_string().as_bytes(), &mut answer)?;
+            let calls: Vec<Value> = txids.iter().map(|txid| call(METHOD, &[json!(txid)])).collect();
+            self.post(CALL_LIMIT, &json!(calls), &mut answer)?;
             let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
             for (txid, answer) in txids.iter().zip(answers) {
                 match (answer.result, answer.error) {
@@ -369,66 +378,24 @@ impl RpcNode {
         Ok(())
     }
 
+    /// What an answer without a result says.
     fn refusal(&self, method: &str, error: Option<RpcError>) -> ChainError {
         match error {
-            Some(RpcError { code, message }) => {
-                self.explain(method, jsonrpc::Error::Rpc(jsonrpc::error::RpcError { code, message, data: None }))
-            }
+            Some(RpcError { code: WARMING_UP, message }) => ChainError::WarmingUp { url: self.url.clone(), message },
+            Some(RpcError { code: NOT_FOUND, message }) => ChainError::NotFound(format!("it: {message} ({method})")),
+            Some(RpcError { code, message }) => ChainError::Rpc { method: method.into(), code, message },
             None => malformed(method, "neither a result nor an error"),
         }
     }
 
-    fn request_as(
-        &self,
-        secret: &str,
-        limit: Duration,
-        method: &str,
-        params: &[Value],
-    ) -> Result<Value, jsonrpc::Error> {
-        let transport =
-            minreq_http::MinreqHttpTransport::builder().url(&self.url)?.timeout(limit).cookie_auth(secret).build();
-        let params = serde_json::value::to_raw_value(params)?;
-        crash::point();
-        let answer = jsonrpc::Client::with_transport(transport).call(method, Some(&params));
-        crash::point();
-        answer
-    }
-
-    /// Turns the client's errors into ours.
-    pub(crate) fn explain(&self, method: &str, error: jsonrpc::Error) -> ChainError {
-        let url = self.url.clone();
-        match error {
-            jsonrpc::Error::Rpc(error) => match error.code {
-                WARMING_UP => ChainError::WarmingUp { url, message: error.message },
-                NOT_FOUND => ChainError::NotFound(format!("it: {} ({method})", error.message)),
-                code => ChainError::Rpc { method: method.into(), code, message: error.message },
-            },
-            jsonrpc::Error::Transport(error) => match error.downcast_ref() {
-                Some(minreq_http::Error::Http(http)) => match http.status_code {
-                    401 => ChainError::Auth { url },
-                    // What the client says of a connection that is closed without an answer, too.
-                    503 => unavailable(url, http.body.as_bytes()),
-                    code => ChainError::Rpc {
-                        method: method.into(),
-                        code,
-                        message: "an HTTP status instead of an answer".into(),
-                    },
-                },
-                Some(minreq_http::Error::Minreq(minreq::Error::IoError(io))) => {
-                    ChainError::Unreachable { url, reason: plain(io) }
-                }
-                Some(minreq_http::Error::Minreq(error)) => ChainError::Unreachable { url, reason: error.to_string() },
-                _ => ChainError::Unreachable { url, reason: error.to_string() },
-            },
-            other => malformed(method, other),
-        }
-    }
-
-    /// As [`RpcNode::explain`], for the client type that BDK uses.
+    /// What an error of the client type that BDK uses stands for.
     #[cfg(feature = "wallet")]
-    pub(crate) fn explain_call(&self, method: &str, error: bitcoincore_rpc::Error) -> ChainError {
+    pub(crate) fn explain(&self, method: &str, error: bitcoincore_rpc::Error) -> ChainError {
         match error {
-            bitcoincore_rpc::Error::JsonRpc(error) => self.explain(method, error),
+            bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(error)) => match error.downcast::<ChainError>() {
+                Ok(error) => *error,
+                Err(error) => malformed(method, error),
+            },
             other => malformed(method, other),
         }
     }
@@ -478,7 +445,13 @@ impl RpcApi for RpcNode {
         method: &str,
         params: &[Value],
     ) -> bitcoincore_rpc::Result<T> {
-        let value = self.request(CALL_LIMIT, method, params)?;
+        let value = self.request(CALL_LIMIT, method, params).map_err(|error| match error {
+            // The one that BDK knows.
+            ChainError::NotFound(message) => {
+                jsonrpc::Error::Rpc(jsonrpc::error::RpcError { code: NOT_FOUND, message, data: None })
+            }
+            error => jsonrpc::Error::Transport(Box::new(error)),
+        })?;
         Ok(serde_json::from_value(value)?)
     }
 }
@@ -507,9 +480,9 @@ impl BlockSource for RpcNode {
         let heights: Vec<BtcHeight> = (first..first.saturating_add(count)).collect();
         let mut headers: Vec<Header> = Vec::new();
         for heights in heights.chunks(BATCH) {
-            let hashes = self.texts("getblockhash", heights.iter().map(|height| json!([height])))?;
+            let hashes = self.texts("getblockhash", heights.iter().map(|height| [json!(height)]))?;
             let complete = hashes.len() == heights.len();
-            for hex in self.texts("getblockheader", hashes.into_iter().map(|hash| json!([hash, false])))? {
+            for hex in self.texts("getblockheader", hashes.into_iter().map(|hash| [json!(hash), json!(false)]))? {
                 let header: Header = deserialize_hex(&hex).map_err(|error| malformed("getblockheader", error))?;
                 // The chain may change between the two requests.
                 if headers.last().is_some_and(|parent| parent.block_hash() != header.prev_blockhash) {
@@ -534,8 +507,7 @@ impl BlockSource for RpcNode {
         const METHOD: &str = "getblock";
         let pool = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = pool().pop().unwrap_or_default();
-        let call = json!({ "jsonrpc": "1.0", "id": 0, "method": METHOD, "params": [hash, 0] });
-        self.post(call.to_string().as_bytes(), &mut answer)?;
+        self.post(CALL_LIMIT, &call(METHOD, &[json!(hash), json!(0)]), &mut answer)?;
         let read: Answer<'_> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
         let hex = match (read.result, read.error) {
             (Some(hex), _) => hex,
@@ -579,22 +551,13 @@ impl BlockSource for RpcNode {
     }
 }
 
+/// A request in JSON-RPC 1.0, which every version of Core speaks; its answers come in the order of the calls.
+fn call(method: &str, params: &[Value]) -> Value {
+    json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params })
+}
+
 fn basic(secret: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(secret))
-}
-
-fn is_unauthorised(error: &jsonrpc::Error) -> bool {
-    let jsonrpc::Error::Transport(error) = error else { return false };
-    matches!(error.downcast_ref(), Some(minreq_http::Error::Http(http)) if http.status_code == 401)
-}
-
-/// An I/O error without the operating system's number.
-pub(super) fn plain(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "timed out".into(),
-        _ => error.to_string(),
-    }
 }
 
 pub(super) fn malformed(method: &str, reason: impl fmt::Display) -> ChainError {
@@ -629,7 +592,7 @@ mod tests {
             secret: Mutex::new("u:hunter2".into()),
             network: Network::Regtest,
             version: 0,
-            http: Http::new("http://127.0.0.1:1", CALL_LIMIT),
+            http: Http::new("http://127.0.0.1:1"),
             answers: Mutex::default(),
         };
         assert!(!format!("{node:?}").contains("hunter2"));
@@ -709,7 +672,7 @@ mod tests {
     fn connected(address: std::net::SocketAddr, credentials: Credentials, secret: &str) -> RpcNode {
         let url = format!("http://{address}");
         RpcNode {
-            http: Http::new(&url, CALL_LIMIT),
+            http: Http::new(&url),
             url,
             credentials,
             secret: Mutex::new(secret.into()),

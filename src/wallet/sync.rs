@@ -200,7 +200,7 @@ impl Wallet {
         let mut emitter = Emitter::new(node, self.bdk.latest_checkpoint(), start, unconfirmed.clone());
         let mut blocks = 0;
         let reached = self.synced_to().height;
-        let explain = |error| match (node.explain_call("getblock", error), info.prune_height) {
+        let explain = |error| match (node.explain("getblock", error), info.prune_height) {
             (ChainError::Rpc { message, .. }, Some(first_available)) if message.contains("pruned") => {
                 ChainError::Pruned { height: start.max(reached + 1), first_available }
             }

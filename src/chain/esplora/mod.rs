@@ -149,7 +149,8 @@ impl Esplora {
         let unbuilt = |error: reqwest::Error| unusable(&root_cause(&error.without_url()));
         // A server on this machine is asked directly, and would lead past the proxy.
         let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).redirect(reqwest::redirect::Policy::none());
-        let client = match proxy.filter(|_| !is_loopback(&base)) {
+        let client = match proxy {
+            _ if is_loopback(&base) => client.no_proxy(),
             Some(proxy) => client.proxy(reqwest::Proxy::all(&proxy.0).map_err(unbuilt)?),
             None => client,
         };
@@ -377,7 +378,7 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
         cause = source;
     }
     match cause.downcast_ref::<std::io::Error>() {
-        Some(error) => super::rpc::plain(error),
+        Some(error) => super::http::plain(error),
         None => cause.to_string(),
     }
 }
