@@ -177,7 +177,7 @@ impl RpcNode {
             return Err(ChainError::Url { reason: "bitcoind does not speak TLS; use http://" });
         }
         let url = match url.split_once("://") {
-            Some(("http", _)) => url.to_owned(),
+            Some(("http", _)) => url.trim_end_matches('/').to_owned(),
             None => return Err(ChainError::Url { reason: "its scheme is missing" }),
             Some(_) => return Err(ChainError::Url { reason: "its scheme is not http" }),
         };
@@ -302,7 +302,7 @@ impl RpcNode {
     fn request(&self, limit: Duration, method: &str, params: &[Value]) -> Result<Value, ChainError> {
         let mut answer = Vec::new();
         crash::point();
-        let posted = self.post(limit, &call(method, params), &mut answer);
+        let posted = self.post(limit, method, &call(method, params), &mut answer);
         crash::point();
         posted?;
         let answer: AnyAnswer = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
@@ -310,7 +310,7 @@ impl RpcNode {
     }
 
     /// One request; a refused cookie is read again once.
-    fn post(&self, limit: Duration, request: &Value, answer: &mut Vec<u8>) -> Result<(), ChainError> {
+    fn post(&self, limit: Duration, method: &str, request: &Value, answer: &mut Vec<u8>) -> Result<(), ChainError> {
         let json = request.to_string();
         let post = |secret: &str, answer: &mut Vec<u8>| self.http.post(&basic(secret), limit, json.as_bytes(), answer);
         let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -322,15 +322,28 @@ impl RpcNode {
             status = post(&fresh, answer)?;
         }
         let url = self.url.clone();
+        let is_json = answer.first().is_some_and(|first| b"{[".contains(first));
         match status {
-            // An error in the answer comes with one of the last three.
-            StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => {
+            // An error comes with one of the last three.
+            StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR
+                if is_json =>
+            {
                 Ok(())
             }
             StatusCode::UNAUTHORIZED => Err(ChainError::Auth { url }),
             StatusCode::SERVICE_UNAVAILABLE => Err(unavailable(url, answer)),
-            status => Err(ChainError::Unreachable { url, reason: format!("it answered with HTTP status {status}") }),
+            // Of a server between us and bitcoind.
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(ChainError::Unreachable { url, reason: format!("HTTP status {status}") })
+            }
+            StatusCode::FORBIDDEN => Err(self.not_served(method, status, "-rpcallowip or -rpcwhitelist forbids it")),
+            status => Err(self.not_served(method, status, "is --bitcoin-url bitcoind's own address, without a path?")),
         }
+    }
+
+    fn not_served(&self, method: &str, status: StatusCode, hint: &str) -> ChainError {
+        let message = format!("HTTP status {status} from {}; {hint}", self.url);
+        ChainError::Rpc { method: method.into(), code: status.as_u16().into(), message }
     }
 
     /// The texts that one method answers for each of these parameters, until it answers with an error.
@@ -341,7 +354,7 @@ impl RpcNode {
     ) -> Result<Vec<String>, ChainError> {
         let calls: Vec<Value> = params.map(|params| call(method, &params)).collect();
         let mut answer = Vec::new();
-        self.post(CALL_LIMIT, &json!(calls), &mut answer)?;
+        self.post(CALL_LIMIT, method, &json!(calls), &mut answer)?;
         let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
         let mut texts = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -361,7 +374,7 @@ impl RpcNode {
         // The largest transactions that are relayed, all together, are still one answer.
         for txids in txids.chunks(16) {
             let calls: Vec<Value> = txids.iter().map(|txid| call(METHOD, &[json!(txid)])).collect();
-            self.post(CALL_LIMIT, &json!(calls), &mut answer)?;
+            self.post(CALL_LIMIT, METHOD, &json!(calls), &mut answer)?;
             let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
             for (txid, answer) in txids.iter().zip(answers) {
                 match (answer.result, answer.error) {
@@ -507,7 +520,7 @@ impl BlockSource for RpcNode {
         const METHOD: &str = "getblock";
         let pool = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = pool().pop().unwrap_or_default();
-        self.post(CALL_LIMIT, &call(METHOD, &[json!(hash), json!(0)]), &mut answer)?;
+        self.post(CALL_LIMIT, METHOD, &call(METHOD, &[json!(hash), json!(0)]), &mut answer)?;
         let read: Answer<'_> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
         let hex = match (read.result, read.error) {
             (Some(hex), _) => hex,
@@ -636,8 +649,9 @@ mod tests {
         assert!(error.to_string().ends_with("name its cookie file (--bitcoin-cookie), or a --bitcoin-user"), "{error}");
     }
 
-    /// A node whose cookie is `u:new`: what it answers to one request after another, as far as it is authorised.
-    fn one_that_was_restarted(answers: &'static [&'static str]) -> std::net::SocketAddr {
+    /// A node whose cookie is `u:new`: status and body of its answer to one request after another, as far as it is
+    /// authorised.
+    fn one_that_was_restarted(answers: &'static [(&'static str, &'static str)]) -> std::net::SocketAddr {
         use std::io::{BufRead, BufReader, Read, Write};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -658,7 +672,7 @@ mod tests {
                 }
                 reader.read_exact(&mut vec![0; len]).expect("a body");
                 let (status, body) = match authorised {
-                    true => ("200 OK", *answers.next().expect("one more answer")),
+                    true => *answers.next().expect("one more answer"),
                     false => ("401 Unauthorized", ""),
                 };
                 let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -686,8 +700,14 @@ mod tests {
     fn a_node_without_a_long_poll_is_asked_again_until_its_tip_is_another_one() {
         const A: &str = "0000000000000000000000000000000000000000000000000000000000000001";
         let address = one_that_was_restarted(&[
-            r#"{"result":{"chain":"regtest","blocks":7,"headers":7,"bestblockhash":"0000000000000000000000000000000000000000000000000000000000000001"},"error":null,"id":1}"#,
-            r#"{"result":{"chain":"regtest","blocks":8,"headers":8,"bestblockhash":"0000000000000000000000000000000000000000000000000000000000000002"},"error":null,"id":1}"#,
+            (
+                "200 OK",
+                r#"{"result":{"chain":"regtest","blocks":7,"headers":7,"bestblockhash":"0000000000000000000000000000000000000000000000000000000000000001"}}"#,
+            ),
+            (
+                "200 OK",
+                r#"{"result":{"chain":"regtest","blocks":8,"headers":8,"bestblockhash":"0000000000000000000000000000000000000000000000000000000000000002"}}"#,
+            ),
         ]);
         let login = Credentials::UserPassword { user: "u".into(), password: "new".into() };
         let node = connected(address, login, "u:new");
@@ -696,14 +716,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_answer_of_bitcoind_is_told_and_asked_again_only_if_it_may_pass() {
+        const ANSWERS: [(&str, &str); 7] = [
+            ("502 Bad Gateway", "<html>"),
+            ("500 Internal Server Error", "<html>"),
+            ("429 Too Many Requests", ""),
+            ("403 Forbidden", ""),
+            ("404 Not Found", "<html>"),
+            ("200 OK", "hello"),
+            ("302 Found\r\nLocation: http://127.0.0.1:1/", ""),
+        ];
+        let login = Credentials::UserPassword { user: "u".into(), password: "new".into() };
+        let node = connected(one_that_was_restarted(&ANSWERS), login, "u:new");
+        for ((status, _), (told, temporary)) in ANSWERS.into_iter().zip([
+            ("HTTP status 502", true),
+            ("HTTP status 500", true),
+            ("HTTP status 429", true),
+            ("-rpcallowip or -rpcwhitelist", false),
+            ("is --bitcoin-url bitcoind's own address", false),
+            ("is --bitcoin-url bitcoind's own address", false),
+            ("HTTP status 302", false),
+        ]) {
+            let error = node.info().expect_err(status);
+            assert!(error.to_string().contains(told), "{status}: {error}");
+            assert_eq!(error.is_temporary(), temporary, "{status}");
+        }
+    }
+
+    #[test]
     fn a_cookie_that_was_rotated_is_read_again_for_blocks_and_headers_too() {
         let dir = tempfile::tempdir().expect("a folder");
         let cookie = dir.path().join(".cookie");
         std::fs::write(&cookie, "u:new").expect("written");
         let address = one_that_was_restarted(&[
-            r#"{"result":"00fF10","error":null,"id":0}"#,
-            r#"[{"result":null,"error":{"code":-8,"message":"Block height out of range"},"id":0}]"#,
-            "[]",
+            ("200 OK", r#"{"result":"00fF10","error":null,"id":0}"#),
+            ("200 OK", r#"[{"result":null,"error":{"code":-8,"message":"Block height out of range"},"id":0}]"#),
+            ("200 OK", "[]"),
         ]);
         let node = connected(address, Credentials::Cookie(cookie), "u:old");
         let hash = genesis_block(Network::Regtest).block_hash();
