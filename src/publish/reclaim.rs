@@ -7,10 +7,9 @@ use super::spend::{Ancestors, sign_by_key, to_replace};
 use super::{Outcome, PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::wallet::{
-    Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
+    Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, inputs_of, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
-use std::collections::BTreeSet;
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,8 +194,7 @@ fn signed(
 
 /// What a signed sweep pays, if it takes back just what `wanted` does, whose inputs hold `spent`.
 fn sweeping(tx: Option<&Transaction>, wanted: &Transaction, spent: &[TxOut]) -> Option<Sweep> {
-    let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
-    let tx = tx.filter(|tx| inputs(tx) == inputs(wanted))?;
+    let tx = tx.filter(|tx| inputs_of(tx) == inputs_of(wanted))?;
     let amount: Amount = tx.output.iter().map(|output| output.value).sum();
     let available: Amount = spent.iter().map(|output| output.value).sum();
     Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })

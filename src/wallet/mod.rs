@@ -36,7 +36,7 @@ pub use payment::{Payment, PaymentOutcome, Settled};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
 
-pub(crate) use coins::{Draft, SIGNATURE_LEN, key_spend, pay, select, transaction, unsigned};
+pub(crate) use coins::{Draft, SIGNATURE_LEN, inputs_of, key_spend, outputs_of, pay, select, transaction, unsigned};
 pub(crate) use descriptors::{BadSignature, check_witness, witness};
 pub(crate) use seed::Keys;
 pub(crate) use watch::Paid;
@@ -295,10 +295,6 @@ impl Wallet {
 fn descriptors_of(bdk: &bdk_wallet::Wallet) -> Descriptors {
     let [receive, change] = [KeychainKind::External, KeychainKind::Internal];
     Descriptors { receive: bdk.public_descriptor(receive).clone(), change: bdk.public_descriptor(change).clone() }
-}
-
-pub(crate) fn outputs_of(coins: &[Coin]) -> Vec<TxOut> {
-    coins.iter().map(Coin::output).collect()
 }
 
 pub(crate) fn unix_now() -> u64 {
