@@ -13,7 +13,8 @@ use sortie::publish::{
     Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job,
     jobs, prepare, publish, publish_telling, resume,
 };
-use sortie::wallet::{Caps, Wallet};
+use sortie::wallet::{Caps, Mnemonic, Wallet};
+use tempfile::TempDir;
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 
@@ -23,6 +24,42 @@ fn kinds(purse: &Purse, job: JobId) -> Result<Vec<&'static str>> {
 
 fn kinds_of(wallet: &Wallet, job: JobId) -> Result<Vec<&'static str>> {
     Ok(events(wallet, job)?.into_iter().map(|recorded| recorded.event.kind()).collect())
+}
+
+/// A wallet with a coin of 1,000,000 sat, and a node of its own that can be started anew.
+struct Lone {
+    dir: TempDir,
+    node: Bitcoind,
+    rpc: RpcNode,
+    wallet: Wallet,
+    words: Mnemonic,
+}
+
+/// What a node starts with that forgets its mempool when it is stopped.
+const FORGETS: &str = "-persistmempool=0";
+
+impl Lone {
+    fn new(argument: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (node, rpc) = Self::start(&dir, argument)?;
+        let (mut wallet, words) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+        node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+        wallet.sync(&rpc)?;
+        Ok(Self { dir, node, rpc, wallet, words })
+    }
+
+    fn start(dir: &TempDir, argument: &str) -> Result<(Bitcoind, RpcNode)> {
+        let node = Bitcoind::options().datadir(dir.path().join("node")).arg(argument).start()?;
+        let rpc = RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest)?;
+        Ok((node, rpc))
+    }
+
+    fn restarted(self, argument: &str) -> Result<Self> {
+        let Self { dir, node, wallet, words, .. } = self;
+        node.stop()?;
+        let (node, rpc) = Self::start(&dir, argument)?;
+        Ok(Self { dir, node, rpc, wallet, words })
+    }
 }
 
 #[test]
@@ -52,39 +89,27 @@ fn a_reorganisation_undoes_commit_and_reveal_and_they_confirm_again() -> Result<
 
 #[test]
 fn commit_and_reveal_of_two_blocks_are_undone_and_sent_again_to_a_node_that_forgot_them() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let datadir = dir.path().join("node");
-    let start = || Bitcoind::options().datadir(&datadir).arg("-persistmempool=0").start();
-    let connect =
-        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
-    let node = start()?;
-    let rpc = connect(&node)?;
-    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
-    node.mine(101)?;
-    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
-    wallet.sync(&rpc)?;
+    let mut lone = Lone::new(FORGETS)?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(3)) };
-    let done = publish(&mut wallet, &rpc, &[7; 500], &request)?;
+    let done = publish(&mut lone.wallet, &lone.rpc, &[7; 500], &request)?;
     for txid in &done.txids {
-        node.mine_block_with(std::slice::from_ref(txid))?;
+        lone.node.mine_block_with(std::slice::from_ref(txid))?;
     }
-    wallet.sync(&rpc)?;
-    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
+    lone.wallet.sync(&lone.rpc)?;
+    assert!(matches!(job(&lone.wallet, done.job)?.state, JobState::Confirmed(_)));
 
-    node.reorg(2)?;
-    node.stop()?;
-    let node = start()?;
-    let rpc = connect(&node)?;
-    assert!(node.mempool()?.is_empty(), "it has forgotten them");
-    wallet.sync(&rpc)?;
-    assert_eq!(job(&wallet, done.job)?.state, JobState::RevealSent);
-    let resumed = resume(&mut wallet, &rpc)?;
+    lone.node.reorg(2)?;
+    lone = lone.restarted(FORGETS)?;
+    assert!(lone.node.mempool()?.is_empty(), "it has forgotten them");
+    lone.wallet.sync(&lone.rpc)?;
+    assert_eq!(job(&lone.wallet, done.job)?.state, JobState::RevealSent);
+    let resumed = resume(&mut lone.wallet, &lone.rpc)?;
     assert_eq!(resumed[0].outcome, Outcome::Sent(done.txids.clone()), "the same bytes, both of them");
-    node.mine(1)?;
-    wallet.sync(&rpc)?;
-    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
-    assert_eq!(wallet.balance().total(), Amount::from_sat(1_000_000) - done.fee, "paid once");
-    node.stop()?;
+    lone.node.mine(1)?;
+    lone.wallet.sync(&lone.rpc)?;
+    assert!(matches!(job(&lone.wallet, done.job)?.state, JobState::Confirmed(_)));
+    assert_eq!(lone.wallet.balance().total(), Amount::from_sat(1_000_000) - done.fee, "paid once");
+    lone.node.stop()?;
     Ok(())
 }
 
@@ -134,14 +159,8 @@ fn what_the_node_has_already_is_sent() -> Result<()> {
 
 #[test]
 fn a_refusal_gives_the_job_up_and_frees_its_coins() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    // It relays less than nodes of its version do.
-    let node = Bitcoind::options().arg("-datacarriersize=83").start()?;
-    let rpc = RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest)?;
-    let (mut wallet, words) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
-    node.mine(101)?;
-    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
-    wallet.sync(&rpc)?;
+    // Its node relays less than those of its version do.
+    let Lone { dir, node, rpc, mut wallet, words } = Lone::new("-datacarriersize=83")?;
     let coins = wallet.coins()?;
     let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, &rpc)?;
 
@@ -235,35 +254,25 @@ fn without_package_relay_the_commit_pays_enough_and_leaves_alone() -> Result<()>
 
 #[test]
 fn a_floor_above_the_commits_rate_counts_for_the_package() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let datadir = dir.path().join("node");
-    let connect =
-        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
-    let node = Bitcoind::options().datadir(&datadir).start()?;
-    let rpc = connect(&node)?;
-    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
-    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
-    wallet.sync(&rpc)?;
+    let mut lone = Lone::new(FORGETS)?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(8)) };
-    let prepared = prepare(&mut wallet, &rpc, &[7; 500], &request)?;
-    node.stop()?;
+    let prepared = prepare(&mut lone.wallet, &lone.rpc, &[7; 500], &request)?;
 
     // Since it was signed, the floor has risen above the commit's 1 sat/vB.
-    let node = Bitcoind::options().datadir(&datadir).arg("-minrelaytxfee=0.00005").start()?;
-    let rpc = connect(&node)?;
-    assert_eq!(rpc.relay()?.floor, rate(5));
-    let tested = rpc.test_accept(&prepared.generations[0].transactions, rate(1_000))?;
+    lone = lone.restarted("-minrelaytxfee=0.00005")?;
+    assert_eq!(lone.rpc.relay()?.floor, rate(5));
+    let tested = lone.rpc.test_accept(&prepared.generations[0].transactions, rate(1_000))?;
     assert!(!tested[0].answer.is_ok(), "the commit alone is below the floor: {tested:?}");
-    let sent = broadcast(&mut wallet, &rpc, prepared.id)?;
+    let sent = broadcast(&mut lone.wallet, &lone.rpc, prepared.id)?;
     assert_eq!(sent.state, JobState::RevealSent);
-    assert_eq!(node.mempool()?.len(), 2, "the package's rate counts");
+    assert_eq!(lone.node.mempool()?.len(), 2, "the package's rate counts");
 
     // Where not even the package's rate suffices, it is refused, and said so.
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
-    let error = publish(&mut wallet, &rpc, &[8; 500], &request).expect_err("below the floor");
+    let error = publish(&mut lone.wallet, &lone.rpc, &[8; 500], &request).expect_err("below the floor");
     assert!(matches!(error, PublishError::BelowFloor { .. }), "{error}");
-    assert_eq!(jobs(&wallet)?.len(), 1);
-    node.stop()?;
+    assert_eq!(jobs(&lone.wallet)?.len(), 1);
+    lone.node.stop()?;
     Ok(())
 }
 
@@ -332,35 +341,25 @@ fn jobs_tells_the_story_and_bump_the_new_place() -> Result<()> {
 
 #[test]
 fn what_a_publication_is_paid_from_is_sent_again_with_it() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let datadir = dir.path().join("node");
-    let start = || Bitcoind::options().datadir(&datadir).arg("-persistmempool=0").start();
-    let connect =
-        |node: &Bitcoind| RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), Network::Regtest);
-    let node = start()?;
-    let rpc = connect(&node)?;
-    let (mut wallet, _) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
-    node.mine(101)?;
-    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
-    wallet.sync(&rpc)?;
-    let first = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
-    let second = wallet.send(&rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_001), rate(2), &Caps::default())?;
+    let mut lone = Lone::new(FORGETS)?;
+    let first =
+        lone.wallet.send(&lone.rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_000), rate(2), &Caps::default())?;
+    let second =
+        lone.wallet.send(&lone.rpc, &Bitcoind::anyone_address(), Amount::from_sat(9_001), rate(2), &Caps::default())?;
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(3)) };
-    let done = publish(&mut wallet, &rpc, &[7; 500], &request)?;
-    assert_eq!(node.mempool()?.len(), 4);
+    let done = publish(&mut lone.wallet, &lone.rpc, &[7; 500], &request)?;
+    assert_eq!(lone.node.mempool()?.len(), 4);
 
-    node.stop()?;
-    let node = start()?;
-    let rpc = connect(&node)?;
-    assert!(node.mempool()?.is_empty(), "it has forgotten them");
-    wallet.sync(&rpc)?;
-    let resumed = resume(&mut wallet, &rpc)?;
+    lone = lone.restarted(FORGETS)?;
+    assert!(lone.node.mempool()?.is_empty(), "it has forgotten them");
+    lone.wallet.sync(&lone.rpc)?;
+    let resumed = resume(&mut lone.wallet, &lone.rpc)?;
     assert_eq!(resumed[0].outcome, Outcome::Sent([vec![first.txid, second.txid], done.txids].concat()));
-    assert_eq!(node.mempool()?.len(), 4);
-    node.mine(1)?;
-    wallet.sync(&rpc)?;
-    assert!(matches!(job(&wallet, done.job)?.state, JobState::Confirmed(_)));
-    node.stop()?;
+    assert_eq!(lone.node.mempool()?.len(), 4);
+    lone.node.mine(1)?;
+    lone.wallet.sync(&lone.rpc)?;
+    assert!(matches!(job(&lone.wallet, done.job)?.state, JobState::Confirmed(_)));
+    lone.node.stop()?;
     Ok(())
 }
 

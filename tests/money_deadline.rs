@@ -45,12 +45,7 @@ fn look(purse: &mut Purse, market: &Market<'_>, id: JobId, caps: &Caps) -> Resul
 
 /// Fee and size of a job's transactions as the mempool has them.
 fn in_pool(purse: &Purse, id: JobId) -> Result<(Amount, u64)> {
-    let mut sum = (Amount::ZERO, 0);
-    for txid in job(&purse.wallet, id)?.txids() {
-        let entry = purse.rpc.entry(&txid)?.with_context(|| format!("{txid} is not in the mempool"))?;
-        sum = (sum.0 + entry.fee, sum.1 + entry.vsize);
-    }
-    Ok(sum)
+    purse.in_pool(&job(&purse.wallet, id)?.txids())
 }
 
 fn to_confirm_within(blocks: u32, carrier: Carrier, sat_per_vb: u64, world: &World) -> Result<Request> {

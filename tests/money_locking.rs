@@ -26,16 +26,6 @@ fn commit(purse: &Purse, publication: &Publication) -> Result<Transaction> {
     Ok(job.commit().context("a commit")?.clone())
 }
 
-/// Fee and size of a publication's transactions as the mempool has them.
-fn in_pool(purse: &Purse, publication: &Publication) -> Result<(Amount, u64)> {
-    let mut sum = (Amount::ZERO, 0);
-    for txid in &publication.txids {
-        let entry = purse.rpc.entry(txid)?.with_context(|| format!("{txid} is not in the mempool"))?;
-        sum = (sum.0 + entry.fee, sum.1 + entry.vsize);
-    }
-    Ok(sum)
-}
-
 #[test]
 fn the_rest_of_a_large_coin_is_spent_again_before_the_next_block() -> Result<()> {
     let world = World::new(WINDOW)?;
@@ -48,7 +38,7 @@ fn the_rest_of_a_large_coin_is_spent_again_before_the_next_block() -> Result<()>
         let quoted = quoted.into_iter().find(|cost| cost.carrier == Carrier::Taproot).context("a quote")?;
         let publication = publish(&mut purse.wallet, &purse.rpc, &payload, &taproot(2))?;
         assert_eq!((quoted.fee, quoted.vsize), (publication.fee, publication.vsize), "{length}");
-        assert_eq!(in_pool(&purse, &publication)?, (quoted.fee, quoted.vsize), "as the node has it");
+        assert_eq!(purse.in_pool(&publication.txids)?, (quoted.fee, quoted.vsize), "as the node has it");
         let commit = commit(&purse, &publication)?;
         assert_eq!(commit.output.len(), 2);
         assert_eq!(commit.output[0].value, quoted.locked);

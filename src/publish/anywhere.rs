@@ -285,7 +285,8 @@ fn fitting(with_one: &Transaction) -> usize {
     1 + usize::try_from(room / key_spend(OutPoint::null()).segwit_weight()).unwrap_or(0)
 }
 
-fn refund(wallet: &Wallet, job: &Job) -> ScriptBuf {
+/// Where the rest goes.
+pub(super) fn refund(wallet: &Wallet, job: &Job) -> ScriptBuf {
     job.refund.clone().unwrap_or_else(|| wallet.next_change())
 }
 

@@ -6,16 +6,15 @@
 //! with it; its rate counts together with its reveal's.
 
 use super::plan::Envelope;
-use super::send::{absent, highest_rate, push, refusal, replace, stand};
+use super::send::{absent, fee_of, highest_rate, push, refusal, replace, stand};
 use super::spend::{Ancestors, sign_reveal, to_replace};
 use super::{Outcome, PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::primitives::BlockRef;
 use crate::queue::Place;
-use crate::wallet::journal;
 use crate::wallet::{
-    Caps, Coin, Event, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, key_spend, select, transaction,
-    vsize,
+    Caps, Coin, Event, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, journal, key_spend, outputs_of,
+    select, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use std::collections::BTreeMap;
@@ -152,7 +151,7 @@ impl<N: Mempool> Stage<'_, N> {
     /// Whether its last transaction brings everything to the rate that is asked for.
     fn pays_enough(&self, wallet: &Wallet) -> Result<bool, PublishError> {
         let last = self.current.transactions.last().ok_or(PublishError::Broken("a generation without transactions"))?;
-        let fee = super::send::fee_of(wallet, &self.current.transactions, last);
+        let fee = fee_of(wallet, &self.current.transactions, last);
         Ok(fee >= self.ancestors(wallet, last)?.fee_with(self.rate, vsize(last)))
     }
 
@@ -190,7 +189,6 @@ impl<N: Mempool> Stage<'_, N> {
         };
         let spent: Amount = self.current.spent.iter().map(|output| output.value).sum();
         let kept: Amount = fixed.iter().map(|output| output.value).sum();
-        let own_change = || wallet.next_change();
 
         // From its own change.
         if let Some(back) = &change {
@@ -206,7 +204,7 @@ impl<N: Mempool> Stage<'_, N> {
         let refunded: Amount = refund.iter().map(|output| output.value).sum();
         let script = match (&change, &self.job.refund) {
             (Some(back), None) => back.script_pubkey.clone(),
-            _ => own_change(),
+            _ => wallet.next_change(),
         };
         let dust = script.minimal_non_dust();
         let back = |value| [refund.clone(), vec![TxOut { value, script_pubkey: script.clone() }]].concat();
@@ -243,15 +241,15 @@ impl<N: Mempool> Stage<'_, N> {
         caps: &Caps,
     ) -> Result<Generation, PublishError> {
         let old = self.carrier()?;
-        let spent = [self.current.spent.clone(), crate::wallet::outputs_of(coins)].concat();
-        let fee_of = |tx: &Transaction, spent: &[TxOut]| -> Amount {
+        let spent = [self.current.spent.clone(), outputs_of(coins)].concat();
+        let fee_with = |tx: &Transaction, spent: &[TxOut]| -> Amount {
             let paid: Amount = spent.iter().map(|output| output.value).sum();
             let kept: Amount = tx.output.iter().map(|output| output.value).sum();
             paid.checked_sub(kept).unwrap_or(Amount::ZERO)
         };
         let mut transactions = self.current.transactions[..self.current.carrying].to_vec();
         let parents: u64 = transactions.iter().map(vsize).sum();
-        let fee = self.current.fee + fee_of(&tx, &spent) - fee_of(old, &self.current.spent);
+        let fee = self.current.fee + fee_with(&tx, &spent) - fee_with(old, &self.current.spent);
         let size = parents + vsize(&tx);
         caps.check(fee, size)?;
         match self.job.key_index {
@@ -310,13 +308,12 @@ impl<N: Mempool> Stage<'_, N> {
         let child_fee = fee_with(coins.len());
         let total = output.value + coins.iter().map(|coin| coin.value).sum::<Amount>();
         let mut child = draft(&coins, total - child_fee);
-        let old_child = self.current.child();
-        let paid_for_child =
-            old_child.map_or(Amount::ZERO, |child| super::send::fee_of(wallet, &self.current.transactions, child));
+        let paid = |child| fee_of(wallet, &self.current.transactions, child);
+        let paid_for_child = self.current.child().map_or(Amount::ZERO, paid);
         let fee = self.current.fee - paid_for_child + child_fee;
         let size = before.iter().map(vsize).sum::<u64>() + vsize(&child);
         caps.check(fee, size)?;
-        wallet.sign(&mut child, &[vec![output], crate::wallet::outputs_of(&coins)].concat())?;
+        wallet.sign(&mut child, &[vec![output], outputs_of(&coins)].concat())?;
         let change = Some(OutPoint::new(child.compute_txid(), 0));
         let transactions = [before, &[child]].concat();
         let (carrying, spent) = (self.current.carrying, self.current.spent.clone());

@@ -8,6 +8,7 @@
 pub mod anywhere;
 mod bump;
 mod deadline;
+mod error;
 mod fees;
 mod plan;
 pub mod psbt;
@@ -21,181 +22,22 @@ pub use crate::wallet::{
 };
 pub use bump::{Bump, Bumped, bump};
 pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold};
+pub use error::PublishError;
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
 pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
 pub use send::{Outcome, Resumed, broadcast, resume};
 
-use crate::chain::{ChainError, Mempool, RelayFacts};
+use crate::chain::{Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::{BtcHeight, sha256};
 use crate::queue::Place;
-use crate::wallet::{SatPerVb, Wallet, WalletError, journal, outputs_of, unix_now};
+use crate::wallet::{Wallet, journal, outputs_of, unix_now};
 use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 use plan::{Envelope, Plan};
 use std::fmt;
 use std::str::FromStr;
-use thiserror::Error;
-
-/// Why a payload was not published.
-#[derive(Debug, Error)]
-pub enum PublishError {
-    /// The wallet could not do its part.
-    #[error(transparent)]
-    Wallet(WalletError),
-    /// The node could not answer; nothing was written down.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    /// Too few coins.
-    #[error(transparent)]
-    Funds(#[from] Shortfall),
-    /// It would cost more than the caps allow; nothing was signed.
-    #[error(transparent)]
-    FeeCap(#[from] FeeCap),
-    /// There is no fee estimate, and guessing on mainnet costs money.
-    #[error("there is no fee estimate; say --fee-rate SAT_PER_VB, or --fallback-fee-rate for whenever that happens")]
-    NoFeeData,
-    /// The estimate is not believable.
-    #[error("a fee estimate of {} is not believed (above {}); say --fee-rate SAT_PER_VB if you mean it", SatPerVb(*rate), SatPerVb(*cap))]
-    MadEstimate {
-        /// What the node said.
-        rate: FeeRate,
-        /// What is believed.
-        cap: FeeRate,
-    },
-    /// The node would not relay at this rate.
-    #[error("{} is below the node's minimum of {}; raise --fee-rate", SatPerVb(*rate), SatPerVb(*floor))]
-    BelowFloor {
-        /// What was asked for.
-        rate: FeeRate,
-        /// The least that enters the mempool.
-        floor: FeeRate,
-    },
-    /// No payload has this length.
-    #[error("a payload has {MIN_PAYLOAD} to {MAX_PAYLOAD} bytes, this one {length}")]
-    PayloadLength {
-        /// Its length.
-        length: usize,
-    },
-    /// The carrier asked for, or every carrier, is not relayed for this payload.
-    #[error("{why}; {}", not_relayed_hint(*asked, why))]
-    NotRelayed {
-        /// What was asked for.
-        asked: CarrierChoice,
-        /// Why not.
-        why: NotRelayed,
-    },
-    /// The node refused the transactions before anything left; the coins are free again.
-    #[error("the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned)")]
-    Refused {
-        /// The job, now abandoned.
-        job: JobId,
-        /// Which transaction.
-        txid: Txid,
-        /// The node's words.
-        reason: String,
-    },
-    /// The node refuses a transaction of a job whose coins stay reserved.
-    #[error(
-        "job {job} is not through: the node refuses {txid}: {reason}; run `sortie resume` later, or reclaim its coins"
-    )]
-    Stuck {
-        /// The job.
-        job: JobId,
-        /// Which transaction.
-        txid: Txid,
-        /// The node's words.
-        reason: String,
-    },
-    /// It is written down, but whether it left is not known.
-    #[error(
-        "job {job} is signed and written down, but the node did not answer: {source}; run `sortie resume` or the same command again: neither pays twice"
-    )]
-    Unsent {
-        /// The job.
-        job: JobId,
-        /// The node's error.
-        source: ChainError,
-    },
-    /// The journal has no such job.
-    #[error("there is no job {0} in this wallet's journal")]
-    NoJob(JobId),
-    /// Too little was paid to the envelope's address so far.
-    #[error(
-        "job {job}: {} sat arrived, and {} sat more are needed; pay them to the same address, then run `sortie resume`", received.to_sat(), missing.to_sat()
-    )]
-    Unpaid {
-        /// The job.
-        job: JobId,
-        /// What has arrived.
-        received: Amount,
-        /// What is missing, in one more payment.
-        missing: Amount,
-    },
-    /// The payload has a job with nothing to be signed elsewhere.
-    #[error(
-        "it is forced already in job {job}, which is {state}; `--again` forces it once more, and is paid for again"
-    )]
-    AlreadyForced {
-        /// The job.
-        job: JobId,
-        /// Where it stands.
-        state: JobState,
-    },
-    /// The payload has a job that was given away to be signed.
-    #[error("job {0} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first")]
-    WaitsForSignatures(JobId),
-    /// A PSBT is not what this wallet gave away to be signed.
-    #[error("this PSBT cannot be used: {0}")]
-    ForeignPsbt(String),
-    /// There is nothing to bring back.
-    #[error("nothing to recover: {0}")]
-    NothingToRecover(String),
-    /// The job's transactions cannot be made to pay more.
-    #[error("job {job} cannot be bumped: {why}")]
-    NotBumpable {
-        /// The job.
-        job: JobId,
-        /// Why not.
-        why: String,
-    },
-    /// The job has nothing to sweep back.
-    #[error("job {job} cannot be reclaimed: {why}")]
-    NotReclaimable {
-        /// The job.
-        job: JobId,
-        /// Why not.
-        why: String,
-    },
-    /// A mistake in this program, noticed before anything was signed or sent.
-    #[error("internal error: {0}; nothing was sent, please report it")]
-    Broken(&'static str),
-}
-
-/// What helps a payload that is not relayed.
-fn not_relayed_hint(asked: CarrierChoice, why: &NotRelayed) -> &'static str {
-    match (asked, why) {
-        (CarrierChoice::Auto, _) => "no carrier is relayed",
-        (_, NotRelayed::OpReturnTooLong { bytes, profile: Profile::Legacy, .. })
-            if *bytes <= Profile::Core30.op_return_limit() =>
-        {
-            "choose another carrier, or `--profile core30` where the nodes on the way are Bitcoin Core 30 or later"
-        }
-        _ => "choose another carrier",
-    }
-}
-
-impl From<WalletError> for PublishError {
-    fn from(error: WalletError) -> Self {
-        match error {
-            WalletError::Funds(error) => Self::Funds(error),
-            WalletError::FeeCap(error) => Self::FeeCap(error),
-            WalletError::Chain(error) => Self::Chain(error),
-            other => Self::Wallet(other),
-        }
-    }
-}
 
 /// Which carrier to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,16 +1,15 @@
 //! An envelope's coins back by key, without the payload.
 
-use super::anywhere::sweepable;
+use super::anywhere::{refund, sweepable};
 use super::bump::job_of;
 use super::send::{absent, give_up, highest_rate, push, push_sweeps, refusal};
 use super::spend::{Ancestors, sign_by_key, to_replace};
 use super::{Outcome, PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::wallet::{
-    Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, key_spend, transaction, vsize,
+    Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, inputs_of, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
-use std::collections::BTreeSet;
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +67,6 @@ pub fn reclaim(
         return refuse(format!("it is {}, and an OP_RETURN publication locks no coins{hint}", job.state));
     };
     let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, &job, rate)?.into_iter().unzip();
-    let inputs: Vec<_> = inputs.into_iter().map(key_spend).collect();
     if inputs.is_empty() {
         return refuse(format!(
             "it is {}, and its envelope holds nothing that is worth its fee at this rate",
@@ -84,9 +82,7 @@ pub fn reclaim(
     let relay = node.relay()?;
     fees::check_floor(rate, relay.floor)?;
 
-    let script_pubkey = job.refund.clone().unwrap_or_else(|| wallet.next_change());
-    let dust = script_pubkey.minimal_non_dust();
-    let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
+    let tx = draft(wallet, &job, inputs);
     let size = vsize(&tx);
     let parents: Vec<Transaction> = job.commit().into_iter().cloned().collect();
     let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
@@ -95,13 +91,7 @@ pub fn reclaim(
     }
     let replaced = to_replace(node, &job)?;
     let least = replaced.map_or(Amount::ZERO, |(_, fee)| fee + fee_for(relay.incremental, size));
-    let fee = wanted.max(least);
-    caps.check(fee, size)?;
-    let available: Amount = spent.iter().map(|output| output.value).sum();
-    let amount = available.checked_sub(fee).filter(|amount| *amount >= dust);
-    let amount = amount.ok_or(Shortfall { needed: fee + dust, available })?;
-    tx.output.iter_mut().for_each(|output| output.value = amount);
-    sign_by_key(wallet, &mut tx, &spent, key_index, job.merkle_root)?;
+    let (tx, sweep) = signed(wallet, &job, key_index, tx, &spent, wanted.max(least), caps)?;
 
     let package = [parents, vec![tx.clone()]].concat();
     let package = absent(node, &package, &confirmed)?;
@@ -114,9 +104,9 @@ pub fn reclaim(
     wallet.forget(&signed);
     wallet.forget(&job.reclaims.iter().map(Transaction::compute_txid).collect::<Vec<_>>());
     wallet.note(std::slice::from_ref(&tx));
-    wallet.record(id, &[Event::Reclaiming { transactions: vec![tx.clone()] }])?;
+    wallet.record(id, &[Event::Reclaiming { transactions: vec![tx] }])?;
     let job = load(wallet, id)?;
-    sent(push(wallet, node, &job)?, &job, Sweep { txid: tx.compute_txid(), fee, amount })
+    sent(push(wallet, node, &job)?, &job, sweep)
 }
 
 /// Sweeps back what was paid to an envelope's address too late to be revealed, or to be taken back with the rest; or
@@ -143,10 +133,7 @@ fn sweep_late(
     }
     let relay = node.relay()?;
     fees::check_floor(rate, relay.floor)?;
-    let script_pubkey = job.refund.clone().unwrap_or_else(|| wallet.next_change());
-    let dust = script_pubkey.minimal_non_dust();
-    let inputs = inputs.into_iter().map(key_spend).collect();
-    let mut tx = transaction(inputs, vec![TxOut { value: dust, script_pubkey }]);
+    let tx = draft(wallet, job, inputs);
     let size = vsize(&tx);
     let wanted = Ancestors::of(wallet, node, &confirmed, &[], &tx)?.fee_with(rate, size);
     if let Some(paid) = sweeping(standing.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
@@ -158,15 +145,8 @@ fn sweep_late(
         replaced += entry.map_or(Amount::ZERO, |entry| entry.descendants_fee);
     }
     let least = if replaced > Amount::ZERO { replaced + fee_for(relay.incremental, size) } else { replaced };
-    let fee = wanted.max(least);
-    caps.check(fee, size)?;
-    let available: Amount = spent.iter().map(|output| output.value).sum();
-    let amount = available.checked_sub(fee).filter(|amount| *amount >= dust);
-    let amount = amount.ok_or(Shortfall { needed: fee + dust, available })?;
-    tx.output.iter_mut().for_each(|output| output.value = amount);
-    sign_by_key(wallet, &mut tx, &spent, key_index, job.merkle_root)?;
+    let (tx, sweep) = signed(wallet, job, key_index, tx, &spent, wanted.max(least), caps)?;
     let transactions = vec![tx];
-    let txid = transactions[0].compute_txid();
     if let Some((txid, reason)) = refusal(node.test_accept(&transactions, highest_rate(wallet, &transactions))?) {
         return Err(PublishError::Stuck { job: id, txid, reason });
     }
@@ -174,7 +154,7 @@ fn sweep_late(
     wallet.note(&transactions);
     wallet.record(id, &[Event::Swept { transactions }])?;
     let job = load(wallet, id)?;
-    sent(push_sweeps(wallet, node, &job)?, &job, Sweep { txid, fee, amount })
+    sent(push_sweeps(wallet, node, &job)?, &job, sweep)
 }
 
 #[derive(Clone, Copy)]
@@ -184,10 +164,37 @@ struct Sweep {
     amount: Amount,
 }
 
+/// A sweep of final size, which takes back the least that is relayed.
+fn draft(wallet: &Wallet, job: &Job, inputs: Vec<OutPoint>) -> Transaction {
+    let script_pubkey = refund(wallet, job);
+    let output = TxOut { value: script_pubkey.minimal_non_dust(), script_pubkey };
+    transaction(inputs.into_iter().map(key_spend).collect(), vec![output])
+}
+
+/// Checks the caps, then signs a draft whose inputs hold `spent` and that is to pay `fee`.
+fn signed(
+    wallet: &Wallet,
+    job: &Job,
+    key_index: u32,
+    mut tx: Transaction,
+    spent: &[TxOut],
+    fee: Amount,
+    caps: &Caps,
+) -> Result<(Transaction, Sweep), PublishError> {
+    caps.check(fee, vsize(&tx))?;
+    let available: Amount = spent.iter().map(|output| output.value).sum();
+    let least = tx.output[0].value;
+    let amount = available.checked_sub(fee).filter(|amount| *amount >= least);
+    let amount = amount.ok_or(Shortfall { needed: fee + least, available })?;
+    tx.output[0].value = amount;
+    sign_by_key(wallet, &mut tx, spent, key_index, job.merkle_root)?;
+    let sweep = Sweep { txid: tx.compute_txid(), fee, amount };
+    Ok((tx, sweep))
+}
+
 /// What a signed sweep pays, if it takes back just what `wanted` does, whose inputs hold `spent`.
 fn sweeping(tx: Option<&Transaction>, wanted: &Transaction, spent: &[TxOut]) -> Option<Sweep> {
-    let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
-    let tx = tx.filter(|tx| inputs(tx) == inputs(wanted))?;
+    let tx = tx.filter(|tx| inputs_of(tx) == inputs_of(wanted))?;
     let amount: Amount = tx.output.iter().map(|output| output.value).sum();
     let available: Amount = spent.iter().map(|output| output.value).sum();
     Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })

@@ -4,9 +4,11 @@ use super::anywhere::{Payment, sign, sweepable, unsigned};
 use super::{HIGHEST_ESTIMATE, PublishError, load};
 use crate::chain::{Answer, ChainError, Mempool, Verdict};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, journal, rate_of, vsize};
+use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, inputs_of, journal, rate_of, vsize};
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+const SPENT: &str = "its coins were spent by another transaction";
 
 /// What resuming did about one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,13 +89,12 @@ pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<
     match outcome {
         Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) | Outcome::Stranded(_) => load(wallet, id),
         Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
-        Outcome::Abandoned => {
-            let reason = "its coins were spent by another transaction".to_owned();
-            let txid = job.txids().first().copied();
-            let txid = txid.ok_or(PublishError::Broken("a job without transactions"))?;
-            Err(PublishError::Refused { job: id, txid, reason })
-        }
+        Outcome::Abandoned => Err(PublishError::Refused { job: id, txid: first_txid(&job)?, reason: SPENT.to_owned() }),
     }
+}
+
+fn first_txid(job: &Job) -> Result<Txid, PublishError> {
+    job.txids().first().copied().ok_or(PublishError::Broken("a job without transactions"))
 }
 
 /// Sends a job that has just been written down; gives it up if it is refused and nothing left.
@@ -130,14 +131,11 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
         Some(job) => job,
         None if unsigned(wallet, node, job)?.is_some() => job.clone(),
         None => {
-            let reason = "its coins were spent by another transaction".to_owned();
             // Whoever paid may pay again.
             if job.payer == Payer::Anywhere {
-                let txid = job.txids().first().copied();
-                let txid = txid.ok_or(PublishError::Broken("a job without transactions"))?;
-                return untaken(Outcome::Refused { txid, reason });
+                return untaken(Outcome::Refused { txid: first_txid(job)?, reason: SPENT.to_owned() });
             }
-            give_up(wallet, job, &reason)?;
+            give_up(wallet, job, SPENT)?;
             return untaken(Outcome::Abandoned);
         }
     };
@@ -195,9 +193,7 @@ pub(super) fn stand(wallet: &mut Wallet, job: &Job) -> Result<Option<Job>, Publi
         return Ok(Some(job.clone()));
     };
     let confirmed = wallet.confirmed();
-    let inputs = |generation: &Generation| -> BTreeSet<OutPoint> {
-        generation.carrier_tx().into_iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect()
-    };
+    let inputs = |generation: &Generation| generation.carrier_tx().map(inputs_of).unwrap_or_default();
     let now = inputs(current);
     let mut excluding = job.generations.iter().rev().take_while(|generation| !inputs(generation).is_disjoint(&now));
     let can_confirm =

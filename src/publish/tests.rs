@@ -1,4 +1,5 @@
 use super::*;
+use crate::wallet::WalletError;
 use crate::wallet::tests::{FakeNode, funded};
 use bitcoin::Network;
 

@@ -9,6 +9,7 @@ use super::{fee_for, vsize};
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, FeeRate, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use std::collections::BTreeSet;
 use thiserror::Error;
 
 /// Bytes of a BIP340 signature with the default sighash type.
@@ -82,6 +83,16 @@ pub(crate) struct Draft {
 /// A transaction that spends `coins` into `outputs`, with placeholder signatures.
 pub(crate) fn unsigned(coins: &[Coin], outputs: Vec<TxOut>) -> Transaction {
     transaction(coins.iter().map(Coin::input).collect(), outputs)
+}
+
+/// The outputs that coins are, in order.
+pub(crate) fn outputs_of(coins: &[Coin]) -> Vec<TxOut> {
+    coins.iter().map(Coin::output).collect()
+}
+
+/// The outputs that a transaction spends.
+pub(crate) fn inputs_of(tx: &Transaction) -> BTreeSet<OutPoint> {
+    tx.input.iter().map(|input| input.previous_output).collect()
 }
 
 pub(crate) fn transaction(input: Vec<TxIn>, output: Vec<TxOut>) -> Transaction {

@@ -3,13 +3,12 @@
 //! Guarantees: a job's state is nothing but the fold of its events ([`Job::apply`]), and an event that
 //! does not follow from those before it is an error, never a guess. Pure: no clock, no disk.
 
-use super::{Caps, vsize};
+use super::{Caps, inputs_of, vsize};
 use crate::envelope::Carrier;
 use crate::primitives::{BlockRef, BtcHeight, Hash32, sha256};
 use crate::queue::Place;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
 
@@ -455,10 +454,9 @@ impl Job {
 
     /// The sweeps of late payments that no later one replaces.
     pub(crate) fn standing_sweeps(&self) -> impl Iterator<Item = &Transaction> {
-        let inputs = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect::<BTreeSet<_>>();
         let is_replaced = move |n: usize, tx: &Transaction| {
-            let spent = inputs(tx);
-            self.sweeps[n + 1..].iter().any(|later| !inputs(later).is_disjoint(&spent))
+            let spent = inputs_of(tx);
+            self.sweeps[n + 1..].iter().any(|later| !inputs_of(later).is_disjoint(&spent))
         };
         self.sweeps.iter().enumerate().filter(move |(n, tx)| !is_replaced(*n, tx)).map(|(_, tx)| tx)
     }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::chain::{Answer, Mempool, MempoolEntry, RelayFacts, Verdict};
-use bitcoin::FeeRate;
+use crate::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
 use bitcoin::hashes::Hash;
+use bitcoin::{Amount, FeeRate};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 

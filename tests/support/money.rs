@@ -7,7 +7,7 @@ use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, FeeRate, Network, OutPoint, Transaction, Txid};
 use serde_json::Value;
-use sortie::chain::RpcNode;
+use sortie::chain::{Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, Job, JobId, Publication, Request, job, publish};
 use sortie::wallet::{Descriptors, Mnemonic, Wallet};
@@ -90,6 +90,16 @@ impl Purse {
     pub fn job(&mut self, id: JobId) -> Result<Job> {
         self.wallet.sync(&self.rpc)?;
         Ok(job(&self.wallet, id)?)
+    }
+
+    /// Fee and size of transactions as the mempool has them.
+    pub fn in_pool(&self, txids: &[Txid]) -> Result<(Amount, u64)> {
+        let mut sum = (Amount::ZERO, 0);
+        for txid in txids {
+            let entry = self.rpc.entry(txid)?.with_context(|| format!("{txid} is not in the mempool"))?;
+            sum = (sum.0 + entry.fee, sum.1 + entry.vsize);
+        }
+        Ok(sum)
     }
 
     /// What is missing from what the wallet had at first.

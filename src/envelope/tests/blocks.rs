@@ -98,11 +98,17 @@ pub(crate) fn block(
         bits: CompactTarget::from_consensus(REGTEST_BITS),
         nonce: 0,
     };
+    coinbase.output.push(output(&[]));
     let mut block = Block { header, txdata: [coinbase].into_iter().chain(txs).collect() };
+    commit(&mut block);
+    block
+}
+
+/// Makes a block's coinbase, in its last output, commit to the witnesses as they are (BIP 141), and the header to all.
+pub(crate) fn commit(block: &mut Block) {
     let witness_root = block.witness_root().unwrap_or(WitnessMerkleNode::all_zeros());
     let commitment = Block::compute_witness_commitment(&witness_root, &WITNESS_RESERVED);
     let script = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed], &commitment.to_byte_array()[..]].concat();
-    block.txdata[0].output.push(output(&script));
+    *block.txdata[0].output.last_mut().unwrap() = output(&script);
     block.header.merkle_root = block.compute_merkle_root().unwrap();
-    block
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::envelope::tests::blocks;
 use crate::envelope::{Body, Carrier, Payload, op_return_script};
 use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::{Block, ScriptBuf, Transaction, TxMerkleNode, Witness, WitnessMerkleNode};
+use bitcoin::{Block, ScriptBuf, Transaction, TxMerkleNode, Witness};
 
 const COMMITMENT: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
@@ -226,13 +226,8 @@ fn repeated_transactions() -> Vec<Case> {
     };
     let mut swapped = block.clone();
     swapped.txdata.swap(1, 2);
-    let (swapped_anchors, swapped_headers) = {
-        let witness_root = swapped.witness_root().unwrap_or(WitnessMerkleNode::all_zeros());
-        let commitment = Block::compute_witness_commitment(&witness_root, &[0; 32]);
-        let script = [&COMMITMENT[..], commitment.as_byte_array()].concat();
-        swapped.txdata[0].output.last_mut().unwrap().script_pubkey = ScriptBuf::from_bytes(script);
-        mine(&world, &mut swapped)
-    };
+    blocks::commit(&mut swapped);
+    let (swapped_anchors, swapped_headers) = anchored(&world, &swapped);
     let place = crate::queue::Place {
         txid: swapped.txdata[2].compute_txid(),
         carrier: Carrier::OpReturn,

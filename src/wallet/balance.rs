@@ -1,0 +1,105 @@
+//! What the wallet holds, and what of it may be spent.
+//!
+//! Guarantees: a coin that a job or a payment has taken is not offered to another, whether or not anything of it has
+//! left; of what is unconfirmed, only change of transactions that nobody else can take back.
+
+use super::seed::Branch;
+use super::{Coin, Job, JobState, Wallet, WalletError, journal, payment};
+use bitcoin::{Amount, OutPoint, Transaction, Txid};
+use std::collections::BTreeSet;
+
+/// Confirmations before a coinbase output can be spent.
+const COINBASE_MATURITY: u32 = 100;
+
+/// What the wallet holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Confirmed and spendable.
+    pub confirmed: Amount,
+    /// Unconfirmed change of our own transactions: spendable.
+    pub change: Amount,
+    /// Unconfirmed payments by others: spendable once confirmed.
+    pub incoming: Amount,
+    /// Mined coins younger than 100 blocks.
+    pub immature: Amount,
+}
+
+impl Balance {
+    /// Everything.
+    pub fn total(&self) -> Amount {
+        self.confirmed + self.change + self.incoming + self.immature
+    }
+}
+
+impl Wallet {
+    /// What the wallet holds.
+    pub fn balance(&self) -> Balance {
+        let balance = self.bdk.balance();
+        Balance {
+            confirmed: balance.confirmed,
+            change: balance.trusted_pending,
+            incoming: balance.untrusted_pending,
+            immature: balance.immature,
+        }
+    }
+
+    /// The coins that may be spent: confirmed ones, and unconfirmed change of what was sent.
+    pub fn coins(&self) -> Result<Vec<Coin>, WalletError> {
+        let jobs = journal::watched(&self.db)?;
+        // Change of a transaction that has perhaps not left cannot pay for another.
+        let mut unsent: BTreeSet<Txid> = jobs.iter().filter(|job| !job.has_left).flat_map(Job::txids).collect();
+        unsent.extend(payment::pending(&self.db)?.iter().map(|pending| pending.tx.compute_txid()));
+        // What is to be signed elsewhere spends its coins already.
+        let drafts = jobs.iter().filter(|job| job.state == JobState::Planned).filter_map(|job| job.draft.as_ref());
+        let reserved: BTreeSet<OutPoint> = drafts
+            .flat_map(|draft| &draft.transactions)
+            .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
+            .collect();
+        let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
+        let for_bump: BTreeSet<OutPoint> = for_bump.collect();
+        // Anybody can pay to a change address, and take that back until it is mined.
+        let signed: BTreeSet<Txid> = jobs
+            .iter()
+            .flat_map(|job| job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)))
+            .collect();
+        let spends_own_only = |tx: &Transaction| tx.input.iter().all(|input| self.is_own(input));
+        let is_ours =
+            |txid: &Txid| signed.contains(txid) || self.transaction(*txid).is_some_and(|tx| spends_own_only(&tx));
+        let mut coins = self.unspent();
+        coins.iter_mut().for_each(|coin| coin.for_bump = for_bump.contains(&coin.outpoint));
+        coins.retain(|coin| {
+            let ours = coin.confirmations > 0 || (coin.branch == Branch::Change && is_ours(&coin.outpoint.txid));
+            let has_left = coin.confirmations > 0 || !unsent.contains(&coin.outpoint.txid);
+            ours && has_left && !reserved.contains(&coin.outpoint)
+        });
+        coins.sort_by_key(|coin| coin.outpoint);
+        Ok(coins)
+    }
+
+    /// A certain coin, whether or not the wallet would choose it by itself.
+    pub(crate) fn coin(&self, outpoint: OutPoint) -> Result<Coin, WalletError> {
+        let found = self.unspent().into_iter().find(|coin| coin.outpoint == outpoint);
+        found.ok_or(WalletError::UnknownCoin(outpoint))
+    }
+
+    fn unspent(&self) -> Vec<Coin> {
+        let tip = self.synced_to().height;
+        let coin = |output: bdk_wallet::LocalOutput| {
+            let height = output.chain_position.confirmation_height_upper_bound();
+            let confirmations = height.map_or(0, |h| (tip + 1).saturating_sub(h));
+            let graph = self.bdk.tx_graph();
+            let coinbase = graph.get_tx(output.outpoint.txid).is_some_and(|tx| tx.is_coinbase());
+            let mature = !coinbase || confirmations >= COINBASE_MATURITY;
+            mature.then_some(Coin {
+                outpoint: output.outpoint,
+                value: output.txout.value,
+                confirmations,
+                for_bump: false,
+                script_pubkey: output.txout.script_pubkey,
+                placeholder: self.placeholder.clone(),
+                branch: Branch::of(output.keychain),
+            })
+        };
+        self.bdk.list_unspent().filter_map(coin).collect()
+    }
+}
