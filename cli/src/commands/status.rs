@@ -27,11 +27,11 @@ use std::str::FromStr;
 
 const EXAMPLE: &str = "\
 Examples:
-  sortie status 3                       by job, as `sortie force` and `sortie jobs` number them
-  sortie status 5f1e...c2               by a Bitcoin transaction: reveal, commit, one that was replaced
-  sortie status 5f1e...c2               or by SHA256 of the L2 transaction
-  sortie status 5f1e...c2:out:0         by place on Bitcoin
-  sortie status @tx.hex                 by the L2 transaction itself
+  sortie status 3                  by job, as `sortie force` and `sortie jobs` number them
+  sortie status 5f1e...c2          by a Bitcoin transaction: reveal, commit, one that was replaced
+  sortie status 5f1e...c2          or by SHA256 of the L2 transaction
+  sortie status 5f1e...c2:out:0    by place on Bitcoin
+  sortie status @tx.hex            by the L2 transaction itself
   sortie status 3 --json | jq -r .state";
 
 /// Tell how far a forced transaction has come, and what to do next
