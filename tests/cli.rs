@@ -185,7 +185,6 @@ fn what_people_read_of_a_publication_is_labelled_once_and_as_of_now() -> Result<
     let world = World::new(Window { window: 6, max_lag: 3 })?;
     let cli = Cli::new(&world)?;
     drop(world.wallet(&Cli::wallet_dir("default"), 1)?);
-    drop(world.wallet(&Cli::wallet_dir("dry"), 0)?);
     let tx = world.transfer(&world.alice, &world.bob, 1, 0).to_lower_hex_string();
     let told = |arguments: &[&str]| -> Result<[String; 2]> {
         let output = cli.for_people(arguments).output()?;
@@ -194,8 +193,6 @@ fn what_people_read_of_a_publication_is_labelled_once_and_as_of_now() -> Result<
     };
     let rows = |text: &str, label: &str| text.lines().filter(|line| line.split("  ").next() == Some(label)).count();
 
-    let [quote, _] = told(&["quote", &tx, "--wallet", "dry"])?;
-    assert_eq!(rows(&quote, "note"), 2, "one for each carrier: {quote}");
     let [forced, notes] = told(&["force", &tx, "--profile", "legacy", "--explain"])?;
     assert!(forced.contains("op-return         285 sat for 285 vB; not relayed: its OP_RETURN output"), "{forced}");
     assert_eq!((rows(&forced, "commit"), rows(&forced, "reveal"), rows(&forced, "transaction")), (1, 1, 0), "{forced}");

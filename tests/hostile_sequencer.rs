@@ -142,6 +142,13 @@ fn a_batch_that_comes_after_its_window_is_dropped_however_often_it_is_posted() -
         hostile.mine(&Post { envelopes: vec![envelope], verdicts }, &world.bitcoind, &source)?;
         agrees(&mut follower, hostile.observer())?;
     }
+    // People are told in words, programs by the specification's name.
+    let told = |more: &[&str]| -> Result<String> {
+        Ok(String::from_utf8(world.sortie(&[&["follow", "--once"], more].concat())?.output()?.stdout)?)
+    };
+    let [people, programs] = [told(&[])?, told(&["--rebuild", "--json"])?];
+    assert_eq!(people.matches(": dropped: it begins at a block that the chain has already\n").count(), 3, "{people}");
+    assert_eq!(programs.matches(r#""verdict":"drop","reason":"Replay""#).count(), 3, "{programs}");
     Ok(())
 }
 

@@ -82,6 +82,7 @@ fn whatever_is_in_hand_finds_it_at_every_stage_with_its_due_height_and_what_to_d
         ("7", vec!["no job 7", "the journal of the wallet default", "`sortie jobs`"]),
         (&"ab".repeat(32), vec!["queue", "executed", "mempool", "the journal of the wallet default"]),
         (&format!("{reveal}:in:1"), vec![reveal, "queue", "mempool", "the wallet default"]),
+        (&format!("{reveal}:in:0:2"), vec![reveal, "queue", "mempool", "the wallet default"]),
     ] {
         let (code, error) = cli.fails(&["status", hand])?;
         assert_eq!(code, 1, "{error}");

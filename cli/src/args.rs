@@ -6,6 +6,9 @@ use crate::commands::{
 use crate::config::Globals;
 use clap::{CommandFactory, Parser, Subcommand};
 
+/// Columns that help takes at most.
+const WIDTH: usize = 100;
+
 const AFTER: &str = "\
 Options of every command, each with the variable that can stand in for it:
   --network NAME         SORTIE_NETWORK         bitcoin, signet, testnet4, regtest [the manifest's]
@@ -16,10 +19,10 @@ Options of every command, each with the variable that can stand in for it:
   --bitcoin-user NAME    SORTIE_BITCOIN_USER    a user instead; see SORTIE_BITCOIN_PASSWORD
   --passphrase-file FILE SORTIE_PASSPHRASE_FILE the wallet's passphrase [asked for on the terminal]
   --esplora-url URL      SORTIE_ESPLORA_URL     Esplora servers instead of a node; the first is read
-  --broadcast-url URL    SORTIE_BROADCAST_URL   Esplora servers that transactions are sent to as well
+  --broadcast-url URL    SORTIE_BROADCAST_URL   Esplora servers that transactions go to as well
   --proxy URL            SORTIE_PROXY           socks5h://HOST:PORT for all that leaves this machine
   --source KIND          SORTIE_SOURCE          where blocks are read: auto, rpc, rest, blk [auto]
-  --blocks-dir DIR       SORTIE_BLOCKS_DIR      the node's folder with blk00000.dat, to read them there
+  --blocks-dir DIR       SORTIE_BLOCKS_DIR      the node's folder with blk00000.dat, to read there
   --verify-all-blocks    SORTIE_VERIFY_ALL_BLOCKS
                                                 check blocks without envelopes, too (slow)
   --max-reorg-depth N    SORTIE_MAX_REORG_DEPTH Bitcoin blocks that can be taken back [144]
@@ -30,17 +33,19 @@ Options of every command, each with the variable that can stand in for it:
   -q, --quiet                                   no notes on stderr
 
 Settings come from flags, then these variables, then ./sortie.toml or else
-~/.config/sortie/sortie.toml, then defaults. The file's keys: network, manifest, data_dir,
+~/.config/sortie/sortie.toml, then defaults; the network is bitcoin where neither it nor a manifest
+is named. The file's keys: network, manifest, data_dir,
 bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, source, blocks_dir,
 verify_all_blocks, max_reorg_depth, passphrase_file, esplora_url, broadcast_url, proxy,
 confirmations, finality_depth, wallet, max_fee, max_fee_rate, fallback_fee_rate, lock_at_most. URLs
 are repeated on the command line, separated by commas in a variable, and a list in the file. The
 password of --bitcoin-user comes from the variable SORTIE_BITCOIN_PASSWORD or from the file, never
-from a flag.
-
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 refused for safety.";
+from a flag.";
 
 const ELSEWHERE: &str = "--network, --manifest, --json and the other options of every command: see `sortie --help`.";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 cannot reach Bitcoin, 4 refused for safety.";
 
 /// Forced inclusion for rollups on Bitcoin
 ///
@@ -49,7 +54,7 @@ const ELSEWHERE: &str = "--network, --manifest, --json and the other options of 
 /// what that costs, `force` does it, `status` tells how far it has come, `follow` derives the whole chain from Bitcoin
 /// alone.
 #[derive(Parser, Debug)]
-#[command(name = "sortie", version, after_long_help = AFTER, max_term_width = 100)]
+#[command(name = "sortie", version, max_term_width = WIDTH)]
 #[command(arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -90,13 +95,15 @@ pub enum Command {
     Regtest(regtest::Regtest),
 }
 
-/// The command line, with a pointer to the common options in every command's help.
+/// The command line, with the exit codes in every command's help and a pointer to the common options.
 pub fn command() -> clap::Command {
     fn pointed(command: clap::Command) -> clap::Command {
         let examples = command.get_after_long_help().map(|examples| format!("{examples}\n\n")).unwrap_or_default();
-        command.after_long_help(format!("{examples}{ELSEWHERE}")).mut_subcommands(pointed)
+        // Those that judge have codes of their own.
+        let codes = if examples.contains("Exit codes: ") { String::new() } else { format!("{EXIT_CODES}\n") };
+        command.after_long_help(format!("{examples}{codes}{ELSEWHERE}")).mut_subcommands(pointed)
     }
-    Cli::command().mut_subcommands(pointed)
+    Cli::command().after_long_help(format!("{AFTER}\n\n{EXIT_CODES}")).mut_subcommands(pointed)
 }
 
 #[cfg(test)]
@@ -132,5 +139,18 @@ mod tests {
             command.get_subcommands().for_each(|sub| check(sub, &path));
         }
         check(&Cli::command(), "");
+    }
+
+    /// Tables and examples are not prose.
+    #[test]
+    fn no_example_is_wrapped_and_every_help_has_the_exit_codes() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            let after = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(after.lines().find(|line| line.chars().count() > WIDTH), None, "{name}");
+            assert_eq!(after.matches("Exit codes: 0 ").count(), 1, "{name}");
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
     }
 }

@@ -81,11 +81,12 @@ pub struct WalletName {
 /// What may be paid.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Fees {
-    /// Fee rate in sat/vB [default: the node's estimate; on regtest 1]
+    /// Fee rate in sat/vB [default: what node or servers estimate; on regtest 1]
     #[arg(long, value_name = "SAT_VB")]
     pub fee_rate: Option<SatPerVb>,
 
-    /// Fee rate where no estimate is to be had or believed [default: refused on mainnet]
+    /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least that
+    /// is relayed]
     #[arg(long, env = "SORTIE_FALLBACK_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
     pub fallback_fee_rate: Option<SatPerVb>,
 
@@ -93,11 +94,12 @@ pub struct Fees {
     #[arg(long)]
     pub explain: bool,
 
-    /// Refuse to pay more than this, all transactions together [default: 200000; for a sequencer's batches none]
+    /// Refuse to pay more than this many satoshis, all transactions together [default: 200000; for a sequencer's batches
+    /// none]
     #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", hide_env_values = true)]
     pub max_fee: Option<u64>,
 
-    /// Refuse to pay a higher rate [default: 1000]
+    /// Refuse to pay a higher rate, in sat/vB [default: 1000]
     #[arg(long, env = "SORTIE_MAX_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
     pub max_fee_rate: Option<SatPerVb>,
 }
@@ -105,7 +107,8 @@ pub struct Fees {
 /// How much may wait for a reveal.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Locking {
-    /// Lock at most so much more than is needed until a reveal is mined; the rest comes back at once [default: 1000000]
+    /// Lock at most so many satoshis more than are needed until a reveal is mined; the rest comes back at once [default:
+    /// 1000000]
     #[arg(long, env = "SORTIE_LOCK_AT_MOST", value_name = "SATS", hide_env_values = true)]
     pub lock_at_most: Option<u64>,
 }

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{Block, BlockHash, Transaction, Txid};
 use bitcoincore_rpc::{Client, RpcApi};
@@ -88,7 +88,7 @@ impl Bitcoind {
     /// # Errors
     /// The node's own words, or no connection.
     pub fn call(&self, method: &str, params: &[Value]) -> Result<Value> {
-        self.client.call(method, params).with_context(|| format!("bitcoind: {method}"))
+        self.client.call(method, params).map_err(own_words).with_context(|| format!("bitcoind: {method}"))
     }
 
     /// An RPC that answers with a string that stands for a `T`.
@@ -201,6 +201,15 @@ impl Drop for Bitcoind {
             // Dropping the process kills what did not stop.
             let _ = self.stop_process(&mut process);
         }
+    }
+}
+
+/// What the node says of a refusal, without the client's wrapping.
+fn own_words(error: bitcoincore_rpc::Error) -> anyhow::Error {
+    use bitcoincore_rpc::jsonrpc::Error::Rpc;
+    match error {
+        bitcoincore_rpc::Error::JsonRpc(Rpc(refusal)) => anyhow!("{} (code {})", refusal.message, refusal.code),
+        other => other.into(),
     }
 }
 

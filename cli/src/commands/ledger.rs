@@ -64,19 +64,19 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = TRANSFER_EXAMPLE)]
 pub struct TransferArgs {
-    /// The sender's key
+    /// File of the sender's key
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The receiver
+    /// The receiver's account: an x-only public key
     #[arg(long, value_name = "XONLY", value_parser = xonly)]
     to: XOnlyPublicKey,
-    /// What the receiver gets
+    /// What the receiver gets, in satoshis
     #[arg(long, value_name = "SATS")]
     amount: u64,
-    /// What the fee account gets
+    /// What the fee account gets, in satoshis
     #[arg(long, value_name = "SATS", default_value_t = 0)]
     fee: u64,
-    /// The sender's nonce; the first is 0
+    /// The sender's nonce; the first is 0 [default: the account's next one]
     #[arg(long, value_name = "N")]
     nonce: Option<u64>,
 }
@@ -91,7 +91,7 @@ Example:
 #[derive(Args, Debug)]
 #[command(after_long_help = ACCOUNT_EXAMPLE)]
 pub struct AccountArgs {
-    /// The account
+    /// The account: an x-only public key
     #[arg(value_name = "XONLY", value_parser = xonly)]
     account: XOnlyPublicKey,
 }

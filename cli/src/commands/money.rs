@@ -50,8 +50,10 @@ Example:
 /// Say what forcing an L2 transaction would cost
 ///
 /// Plans both carriers with the wallet's coins, down to the last byte, for confirmation in the next, 3, 6 and 24 blocks,
-/// and sends nothing. Tells what it costs, when it would be in the queue, and when it is executed at the latest. An
-/// OP_RETURN output is cheaper for short transactions, a Taproot envelope (commit and reveal) for long ones.
+/// and sends nothing. Tells what it costs in satoshis, when it would be in the queue, and when it is executed at the
+/// latest, as Bitcoin heights and at ten minutes a block. An OP_RETURN output is cheaper for short transactions, a Taproot
+/// envelope (commit and reveal) for long ones; the cheaper one has a star. Locked is what its commit holds until the
+/// reveal is mined: it comes back, less the reveal's fee.
 #[derive(Args, Debug)]
 #[command(after_long_help = QUOTE_EXAMPLE)]
 pub struct Quote {
@@ -181,13 +183,14 @@ Examples:
 ///
 /// Writes it into Bitcoin with the wallet's coins. Mined, it is in the queue, in front of everything that comes later;
 /// when the sequencing window has passed, every node executes it, whatever the sequencer does. Running the same command
-/// again never pays twice: it sends the same Bitcoin transactions again.
+/// again never pays twice: it sends the same Bitcoin transactions again. `sortie status JOB` tells how far it is.
 ///
 /// With --deadline-bump it pays more, block after block and within the caps, if it would be mined later than quoted: then
 /// it would be executed later, too.
 ///
-/// With --wait confirmed it returns when the transaction is mined, with --wait executed when it is executed; exit
-/// code 1 if it had no effect.
+/// It returns when the transactions are sent; with --wait confirmed when they are mined, with --wait executed when it is
+/// executed, with exit code 1 if it had no effect. Exit code 4, and nothing is paid: a cap on fees, or a transaction that
+/// the rollup's executor is sure not to run.
 #[derive(Args, Debug)]
 #[command(after_long_help = FORCE_EXAMPLE)]
 pub struct Force {
@@ -205,8 +208,8 @@ pub struct Force {
     fees: Fees,
     #[command(flatten)]
     locking: Locking,
-    /// Return only when it has come this far
-    #[arg(long, value_enum)]
+    /// Return only when it has come this far [default: when it is sent]
+    #[arg(long, value_enum, value_name = "UNTIL")]
     wait: Option<Until>,
     #[command(flatten)]
     deadline: DeadlineBump,

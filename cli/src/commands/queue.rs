@@ -43,10 +43,10 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = LIST_EXAMPLE)]
 pub struct List {
-    /// First index
+    /// Index of the first item shown
     #[arg(long, value_name = "I", default_value_t = 0)]
     from: u64,
-    /// Most items
+    /// How many items are shown at most
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: u64,
     /// What waits in the Bitcoin node's mempool instead, with its fee rate and the block it is expected in

@@ -52,10 +52,10 @@ pub struct Up {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  sortie regtest mine 1\n  sortie regtest mine 6 --empty")]
 pub struct Mine {
-    /// How many
+    /// How many blocks
     #[arg(value_name = "N")]
     blocks: u32,
-    /// Who gets the subsidy [default: an output that anyone can spend]
+    /// Address that gets the subsidy [default: an output that anyone can spend]
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "empty")]
     to: Option<Address<NetworkUnchecked>>,
     /// Leave out what waits in the mempool
@@ -73,10 +73,10 @@ pub struct Mine {
     after_long_help = "Example:\n  sortie regtest fund $(sortie wallet address) 1000000 && sortie regtest mine 1"
 )]
 pub struct Fund {
-    /// Who gets them
+    /// The Bitcoin address that gets them
     #[arg(value_parser = address)]
     address: Address<NetworkUnchecked>,
-    /// How much
+    /// How much, in satoshis
     sats: u64,
     #[command(flatten)]
     dir: Dir,
@@ -101,7 +101,7 @@ pub struct Reorg {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie regtest esplora --port 3002")]
 pub struct Esplora {
-    /// Where to listen [default: a free port]
+    /// Port on 127.0.0.1 [default: a free port]
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     port: u16,
     #[command(flatten)]

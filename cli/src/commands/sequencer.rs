@@ -29,7 +29,8 @@ use tokio::net::TcpListener;
 const SEQUENCER_EXAMPLE: &str = "\
 Examples:
   sortie ledger key --out sequencer.key
-  sortie rollup new --name mine --sequencer $(sortie ledger key --show sequencer.key) --out mine.toml
+  sortie rollup new --name mine --out mine.toml \\
+    --sequencer $(sortie ledger key --show sequencer.key)
   sortie wallet create --wallet sequencer
   sortie sequencer --manifest mine.toml --key sequencer.key --wallet sequencer
 
@@ -64,7 +65,8 @@ pub struct Sequencer {
 
 const SEND_EXAMPLE: &str = "\
 Example:
-  sortie send $(sortie ledger transfer --key alice.key --to $BOB --amount 1000) --sequencer http://127.0.0.1:8645";
+  sortie send --sequencer http://127.0.0.1:8645 \\
+    $(sortie ledger transfer --key alice.key --to $BOB --amount 1000)";
 
 /// Send a transaction to a sequencer
 ///

@@ -27,11 +27,11 @@ use std::str::FromStr;
 
 const EXAMPLE: &str = "\
 Examples:
-  sortie status 3                       by job, as `sortie force` and `sortie jobs` number them
-  sortie status 5f1e...c2               by a Bitcoin transaction: reveal, commit, one that was replaced
-  sortie status 5f1e...c2               or by SHA256 of the L2 transaction
-  sortie status 5f1e...c2:out:0         by place on Bitcoin
-  sortie status @tx.hex                 by the L2 transaction itself
+  sortie status 3                  by job, as `sortie force` and `sortie jobs` number them
+  sortie status 5f1e...c2          by a Bitcoin transaction: reveal, commit, one that was replaced
+  sortie status 5f1e...c2          or by SHA256 of the L2 transaction
+  sortie status 5f1e...c2:out:0    by place on Bitcoin
+  sortie status @tx.hex            by the L2 transaction itself
   sortie status 3 --json | jq -r .state";
 
 /// Tell how far a forced transaction has come, and what to do next
@@ -48,13 +48,21 @@ pub struct Status {
     /// A job's number; TXID of a Bitcoin transaction; TXID:in:INDEX[:POSITION] or TXID:out:INDEX[:POSITION]; SHA256 of the L2
     /// transaction, or the transaction itself in hexadecimal (`-` reads stdin, `@FILE` a file)
     #[arg(value_name = "JOB|TXID|PLACE|HASH|HEX")]
-    what: What,
+    typed: Typed,
     #[command(flatten)]
     wallet: WalletName,
 }
 
-/// What a status is asked for.
+/// What a status is asked for, as it is typed.
 #[derive(Clone, Debug)]
+enum Typed {
+    What(What),
+    /// The L2 transaction, wherever it is.
+    Tx(String),
+}
+
+/// What a status is asked for.
+#[derive(Clone, Copy, Debug)]
 enum What {
     Job(JobId),
     Place(Place),
@@ -63,8 +71,6 @@ enum What {
         txid: Txid,
         tx_hash: Hash32,
     },
-    /// The L2 transaction, wherever it is.
-    Tx(String),
 }
 
 impl What {
@@ -73,16 +79,18 @@ impl What {
         reversed.reverse();
         Self::Hash { txid: Txid::from_byte_array(reversed), tx_hash: Hash32(bytes) }
     }
+}
 
-    fn read(&self) -> Result<Self, Failure> {
-        Ok(match self {
-            Self::Tx(argument) => Self::hash(sha256(&hex_argument(argument)?).0),
-            other => other.clone(),
-        })
+impl Typed {
+    fn read(&self) -> Result<What, Failure> {
+        match self {
+            Self::What(what) => Ok(*what),
+            Self::Tx(argument) => Ok(What::hash(sha256(&hex_argument(argument)?).0)),
+        }
     }
 }
 
-impl FromStr for What {
+impl FromStr for Typed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -90,13 +98,14 @@ impl FromStr for What {
             return Ok(Self::Tx(text.into()));
         }
         if text.contains(':') {
-            return text.parse().map(Self::Place).map_err(|error: sortie::queue::BadPlace| error.to_string());
+            let place = text.parse().map_err(|error: sortie::queue::BadPlace| error.to_string())?;
+            return Ok(Self::What(What::Place(place)));
         }
         if let Ok(number) = text.parse() {
-            return Ok(Self::Job(JobId(number)));
+            return Ok(Self::What(What::Job(JobId(number))));
         }
         match <[u8; 32]>::from_hex(text) {
-            Ok(bytes) => Ok(Self::hash(bytes)),
+            Ok(bytes) => Ok(Self::What(What::hash(bytes))),
             Err(_) if text.len() > 64 && hex(text).is_ok() => Ok(Self::Tx(text.into())),
             Err(_) => {
                 Err("expected a job's number, 64 hexadecimal digits of a transaction, a place such as TXID:in:0, \
@@ -113,33 +122,26 @@ impl fmt::Display for What {
             Self::Job(id) => write!(f, "job {id}"),
             Self::Place(place) => place.fmt(f),
             Self::Hash { tx_hash, .. } => tx_hash.fmt(f),
-            Self::Tx(argument) => argument.fmt(f),
         }
     }
 }
 
 /// Runs the command.
 pub fn run(status: &Status, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let what = status.what.read()?;
+    let what = status.typed.read()?;
     let reader = Reader::open(settings, out)?;
-    let search = Search { reader: &reader, teller: Teller::new(reader.node(), settings)?, what: &what };
+    let search = Search { reader: &reader, teller: Teller::new(reader.node(), settings)?, what };
     let mut found = search.queue()?;
-    let mut journal = String::new();
     if found.is_empty() {
-        match status.journal(&what, settings, out)? {
-            Ok((jobs, name)) => {
-                let meant = jobs.iter().filter(|job| is_meant(job, &what));
-                found = meant.map(|job| search.job(job)).collect::<Result<Vec<_>, _>>()?.concat();
-                journal = format!("nor in the journal of the wallet {name}");
-            }
-            Err(why) => journal = why,
+        let journal = status.journal(what, settings, out)?;
+        let meant = journal.jobs.iter().filter(|job| is_meant(job, what));
+        found = meant.map(|job| search.job(job)).collect::<Result<Vec<_>, _>>()?.concat();
+        if found.is_empty() {
+            found = search.mempool(out)?;
         }
-    }
-    if found.is_empty() && !matches!(what, What::Job(_)) {
-        found = search.mempool(out)?;
-    }
-    if found.is_empty() {
-        return Err(search.unknown(&journal)?);
+        if found.is_empty() {
+            return Err(search.unknown(&journal)?);
+        }
     }
     // What is to be done about several in the same way is said once.
     for n in 1..found.len() {
@@ -148,24 +150,31 @@ pub fn run(status: &Status, settings: &Settings, out: &Output) -> Result<(), Fai
     found.iter().try_for_each(|standing| out.print(standing))
 }
 
+/// A wallet's jobs.
+struct Journal {
+    /// The wallet's name.
+    wallet: String,
+    jobs: Vec<Job>,
+    /// Set if they could not be looked at.
+    why_not: Option<String>,
+}
+
 impl Status {
-    /// The wallet's jobs and its name; or why they were not looked at.
-    fn journal(
-        &self,
-        what: &What,
-        settings: &Settings,
-        out: &Output,
-    ) -> Result<Result<(Vec<Job>, String), String>, Failure> {
+    fn journal(&self, what: What, settings: &Settings, out: &Output) -> Result<Journal, Failure> {
         let is_needed = self.wallet.wallet.is_some() || matches!(what, What::Job(_));
         let dir = settings.wallet_dir(settings.network()?, &self.wallet)?;
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let wallet = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !is_needed && !Wallet::exists(&dir) {
-            return Ok(Err(format!("and there is no wallet {name}, whose journal might know it")));
+            let why_not = Some(format!("there is no wallet {wallet}, whose journal might know it"));
+            return Ok(Journal { wallet, jobs: Vec::new(), why_not });
         }
         match open_to_look(settings, &self.wallet, out) {
-            Ok(wallet) => Ok(Ok((publish::jobs(&wallet)?, name))),
+            Ok(opened) => Ok(Journal { wallet, jobs: publish::jobs(&opened)?, why_not: None }),
             Err(failure) if is_needed => Err(failure),
-            Err(failure) => Ok(Err(format!("and the journal of the wallet {name} was not looked at: {failure}"))),
+            Err(failure) => {
+                let why_not = Some(format!("the journal of the wallet {wallet} was not looked at: {failure}"));
+                Ok(Journal { wallet, jobs: Vec::new(), why_not })
+            }
         }
     }
 }
@@ -179,7 +188,7 @@ fn txs_of(job: &Job) -> Vec<Vec<u8>> {
     }
 }
 
-fn is_meant(job: &Job, what: &What) -> bool {
+fn is_meant(job: &Job, what: What) -> bool {
     let carriers = || job.generations.iter().chain(&job.draft).filter_map(|generation| generation.carrier_tx());
     let signed = || {
         let generations = job.generations.iter().chain(&job.draft).flat_map(|generation| &generation.transactions);
@@ -188,18 +197,17 @@ fn is_meant(job: &Job, what: &What) -> bool {
     // The payments to an address of ours are its commits.
     let payments = || carriers().flat_map(|tx| &tx.input).map(|input| input.previous_output.txid);
     match what {
-        What::Job(id) => job.id == *id,
+        What::Job(id) => job.id == id,
         What::Place(place) => {
-            let is_ours = place.carrier == job.carrier && place.index == 0;
-            is_ours && carriers().any(|tx| tx.compute_txid() == place.txid)
+            let is_there = place.index == 0 && (place.position as usize) < txs_of(job).len();
+            is_there && place.carrier == job.carrier && carriers().any(|tx| tx.compute_txid() == place.txid)
         }
         What::Hash { txid, tx_hash } => {
-            signed().any(|signed| signed == *txid)
-                || (job.payer == Payer::Anywhere && payments().any(|paid| paid == *txid))
-                || job.payload_hash == *tx_hash
-                || txs_of(job).iter().any(|tx| sha256(tx) == *tx_hash)
+            signed().any(|signed| signed == txid)
+                || (job.payer == Payer::Anywhere && payments().any(|paid| paid == txid))
+                || job.payload_hash == tx_hash
+                || txs_of(job).iter().any(|tx| sha256(tx) == tx_hash)
         }
-        What::Tx(_) => false,
     }
 }
 
@@ -207,7 +215,7 @@ fn is_meant(job: &Job, what: &What) -> bool {
 struct Search<'a> {
     reader: &'a Reader,
     teller: Teller<'a>,
-    what: &'a What,
+    what: What,
 }
 
 impl Search<'_> {
@@ -233,16 +241,16 @@ impl Search<'_> {
     fn queue(&self) -> Result<Vec<Standing>, Failure> {
         let store = self.reader.node().store();
         match self.what {
-            What::Place(place) => self.forced(store.item_at(place)?.as_slice(), None),
+            What::Job(_) => Ok(Vec::new()),
+            What::Place(place) => self.forced(store.item_at(&place)?.as_slice(), None),
             What::Hash { txid, tx_hash } => {
-                let mut found = self.forced(&store.items_of_transaction(txid)?, None)?;
-                found.extend(self.forced(&store.items_with_hash(tx_hash)?, None)?);
-                for fate in store.own_txs_with_hash(tx_hash)? {
-                    found.push(self.standing(self.teller.own(*tx_hash, fate)?, None)?);
+                let mut found = self.forced(&store.items_of_transaction(&txid)?, None)?;
+                found.extend(self.forced(&store.items_with_hash(&tx_hash)?, None)?);
+                for fate in store.own_txs_with_hash(&tx_hash)? {
+                    found.push(self.standing(self.teller.own(tx_hash, fate)?, None)?);
                 }
                 Ok(found)
             }
-            What::Job(_) | What::Tx(_) => Ok(Vec::new()),
         }
     }
 
@@ -250,33 +258,33 @@ impl Search<'_> {
     /// journal has it.
     fn job(&self, job: &Job) -> Result<Vec<Standing>, Failure> {
         let node = self.reader.node();
-        for txid in
-            job.generations.iter().filter_map(|generation| generation.carrier_tx()).map(Transaction::compute_txid)
-        {
-            let items = node.store().items_of_transaction(&txid)?;
-            let meant: Vec<_> = items
-                .into_iter()
-                .filter(|item| self.is_asked_for(item.item.place.position, &item.item.tx, job))
-                .collect();
-            if !meant.is_empty() {
-                return self.forced(&meant, Some(job));
+        let hashes: Vec<Hash32> = txs_of(job).iter().map(|tx| sha256(tx)).collect();
+        // All of them, unless one is named.
+        let is_asked_for = |position: u32, hash: Hash32| match self.what {
+            What::Job(_) => true,
+            What::Place(place) => place.position == position,
+            What::Hash { tx_hash, .. } => tx_hash == hash || !hashes.contains(&tx_hash),
+        };
+        for generation in &job.generations {
+            let Some(carrier) = generation.carrier_tx() else { continue };
+            let mut items = node.store().items_of_transaction(&carrier.compute_txid())?;
+            items.retain(|item| is_asked_for(item.item.place.position, item.item.tx_hash()));
+            if !items.is_empty() {
+                return self.forced(&items, Some(job));
             }
         }
         let is_ours = Payload::decode(&job.payload)
             .is_ok_and(|payload| payload.namespace == node.manifest().rollup_id().namespace());
-        if let Some(place) = job.place().filter(|_| is_ours && job.state.is_publishing() && !job.generations.is_empty())
+        let is_sent = is_ours && !hashes.is_empty() && !job.generations.is_empty() && job.state.is_publishing();
+        if let Some(place) = job.place().filter(|_| is_sent)
             && self.reader.source()?.is_waiting(&place.txid)?
         {
-            let txs = txs_of(job);
-            let meant = (0..).zip(&txs).filter(|(position, tx)| self.is_asked_for(*position, tx, job));
-            let lives = meant.map(|(position, tx)| Teller::mempool(Place { position, ..place }, sha256(tx)));
-            let found = lives.map(|life| self.standing(life, Some(job))).collect::<Result<Vec<_>, _>>()?;
-            if !found.is_empty() {
-                return Ok(found);
-            }
+            let meant = (0..).zip(&hashes).filter(|(position, hash)| is_asked_for(*position, **hash));
+            let lives = meant.map(|(position, hash)| Teller::mempool(Place { position, ..place }, *hash));
+            return lives.map(|life| self.standing(life, Some(job))).collect();
         }
         Ok(vec![Standing {
-            next: next::of_job(job, is_ours),
+            next: next::of_job(job, is_ours, !hashes.is_empty()),
             stands: Stands::Job(Waiting { state: job.state.name(), place: job.place(), words: job.state.to_string() }),
             job: Some(job.id),
             earliest_due_height: None,
@@ -284,23 +292,14 @@ impl Search<'_> {
         }])
     }
 
-    /// Whether this transaction of a job is meant: all of them are, unless one is named.
-    fn is_asked_for(&self, position: u32, tx: &[u8], job: &Job) -> bool {
-        match self.what {
-            What::Place(place) => place.position == position,
-            What::Hash { tx_hash, .. } if txs_of(job).iter().any(|tx| sha256(tx) == *tx_hash) => sha256(tx) == *tx_hash,
-            _ => true,
-        }
-    }
-
     /// In the mempool: by the Bitcoin transaction; on a node also by the commit it spends, and by what it carries.
     fn mempool(&self, out: &Output) -> Result<Vec<Standing>, Failure> {
         let namespace = self.reader.node().manifest().rollup_id().namespace();
         let source = self.reader.source()?;
         let (txid, tx_hash) = match self.what {
+            What::Job(_) => return Ok(Vec::new()),
             What::Place(place) => (place.txid, None),
-            What::Hash { txid, tx_hash } => (*txid, Some(*tx_hash)),
-            What::Job(_) | What::Tx(_) => return Ok(Vec::new()),
+            What::Hash { txid, tx_hash } => (txid, Some(tx_hash)),
         };
         let mut items: Vec<Item> = Vec::new();
         // With a transaction index the node also knows transactions of blocks that the follower has not read.
@@ -308,7 +307,7 @@ impl Search<'_> {
             let nowhere = BlockRef { height: 0, hash: bitcoin::BlockHash::all_zeros() };
             items = items_of(nowhere, &scan_transaction(&transaction, Some(namespace)));
             if let What::Place(place) = self.what {
-                items.retain(|item| item.place == *place);
+                items.retain(|item| item.place == place);
             }
         }
         if let (true, Some(tx_hash), Some(node)) = (items.is_empty(), tx_hash, source.node()) {
@@ -327,21 +326,25 @@ impl Search<'_> {
     }
 
     /// That nothing is known, and where it was looked for.
-    fn unknown(&self, journal: &str) -> Result<Failure, Failure> {
+    fn unknown(&self, journal: &Journal) -> Result<Failure, Failure> {
         let Self { reader, what, .. } = self;
+        let wallet = &journal.wallet;
         if matches!(what, What::Job(_)) {
             return Ok(Failure::failed(format_args!(
-                "there is no {what} {}; `sortie jobs` lists them",
-                journal.replacen("nor ", "", 1)
+                "there is no {what} in the journal of the wallet {wallet}; `sortie jobs` lists them"
             )));
         }
         let height = tip(reader.node())?;
         let mempool = match reader.source()?.node() {
             Some(_) => "the node's mempool",
-            None => "the server's mempool, which is searched by Bitcoin transaction only,",
+            None => "the server's mempool, which is searched by Bitcoin transaction only",
+        };
+        let journal = match &journal.why_not {
+            None => format!(", nor in the journal of the wallet {wallet}"),
+            Some(why_not) => format!("; {why_not}"),
         };
         Ok(Failure::failed(format_args!(
-            "nothing is known of {what}: it is neither in this rollup's queue nor executed up to Bitcoin block {height}, nor in {mempool} {journal}; it may have been replaced, or be of another rollup"
+            "nothing is known of {what}: it is neither in this rollup's queue nor executed up to Bitcoin block {height}, nor in {mempool}{journal}; it may have been replaced, or be of another rollup"
         )))
     }
 }

@@ -42,7 +42,8 @@ pub enum WalletCommand {
 const CREATE_EXAMPLES: &str = "\
 Examples:
   sortie wallet create --wallet alice
-  sortie wallet create --wallet vault --watch-only --descriptor \"wpkh([d34db33f/84'/0'/0']xpub.../<0;1>/*)\"";
+  sortie wallet create --wallet vault --watch-only \\
+    --descriptor \"wpkh([d34db33f/84'/0'/0']xpub.../<0;1>/*)\"";
 
 /// Make a wallet and show its twelve words
 ///
@@ -131,7 +132,7 @@ pub struct AddressArgs {
 
 /// Show what the wallet holds
 ///
-/// Confirmed coins and unconfirmed change can be spent; what others pay can be once it is confirmed.
+/// In satoshis. Confirmed coins and unconfirmed change can be spent; what others pay can be once it is confirmed.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet balance --wallet alice --json | jq .spendable_sat")]
 pub struct BalanceArgs {
@@ -157,10 +158,10 @@ pub struct DescriptorsArgs {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet send --to bc1p... --amount 25000 --fee-rate 2.5")]
 pub struct SendArgs {
-    /// Who gets it
+    /// The Bitcoin address that gets it
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     to: Address<NetworkUnchecked>,
-    /// How much
+    /// How much, in satoshis; the fee comes on top
     #[arg(long, value_name = "SATS")]
     amount: u64,
     #[command(flatten)]

@@ -24,7 +24,7 @@ pub struct Anywhere {
     /// Show an address that anybody can pay, from any wallet; reveal as soon as it is paid
     #[arg(long, requires = "refund")]
     pay_from_anywhere: bool,
-    /// Where the rest of such a payment goes
+    /// The Bitcoin address that the rest of such a payment goes to
     #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "pay_from_anywhere")]
     refund: Option<Address<NetworkUnchecked>>,
     /// Show the address and return; `sortie resume` reveals later

@@ -26,12 +26,16 @@ use std::fmt;
 
 /// List what was forced from this wallet, or tell one job's story
 ///
-/// Each publication is a job in the wallet's journal. With a job's number, every event in its log: what was signed and
-/// sent, and what the chain made of it. Looks at Bitcoin first; where it cannot be asked, it tells what was known before.
+/// Each publication is a job in the wallet's journal. With a job's number, every event in its log, with its time (UTC):
+/// what was signed and sent, and what the chain made of it. Looks at Bitcoin first; where it cannot be asked, it tells what
+/// was known before.
+///
+/// A job is planned, signed, sent (commit_sent, reveal_sent), confirmed, and final 144 blocks later; or reclaiming and
+/// reclaimed; or abandoned. What the rollup makes of it is told by `sortie status JOB`.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Examples:\n  sortie jobs\n  sortie jobs 3 --json")]
 pub struct Jobs {
-    /// The job's number, as `force` printed it
+    /// The job's number, as `force` and `jobs` print it
     job: Option<i64>,
     #[command(flatten)]
     wallet: WalletName,
@@ -39,7 +43,9 @@ pub struct Jobs {
 
 /// Send again what was signed and is neither in the mempool nor mined
 ///
-/// After a crash, or when the node has forgotten a transaction. The same bytes leave again; nothing is paid twice.
+/// After a crash, or when the node has forgotten a transaction. The same bytes leave again; nothing is paid twice. What
+/// was paid to an address of `force --pay-from-anywhere` is revealed; what is still to be paid is shown. Exit code 1 if
+/// the node refuses something for now.
 ///
 /// With --deadline-bump it goes on from where `force --deadline-bump` was stopped: it waits until everything is mined, and
 /// pays more, block after block and within the caps that were set then, for what would be mined too late.
@@ -52,13 +58,14 @@ pub struct Resume {
     deadline: DeadlineBump,
     #[command(flatten)]
     code: ShowCode,
-    /// Pay at most this for one job, instead of what was set when it was forced
+    /// Pay at most this many satoshis for one job, instead of what was set when it was forced
     #[arg(long, value_name = "SATS", requires = "deadline_bump")]
     max_fee: Option<u64>,
-    /// Pay at most this rate, instead of what was set when it was forced
+    /// Pay at most this rate, in sat/vB, instead of what was set when it was forced
     #[arg(long, value_name = "SAT_VB", requires = "deadline_bump")]
     max_fee_rate: Option<SatPerVb>,
-    /// Fee rate where no estimate is to be had or believed
+    /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least that
+    /// is relayed]
     #[arg(long, env = "SORTIE_FALLBACK_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
     fallback_fee_rate: Option<SatPerVb>,
     /// Tell how each fee rate was chosen
@@ -77,7 +84,7 @@ pub struct Resume {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie bump 3 --fee-rate 12")]
 pub struct Bump {
-    /// The job's number, as `force` printed it
+    /// The job's number, as `force` and `jobs` print it
     job: i64,
     #[command(flatten)]
     fees: Fees,
@@ -93,7 +100,7 @@ pub struct Bump {
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie reclaim 3 --fee-rate 5")]
 pub struct Reclaim {
-    /// The job's number, as `force` printed it
+    /// The job's number, as `force` and `jobs` print it
     job: i64,
     #[command(flatten)]
     fees: Fees,

@@ -94,12 +94,9 @@ impl QuoteTable {
         };
         let needed = if least == most { least.to_string() } else { format!("{least} to {most}") };
         let available = shortfall.available_sat;
-        write!(f, "{:<16}  {}: the wallet has {available} of {needed} sat", "note", name(carrier))?;
-        if short.len() < rows.len() {
-            let within: Vec<_> = short.iter().map(|(within, _)| within.as_str()).collect();
-            write!(f, " ({})", within.join(", "))?;
-        }
-        writeln!(f)
+        let within: Vec<_> = short.iter().map(|(within, _)| within.as_str()).collect();
+        let within = if short.len() < rows.len() { format!(" ({})", within.join(", ")) } else { String::new() };
+        field(f, "note", format_args!("{}: the wallet has {available} of {needed} sat{within}", name(carrier)))
     }
 }
 
@@ -411,4 +408,47 @@ pub(super) fn name(carrier: Carrier) -> &'static str {
 /// For JSON, where a rate is a number.
 pub(super) fn sat_per_vb(rate: FeeRate) -> f64 {
     rate.to_sat_per_kwu() as f64 * 4.0 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::Amount;
+    use sortie::publish::Shortfall;
+
+    /// A quote for these targets and what each needs; the wallet has 100 sat.
+    fn table(needed: &[(u16, u64)]) -> String {
+        let quote = |&(target, sat): &(u16, u64)| {
+            let needed = Amount::from_sat(sat);
+            let available = Amount::from_sat(100);
+            let cost = CarrierCost {
+                carrier: Carrier::Taproot,
+                vsize: 100,
+                fee: needed,
+                locked: Amount::ZERO,
+                shortfall: (needed > available).then_some(Shortfall { needed, available }),
+                relayed: Ok(()),
+            };
+            let (rate, steps) = (FeeRate::BROADCAST_MIN, Vec::new());
+            let rate = ChosenRate { rate, source: RateSource::Floor, steps, warning: None };
+            QuoteReport::new(&rate, &[cost], Some(Expected::new(target, 800_000, 6)))
+        };
+        let quotes = needed.iter().map(quote).collect();
+        QuoteTable { payload_bytes: 1, transactions: 1, quotes }.to_string()
+    }
+
+    #[test]
+    fn what_the_wallet_lacks_is_noted_once_whatever_the_number_of_targets() {
+        let notes = |needed: &[(u16, u64)]| -> Vec<String> {
+            let table = table(needed);
+            table.lines().filter_map(|line| line.strip_prefix("note")).map(|note| note.trim().to_owned()).collect()
+        };
+        assert_eq!(notes(&[(1, 400), (3, 200)]), ["taproot: the wallet has 100 of 200 to 400 sat"]);
+        assert_eq!(notes(&[(1, 200), (3, 200)]), ["taproot: the wallet has 100 of 200 sat"]);
+        assert_eq!(
+            notes(&[(1, 400), (3, 200), (6, 100)]),
+            ["taproot: the wallet has 100 of 200 to 400 sat (next block, 3 blocks)"]
+        );
+        assert!(notes(&[(1, 100)]).is_empty());
+    }
 }

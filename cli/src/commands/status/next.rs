@@ -36,12 +36,16 @@ fn executed(execution: &Execution, teller: &Teller<'_>) -> String {
     }
 }
 
-/// About a job of which neither Bitcoin nor its mempool has anything; `is_ours`: of the manifest's rollup.
-pub fn of_job(job: &Job, is_ours: bool) -> String {
+/// About a job of which neither Bitcoin nor its mempool has anything; whether it is of the manifest's rollup, and whether it
+/// carries L2 transactions.
+pub fn of_job(job: &Job, is_ours: bool, has_txs: bool) -> String {
     let id = job.id;
     match &job.state {
+        JobState::Reclaiming => "wait until its coins are back; it is not forced".into(),
+        JobState::Reclaimed(_) => "nothing: its coins are back; `sortie force` forces the same again".into(),
         _ if job.payload.is_empty() => format!("recovered without its L2 transaction: `sortie reclaim {id}`"),
         _ if !is_ours => "nothing here: it is of another rollup; give that one's --manifest".into(),
+        _ if !has_txs => format!("nothing here: it is a sequencer's batch, whose story `sortie jobs {id}` tells"),
         JobState::Planned if job.payer == Payer::Anywhere => {
             "pay for it: `sortie resume` shows address and amount, and reveals what was paid".into()
         }
@@ -54,8 +58,6 @@ pub fn of_job(job: &Job, is_ours: bool) -> String {
         JobState::Confirmed(block) | JobState::Final(block) => {
             format!("wait until the follower has read Bitcoin block {}", block.height)
         }
-        JobState::Reclaiming => "wait until its coins are back; it is not forced".into(),
-        JobState::Reclaimed(_) => "nothing: its coins are back; `sortie force` forces the same again".into(),
         JobState::Abandoned(_) => "`sortie force` forces the same again".into(),
     }
 }
