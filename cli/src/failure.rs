@@ -180,6 +180,7 @@ impl From<PublishError> for Failure {
             | PublishError::NothingToRecover(_)
             | PublishError::AlreadyForced { .. }
             | PublishError::WaitsForSignatures(_)
+            | PublishError::WaitsForPayment(_)
             | PublishError::ForeignPsbt(_)
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,

@@ -34,7 +34,8 @@ pub struct Payment {
 /// Plans a publication that others pay for, or finds the one that this payload has; writes it down.
 ///
 /// # Errors
-/// [`PublishError::FeeCap`] if the reveal alone would cost more than the caps allow.
+/// [`PublishError::FeeCap`] if the reveal alone would cost more than the caps allow,
+/// [`PublishError::WaitsForSignatures`] or [`PublishError::AlreadyForced`] if this wallet pays for that payload.
 pub fn ask(
     wallet: &mut Wallet,
     node: &impl Mempool,
@@ -43,8 +44,11 @@ pub fn ask(
     caps: &Caps,
     refund: &Address,
 ) -> Result<Job, PublishError> {
-    if let Some(job) = journal::of_payload(wallet.db(), sha256(payload))? {
-        return Ok(job);
+    match journal::of_payload(wallet.db(), sha256(payload))? {
+        Some(job) if job.payer == Payer::Anywhere => return Ok(job),
+        Some(job) if job.state == JobState::Planned => return Err(PublishError::WaitsForSignatures(job.id)),
+        Some(job) => return Err(PublishError::AlreadyForced { job: job.id, state: job.state }),
+        None => {}
     }
     check_length(payload)?;
     fees::check_floor(rate, node.relay()?.floor)?;
@@ -220,11 +224,13 @@ pub(super) fn sweepable(
 ) -> Result<Vec<Payable>, PublishError> {
     if job.commit().is_some() {
         let confirmed = wallet.confirmed();
+        let cost = fee_for(rate, key_spend(OutPoint::null()).segwit_weight().to_vbytes_ceil());
         let is_spent = |outpoint| wallet.spender(outpoint).is_some_and(|spender| confirmed.contains_key(&spender));
         let locked = wallet.locked(job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid));
         return Ok(locked
             .filter(|outpoint| !is_spent(*outpoint))
             .filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?)))
+            .filter(|(_, output)| output.value > cost)
             .collect());
     }
     let mut payable = payable(wallet, node, job, rate)?.sound;

@@ -115,6 +115,9 @@ pub enum PublishError {
     /// The payload has a job that was given away to be signed.
     #[error("job {0} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first")]
     WaitsForSignatures(JobId),
+    /// The payload has a job that whoever is shown its address pays for.
+    #[error("job {0} waits for a payment to its address (`sortie jobs {0}`); `sortie reclaim {0}` first")]
+    WaitsForPayment(JobId),
     /// A PSBT is not what this wallet gave away to be signed.
     #[error("this PSBT cannot be used: {0}")]
     ForeignPsbt(String),

@@ -452,6 +452,14 @@ impl Job {
         self.current().and_then(Generation::commit)
     }
 
+    /// The commit, if it is one of ours and `tx` spends it.
+    pub(crate) fn commit_of(&self, tx: &Transaction) -> Option<&Transaction> {
+        self.commit().filter(|commit| {
+            let txid = commit.compute_txid();
+            tx.input.iter().any(|input| input.previous_output.txid == txid)
+        })
+    }
+
     /// The sweeps of late payments that no later one replaces.
     pub(crate) fn standing_sweeps(&self) -> impl Iterator<Item = &Transaction> {
         let is_replaced = move |n: usize, tx: &Transaction| {
@@ -472,7 +480,7 @@ impl Job {
         match (&self.state, self.reclaims.last()) {
             (JobState::Planned | JobState::Abandoned(_), _) => Vec::new(),
             (JobState::Reclaiming | JobState::Reclaimed(_), Some(reclaim)) => {
-                self.commit().into_iter().chain([reclaim]).cloned().collect()
+                self.commit_of(reclaim).into_iter().chain([reclaim]).cloned().collect()
             }
             _ => self.current().map(|generation| generation.transactions.clone()).unwrap_or_default(),
         }

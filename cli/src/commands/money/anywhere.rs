@@ -12,7 +12,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use sortie::publish::anywhere::{self, Payment};
-use sortie::publish::{Backup, Job, JobId, JobState, Publication};
+use sortie::publish::{self, Backup, Job, JobId, JobState, Payer, Publication};
 use sortie::wallet::Wallet;
 use std::fmt;
 use std::io::{IsTerminal, stdout};
@@ -63,8 +63,9 @@ pub fn published(
     how: &Anywhere,
     out: &Output,
 ) -> Result<Option<Publication>, Failure> {
-    if job.state != JobState::Planned {
-        return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, true)?));
+    // Otherwise it is signed, or this wallet pays for it.
+    if job.payer != Payer::Anywhere || job.state != JobState::Planned {
+        return Ok(Some(publish::go_on(wallet, node, job.clone())?));
     }
     let mut told = None;
     loop {
