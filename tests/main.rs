@@ -23,6 +23,7 @@ mod money_envelopes;
 mod money_locking;
 mod money_payments;
 mod money_psbt;
+mod money_waiting;
 mod money_watch_only;
 mod node_troubles;
 mod proofs;

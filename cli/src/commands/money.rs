@@ -6,6 +6,7 @@ mod jobs;
 mod psbt;
 mod recover;
 mod report;
+mod waiting;
 
 pub use jobs::{Bump, Jobs, Reclaim, Resume, bump, jobs, reclaim, resume};
 pub use psbt::{Finish, finish};
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
+use waiting::{Awaited, survive};
 
 /// Before the same is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -318,7 +320,9 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
             Some(job) => job,
             None => publish::anywhere::ask(&mut wallet, &node, &payload, rate()?.rate, &caps, &refund)?,
         };
-        match anywhere::published(&mut wallet, &node, &job, &command.anywhere, out)? {
+        let published;
+        (wallet, published) = anywhere::published(wallet, &node, job.id, &command.anywhere, out)?;
+        match published {
             Some(publication) => (publication, None),
             None => return Ok(()),
         }
@@ -336,32 +340,27 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     if publication.resumed && publication.state.is_unfinished() && !command.deadline.is_wanted() {
         out.note(format_args!("to pay more for it: `sortie bump {} --fee-rate SAT_VB`", publication.job));
     }
-    let place = match command.deadline.is_wanted() {
-        true => command.held((wallet, node), &publication, window, settings, out)?,
-        false => {
-            // The wallet is closed before the wait: it is for one process at a time.
-            drop(wallet);
-            publication.place
-        }
-    };
     let until = command.wait.or(command.deadline.is_wanted().then_some(Until::Confirmed));
-    let last = u32::try_from(txs.len().saturating_sub(1)).map_err(Failure::usage)?;
-    match until {
-        None => Ok(()),
-        Some(until) => (0..=last).try_for_each(|position| wait(Place { position, ..place }, until, settings, out)),
+    if command.deadline.is_wanted() {
+        wallet = command.held(wallet, &node, &publication, window, settings, out)?;
     }
+    let Some(until) = until else { return Ok(()) };
+    let mut awaited = Awaited::new(wallet, node, &publication)?;
+    let last = u32::try_from(txs.len().saturating_sub(1)).map_err(Failure::usage)?;
+    (0..=last).try_for_each(|position| wait(&mut awaited, position, until, settings, out))
 }
 
 impl Force {
-    /// Holds a publication to its deadline until it is mined, and returns where it stands then.
+    /// Holds a publication to its deadline until it is mined.
     fn held(
         &self,
-        (mut wallet, node): (Wallet, Bitcoin),
+        mut wallet: Wallet,
+        node: &Bitcoin,
         publication: &Publication,
         window: u16,
         settings: &Settings,
         out: &Output,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Wallet, Failure> {
         let job = publish::job(&wallet, publication.job)?;
         if job.state.is_unfinished() && (job.deadline.is_none() || self.deadline.names_a_height()) {
             let tip = wallet.synced_to().height;
@@ -373,11 +372,11 @@ impl Force {
             height.map(|height| publish::confirm_by(&mut wallet, job.id, height)).transpose()?;
         }
         let jobs = [(job.id, settings.caps(&self.fees))];
-        let wallet = deadline::hold(wallet, &node, &jobs, &self.fees, settings, out)?;
+        let wallet = deadline::hold(wallet, node, &jobs, &self.fees, settings, out)?;
         let job = publish::job(&wallet, job.id)?;
-        match (job.state.confirmed(), job.place()) {
-            (Some(_), Some(place)) => Ok(place),
-            _ => Err(Failure::failed(format_args!("job {} is {}", job.id, job.state))),
+        match job.state.confirmed() {
+            Some(_) => Ok(wallet),
+            None => Err(Failure::failed(format_args!("job {} is {}", job.id, job.state))),
         }
     }
 }
@@ -391,12 +390,22 @@ fn tell_backup(job: &Job, out: &Output) {
     }
 }
 
-/// Follows Bitcoin until the item at `place` has come as far as is asked.
-fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result<(), Failure> {
+/// Follows Bitcoin until an item of a publication has come as far as is asked.
+fn wait(
+    awaited: &mut Awaited,
+    position: u32,
+    until: Until,
+    settings: &Settings,
+    out: &Output,
+) -> Result<(), Failure> {
     let mut reader = Reader::open(settings, out)?;
-    let mut told = None;
+    let (mut told, mut looked_at) = (None, None);
     loop {
-        if let Some(life) = life_at(&place, &reader, settings)? {
+        let tip = reader.node().derivation().tip().block.hash;
+        if looked_at != Some(tip) && awaited.look(out)? {
+            looked_at = Some(tip);
+        }
+        if let Some(life) = life_at(&Place { position, ..awaited.place() }, &reader, settings)? {
             let executed = life.execution.map(|execution| execution.effect);
             let block = life.queued.map(|queued| queued.block_hash);
             if executed.is_some() || told != block {
@@ -412,10 +421,7 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
             }
         }
         match &reader {
-            Reader::Own(writer) => {
-                let tip = writer.node.derivation().tip().block.hash;
-                writer.source.wait_for_tip(&tip, writer.source.look()).map(drop)
-            }
+            Reader::Own(writer) => writer.source.wait_for_tip(&tip, writer.source.look()).map(drop),
             Reader::Other(_) => {
                 sleep(PAUSE);
                 Ok(())
@@ -423,14 +429,7 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
         }
         .map_err(Failure::from)
         .and_then(|()| reader.refresh(out))
-        .or_else(|failure| match failure.is_temporary() {
-            true => {
-                out.survived(&failure, "trying again");
-                sleep(PAUSE);
-                Ok(())
-            }
-            false => Err(failure),
-        })?;
+        .or_else(|failure| survive(failure, out))?;
     }
 }
 

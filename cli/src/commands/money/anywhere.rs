@@ -1,5 +1,6 @@
 //! `sortie force --pay-from-anywhere`: whoever pays an address, from any wallet, pays for the publication.
 
+use super::waiting::{reopened, survive};
 use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -12,7 +13,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use sortie::publish::anywhere::{self, Payment};
-use sortie::publish::{self, Backup, Job, JobId, JobState, Payer, Publication};
+use sortie::publish::{self, Backup, Job, JobId, JobState, Payer, Publication, PublishError};
 use sortie::wallet::Wallet;
 use std::fmt;
 use std::io::{IsTerminal, stdout};
@@ -56,38 +57,65 @@ impl Anywhere {
 }
 
 /// Asks for a job's payment, waits for it and reveals. `None`: it is not to be waited for.
+///
+/// While it waits, the wallet is closed: other commands can look at the job, or take it back.
 pub fn published(
-    wallet: &mut Wallet,
+    mut wallet: Wallet,
     node: &Bitcoin,
-    job: &Job,
+    id: JobId,
     how: &Anywhere,
     out: &Output,
-) -> Result<Option<Publication>, Failure> {
-    // Otherwise it is signed, or this wallet pays for it.
-    if job.payer != Payer::Anywhere || job.state != JobState::Planned {
-        return Ok(Some(publish::go_on(wallet, node, job.clone())?));
-    }
-    let mut told = None;
+) -> Result<(Wallet, Option<Publication>), Failure> {
+    let (mut told, mut stopped) = (None, None);
     loop {
-        let payment = anywhere::payment(wallet, node, job)?;
-        if payment.missing == Amount::ZERO {
-            return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?));
+        let job = publish::job(&wallet, id)?;
+        if !job.state.is_publishing() {
+            return Err(Failure::failed(format_args!("job {id} is {}: it is not forced", job.state)));
         }
-        if told != Some(payment) {
-            out.print(&PaymentReport::new(wallet, job, payment, how.code)?)?;
-            told = Some(payment);
+        match paid(&mut wallet, node, &job) {
+            Ok(Paid::Revealed(publication)) => return Ok((wallet, Some(publication))),
+            Ok(Paid::Missing(payment)) => {
+                if told != Some(payment) {
+                    out.print(&PaymentReport::new(&wallet, &job, payment, how.code)?)?;
+                    told = Some(payment);
+                }
+            }
+            Err(error) if how.no_wait || told.is_none() => return Err(error.into()),
+            // More may be paid, or caps raised by another command.
+            Err(error @ (PublishError::FeeCap(_) | PublishError::Stuck { .. })) => {
+                let why = error.to_string();
+                if stopped.as_ref() != Some(&why) {
+                    out.warn(format_args!("{why}; waiting on, stopped it goes on with `sortie resume`"));
+                    stopped = Some(why);
+                }
+            }
+            Err(error) => survive(error.into(), out)?,
         }
         if how.no_wait {
-            return Ok(None);
+            return Ok((wallet, None));
         }
+        let closed = wallet.close();
         sleep(node.look());
-        if let Err(failure) = wallet.sync(node).map_err(Failure::from) {
-            match failure.is_temporary() {
-                true => out.survived(&failure, "trying again"),
-                false => return Err(failure),
-            }
-        }
+        wallet = reopened(closed, node, out)?;
     }
+}
+
+/// What has come of a job that is to be paid for.
+enum Paid {
+    Revealed(Publication),
+    Missing(Payment),
+}
+
+fn paid(wallet: &mut Wallet, node: &Bitcoin, job: &Job) -> Result<Paid, PublishError> {
+    // Otherwise it is signed, or this wallet pays for it.
+    if job.payer != Payer::Anywhere || job.state != JobState::Planned {
+        return Ok(Paid::Revealed(publish::go_on(wallet, node, job.clone())?));
+    }
+    let payment = anywhere::payment(wallet, node, job)?;
+    if payment.missing > Amount::ZERO {
+        return Ok(Paid::Missing(payment));
+    }
+    Ok(Paid::Revealed(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?))
 }
 
 /// What is to be paid, and where.
