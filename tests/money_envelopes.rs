@@ -1,15 +1,19 @@
 //! What comes to an envelope, whoever was to pay for it: nothing of it is out of reach.
 
 use crate::support::money::{Cli, Purse, payload, rate};
+use crate::support::nodes::{Altered, Exaggerating};
 use crate::support::{Window, World};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Address, Amount};
+use bitcoin::{Address, Amount, Network};
 use regtest::Bitcoind;
-use sortie::envelope::Carrier;
+use serde_json::Value;
+use sortie::envelope::{Body, Carrier};
 use sortie::publish::{
-    Caps, CarrierChoice, Job, JobId, JobState, PublishError, Reclaimed, Request, anywhere, job, psbt, reclaim,
+    Backup, Caps, CarrierChoice, Job, JobId, JobState, PublishError, Reclaimed, Request, anywhere, job, prepare, psbt,
+    reclaim,
 };
+use sortie::wallet::{Wallet, fee_for};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const PAID: Amount = Amount::from_sat(250_000);
@@ -86,7 +90,7 @@ fn a_payload_waits_for_one_payer_at_a_time() -> Result<()> {
         let mut purse = Purse::new(&world, &format!("{carrier:?}"), &[500_000])?;
         let drafted = drafted(&world, &mut purse, carrier)?;
         let payload = payload(&world, 150)?;
-        let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &Caps::default(), &refund);
+        let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &Caps::default(), &refund, false);
         assert!(matches!(asked, Err(PublishError::WaitsForSignatures(id)) if id == drafted.id), "{asked:?}");
     }
 
@@ -102,9 +106,178 @@ fn a_payload_waits_for_one_payer_at_a_time() -> Result<()> {
         cli.run(&["reclaim", if carrier == "taproot" { "2" } else { "1" }, "--fee-rate", "2"])?;
     }
     let tx = [9; 150].to_lower_hex_string();
-    let anywhere = ["force", &tx, "--unchecked", "--pay-from-anywhere", "--refund", &to, "--fee-rate", "2", "--no-wait"];
+    let anywhere =
+        ["force", &tx, "--unchecked", "--pay-from-anywhere", "--refund", &to, "--fee-rate", "2", "--no-wait"];
     assert_eq!(cli.run(&anywhere)?["state"], "unpaid");
     let (code, error) = cli.fails(&["force", &tx, "--unchecked", "--fee-rate", "2", "--psbt", "other.psbt"])?;
     assert!(code == 2 && error.contains("waits for a payment") && !error.contains("forced already"), "{code}: {error}");
+    Ok(())
+}
+
+/// A job that others pay for, its address, and what is asked for.
+fn asked(world: &World, purse: &mut Purse, caps: &Caps) -> Result<(Job, Address, Amount)> {
+    let (payload, refund) = (payload(world, 100)?, Bitcoind::anyone_address());
+    let job = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(5), caps, &refund, false)?;
+    let address = anywhere::address(&purse.wallet, &job)?;
+    let missing = anywhere::payment(&purse.wallet, &purse.rpc, &job)?.missing;
+    Ok((job, address, missing))
+}
+
+fn sats(answer: &Value, key: &str) -> Result<Amount> {
+    Ok(Amount::from_sat(answer[key].as_u64().with_context(|| format!("{key} in {answer}"))?))
+}
+
+fn address(answer: &Value) -> Result<Address> {
+    Ok(answer["address"].as_str().context("an address")?.parse::<Address<_>>()?.assume_checked())
+}
+
+#[test]
+fn a_refund_address_is_corrected_until_something_is_signed() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let mut purse = Purse::new(&world, &Cli::wallet_dir("default"), &[])?;
+    let [first, second] = [Bitcoind::anyone_address(), purse.wallet.address()?].map(|address| address.to_string());
+    drop(purse);
+    let tx = [7; 100].to_lower_hex_string();
+    let force = |refund: &str, more: &[&str]| -> Vec<String> {
+        let words = ["force", &tx, "--unchecked", "--pay-from-anywhere", "--no-wait", "--refund", refund];
+        words.iter().chain(more).map(|word| (*word).to_owned()).collect()
+    };
+    let run = |arguments: &[String]| cli.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let fails = |arguments: &[String]| cli.fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let asked = run(&force(&first, &["--fee-rate", "2"]))?;
+    assert_eq!((&asked["job"], &asked["refund"]), (&1.into(), &first.as_str().into()));
+    let corrected = run(&force(&second, &["--fee-rate", "5", "--max-fee", "99999"]))?;
+    assert_eq!((&corrected["job"], &corrected["address"]), (&1.into(), &asked["address"]));
+    assert_eq!(corrected["refund"], second.as_str());
+    assert!(sats(&corrected, "amount_sat")? > sats(&asked, "amount_sat")?, "at the new rate");
+    assert_eq!(cli.run(&["jobs"])?["refund"], second.as_str());
+    let (code, error) = fails(&force(&second, &["--fee-rate", "5", "--carrier", "op-return"]))?;
+    assert!(code == 2 && error.contains("Taproot"), "{error}");
+    let (code, error) = fails(&force(&second, &["--fee-rate", "6", "--max-fee", "9"]))?;
+    assert!(code == 4 && error.contains("--max-fee"), "{error}");
+    assert_eq!(run(&force(&second, &[]))?, corrected, "what was refused changed nothing");
+    let again = run(&force(&first, &["--fee-rate", "2", "--again"]))?;
+    assert_eq!((&again["job"], &again["refund"]), (&2.into(), &first.as_str().into()));
+
+    world.bitcoind.fund(&address(&corrected)?, sats(&corrected, "amount_sat")? + PAID)?;
+    cli.lines(&["resume"])?;
+    let place = cli.lines(&["jobs"])?[0]["place"].as_str().context("a place")?.to_owned();
+    let txid = place.split(':').next().context("a txid")?.parse()?;
+    let reveal = sortie::chain::Mempool::transaction(&world.rpc()?, &txid)?.context("it waits")?;
+    assert_eq!(Address::from_script(&reveal.output[0].script_pubkey, Network::Regtest)?.to_string(), second);
+    Ok(())
+}
+
+#[test]
+fn what_is_signed_keeps_its_refund_address() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let mut purse = Purse::new(&world, &Cli::wallet_dir("default"), &[])?;
+    let other = purse.wallet.address()?.to_string();
+    drop(purse);
+    let (tx, first) = ([7; 100].to_lower_hex_string(), Bitcoind::anyone_address().to_string());
+    let force = ["force", &tx, "--unchecked", "--pay-from-anywhere", "--fee-rate", "2", "--no-wait", "--refund"];
+    let asked = cli.run(&[&force[..], &[&first]].concat())?;
+    world.bitcoind.fund(&address(&asked)?, sats(&asked, "amount_sat")?)?;
+    assert_eq!(cli.run(&[&force[..], &[&first]].concat())?["state"], "mempool");
+    let (code, error) = cli.fails(&[&force[..], &[&other]].concat())?;
+    assert!(code == 2 && error.contains(&first), "{error}");
+    Ok(())
+}
+
+#[test]
+fn caps_that_parts_exceed_are_kept_with_fewer_parts_or_raised() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let mut purse = Purse::new(&world, "fewer", &[])?;
+    // What is asked for is the fee of one input, and the least that can come back.
+    let dust = Bitcoind::anyone_address().script_pubkey().minimal_non_dust();
+    let (_, _, missing) = asked(&world, &mut purse, &Caps::default())?;
+    let caps = Caps { max_fee: Some(missing - dust), max_fee_rate: None };
+    let mut purse = Purse::new(&world, "capped", &[])?;
+    let (one, to, _) = asked(&world, &mut purse, &caps)?;
+    world.bitcoind.fund_and_mine(&to, Amount::from_sat(900))?;
+    world.bitcoind.fund_and_mine(&to, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let revealed = anywhere::reveal(&mut purse.wallet, &purse.rpc, one.id)?;
+    assert_eq!(revealed.current().context("signed")?.transactions[0].input.len(), 1);
+
+    let mut purse = Purse::new(&world, &Cli::wallet_dir("default"), &[])?;
+    let (two, to, _) = asked(&world, &mut purse, &caps)?;
+    for _ in 0..2 {
+        world.bitcoind.fund_and_mine(&to, missing - Amount::from_sat(50))?;
+    }
+    purse.wallet.sync(&purse.rpc)?;
+    let capped = anywhere::reveal(&mut purse.wallet, &purse.rpc, two.id).expect_err("two inputs");
+    assert!(matches!(capped, PublishError::FeeCap(_)), "{capped}");
+    drop(purse);
+    assert_eq!(cli.run(&["resume", "--max-fee", "5000"])?["job"], 1);
+    assert_eq!(cli.run(&["jobs"])?["state"], "reveal_sent");
+    Ok(())
+}
+
+#[test]
+fn a_coinbase_that_pays_is_left_until_it_can_be_spent() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (asked, to, missing) = asked(&world, &mut purse, &Caps::default())?;
+    world.bitcoind.mine_to(&to, 1)?;
+    world.bitcoind.fund(&to, missing)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, asked.id)?;
+    world.bitcoind.mine(1)?;
+    assert!(matches!(purse.job(asked.id)?.state, JobState::Confirmed(_)));
+    let early = reclaim(&mut purse.wallet, &purse.rpc, asked.id, rate(2), &Caps::default()).expect_err("immature");
+    assert!(matches!(early, PublishError::NotReclaimable { .. }), "{early}");
+    world.bitcoind.mine(100)?;
+    assert!(swept(&mut purse, asked.id)? >= Amount::from_btc(12.5)?);
+    Ok(())
+}
+
+#[test]
+fn a_payment_that_pays_too_little_is_helped_within_a_bound_and_the_caps() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for (name, max_fee) in [("bound", None), ("cap", Some(Amount::from_sat(1_000)))] {
+        let mut purse = Purse::new(&world, name, &[])?;
+        let (asked, to, missing) = asked(&world, &mut purse, &Caps { max_fee, max_fee_rate: None })?;
+        world.bitcoind.fund(&to, missing + PAID + PAID)?;
+        purse.wallet.sync(&purse.rpc)?;
+        // A heavy transaction that paid little, says the node.
+        let rpc = world.rpc()?;
+        let revealed = anywhere::reveal(&mut purse.wallet, &Altered(&rpc, Exaggerating), asked.id)?;
+        let signed = revealed.current().context("signed")?;
+        let alone = fee_for(rate(5), signed.vsize);
+        assert_eq!(signed.fee, max_fee.unwrap_or(alone * 3));
+        assert!(max_fee.is_none_or(|cap| cap > alone));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_found_by_its_backup_line_is_revealed_once_its_payload_is_known() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let cli = Cli::new(&world)?;
+    let tx = vec![9; 200];
+    let mut lost = Purse::new(&world, "lost", &[500_000])?;
+    let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
+    let prepared = prepare(&mut lost.wallet, &lost.rpc, &world.payload(Body::Tx(tx.clone()))?, &request)?;
+    world.bitcoind.mine_block_with(&[prepared.commit().context("a commit")?.clone()])?;
+    drop(Wallet::restore(&world.path(&Cli::wallet_dir("default")), Network::Regtest, lost.words, None, &world.rpc()?)?);
+
+    let line = Backup::of(&prepared).context("a backup line")?.to_string();
+    let (code, error) = cli.fails(&["recover", "--backup", &line, "--reclaim", "--fee-rate", "3", "--max-fee", "9"])?;
+    assert!(code == 4 && error.contains("--max-fee"), "{error}");
+    let resumed = cli.command(&["resume"]).output()?;
+    let said = String::from_utf8(resumed.stderr)?;
+    assert!(said.contains("--tx HEX") && said.contains("sortie reclaim 1"), "{said}");
+    let tx = tx.to_lower_hex_string();
+    let recover = ["recover", "--backup", &line, "--tx", &tx, "--fee-rate", "3"];
+    assert_eq!(cli.run(&recover)?["outcome"], "revealed");
+    let forced = cli.run(&["force", &tx, "--unchecked"])?;
+    assert_eq!((&forced["job"], &forced["resumed"]), (&1.into(), &true.into()), "and is not paid for again");
+    world.bitcoind.mine(1)?;
+    assert_eq!(cli.run(&["jobs"])?["state"], "confirmed");
     Ok(())
 }

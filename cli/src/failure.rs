@@ -181,6 +181,7 @@ impl From<PublishError> for Failure {
             | PublishError::AlreadyForced { .. }
             | PublishError::WaitsForSignatures(_)
             | PublishError::WaitsForPayment(_)
+            | PublishError::RefundSettled { .. }
             | PublishError::ForeignPsbt(_)
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,

@@ -4,7 +4,7 @@ use super::{CarrierChoice, FeeCap, JobId, JobState, NotRelayed, Profile, Shortfa
 use crate::chain::ChainError;
 use crate::envelope::{MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::wallet::{SatPerVb, WalletError};
-use bitcoin::{Amount, FeeRate, Txid};
+use bitcoin::{Address, Amount, FeeRate, Txid};
 use thiserror::Error;
 
 /// Why a payload was not published.
@@ -131,6 +131,18 @@ pub enum PublishError {
         job: JobId,
         /// Why not.
         why: String,
+    },
+    /// What is signed goes to another refund address.
+    #[error(
+        "job {job} is {state}: what its payments hold beyond the fee goes to {refund}, and that cannot be changed any more"
+    )]
+    RefundSettled {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+        /// Where the rest goes.
+        refund: Address,
     },
     /// The job has nothing to sweep back.
     #[error("job {job} cannot be reclaimed: {why}")]

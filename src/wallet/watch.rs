@@ -3,6 +3,7 @@
 //! Guarantees: the chain decides, whatever was believed: a job whose envelope was spent by the leaf is published,
 //! whoever signed that; signatures that others show are checked before they are taken over.
 
+use super::balance::COINBASE_MATURITY;
 use super::{Event, Generation, Job, JobState, Payer, Wallet, WalletError, check_witness, journal, unix_now};
 use crate::primitives::BlockRef;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
@@ -64,6 +65,13 @@ impl Wallet {
         Ok(jobs.iter().zip(&scripts).map(locked).collect())
     }
 
+    /// Whether the outputs of a transaction in this block can be spent now: a coinbase's 100 blocks later only.
+    pub(crate) fn is_mature(&self, txid: &Txid, block: Option<&BlockRef>) -> bool {
+        let is_coinbase = self.bdk.tx_graph().get_tx(*txid).is_some_and(|tx| tx.is_coinbase());
+        let since = |block: &BlockRef| self.synced_to().height + 1 >= block.height + COINBASE_MATURITY;
+        !is_coinbase || block.is_some_and(since)
+    }
+
     /// What was paid to a job's envelope and is not spent in the chain, as far as the wallet knows.
     pub(crate) fn payments(&self, job: &Job) -> Result<Vec<Paid>, WalletError> {
         let graph = self.bdk.tx_graph();
@@ -77,7 +85,8 @@ impl Wallet {
             let block = known.get(&outpoint.txid);
             let spenders = graph.outspends(outpoint);
             let is_spent = spenders.iter().any(|spender| known.get(spender).is_some_and(Option::is_some));
-            if is_spent || (is_whole && block.is_none()) {
+            let is_mature = self.is_mature(&outpoint.txid, block.and_then(Option::as_ref));
+            if is_spent || !is_mature || (is_whole && block.is_none()) {
                 continue;
             }
             let output = self.output(&outpoint);

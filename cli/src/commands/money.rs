@@ -24,12 +24,12 @@ use clap::{Args, ValueEnum};
 use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::{BlockSource, Mempool};
-use sortie::envelope::{Body, Payload};
+use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
 use sortie::publish::{
-    self, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Profile, Publication, RateTerms, Request, fee_rate,
-    publish_telling,
+    self, Amendment, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Payer, Profile, Publication, RateTerms,
+    Request, fee_rate, publish_telling,
 };
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
@@ -221,7 +221,7 @@ pub struct Force {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "deadline_bump", "pay_from_anywhere"])]
     psbt: Option<PathBuf>,
     /// Force it once more, although it has been forced already: that is another item, and is paid for again
-    #[arg(long, conflicts_with = "pay_from_anywhere")]
+    #[arg(long)]
     again: bool,
     #[command(flatten)]
     wallet: WalletName,
@@ -316,9 +316,27 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
         };
         return psbt::write(file, draft, out);
     } else if let Some(refund) = refund {
+        if command.carrier == CarrierChoice::Only(Carrier::OpReturn) {
+            return Err(Failure::usage("--carrier op-return: what others pay for is a Taproot envelope; leave it out"));
+        }
         let job = match known {
+            Some(job) if job.payer == Payer::Anywhere => {
+                let Fees { fee_rate, max_fee, max_fee_rate, .. } = &command.fees;
+                // What is not given again stays.
+                let wanted = Amendment {
+                    refund: Some(refund.script_pubkey()),
+                    fee_rate: fee_rate.map(|_| rate()).transpose()?.map(|rate| rate.rate),
+                    max_fee: max_fee.and(caps.max_fee),
+                    max_fee_rate: max_fee_rate.and(caps.max_fee_rate),
+                    ..Amendment::default()
+                };
+                publish::anywhere::amend(&mut wallet, job, wanted)?
+            }
             Some(job) => job,
-            None => publish::anywhere::ask(&mut wallet, &node, &payload, rate()?.rate, &caps, &refund)?,
+            None => {
+                let rate = rate()?.rate;
+                publish::anywhere::ask(&mut wallet, &node, &payload, rate, &caps, &refund, command.again)?
+            }
         };
         let published;
         (wallet, published) = anywhere::published(wallet, &node, job.id, &command.anywhere, out)?;
@@ -391,13 +409,7 @@ fn tell_backup(job: &Job, out: &Output) {
 }
 
 /// Follows Bitcoin until an item of a publication has come as far as is asked.
-fn wait(
-    awaited: &mut Awaited,
-    position: u32,
-    until: Until,
-    settings: &Settings,
-    out: &Output,
-) -> Result<(), Failure> {
+fn wait(awaited: &mut Awaited, position: u32, until: Until, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let mut reader = Reader::open(settings, out)?;
     let (mut told, mut looked_at) = (None, None);
     loop {

@@ -128,6 +128,8 @@ pub struct PaymentReport {
     received_sat: u64,
     uri: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<Address<NetworkUnchecked>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
     #[serde(skip)]
     code: Option<String>,
@@ -152,6 +154,7 @@ impl PaymentReport {
             address: address.into_unchecked(),
             amount_sat: payment.missing.to_sat(),
             received_sat: payment.received.to_sat(),
+            refund: anywhere::refund_address(wallet, job).map(Address::into_unchecked),
             backup: Backup::of(job).map(|backup| backup.to_string()),
             code: code.map(drawn),
         })
@@ -164,11 +167,14 @@ impl fmt::Display for PaymentReport {
             writeln!(f, "{code}")?;
         }
         match self.received_sat {
-            0 => field(f, "pay", format_args!("{} sat, or more: the rest comes back", self.amount_sat))?,
+            0 => field(f, "pay", format_args!("{} sat, or more", self.amount_sat))?,
             received => field(f, "pay", format_args!("{} sat more; {received} sat arrived", self.amount_sat))?,
         }
         field(f, "to", self.address.clone().assume_checked())?;
         field(f, "URI", &self.uri)?;
+        if let Some(refund) = &self.refund {
+            field(f, "refund", format_args!("the rest goes to {}", refund.clone().assume_checked()))?;
+        }
         if let Some(backup) = &self.backup {
             field(f, "backup", backup)?;
         }
