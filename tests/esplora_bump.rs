@@ -83,7 +83,7 @@ fn what_others_built_on_a_publication_is_paid_for_when_it_is_replaced() -> Resul
     let Serverside { world, server: _server, esplora, mut wallet } = serverside(10_000)?;
     let refund = Bitcoind::anyone_address();
     let payload = payload(&world, 300)?;
-    let asked = anywhere::ask(&mut wallet, &esplora, &payload, rate(2), &Caps::default(), &refund)?;
+    let asked = anywhere::ask(&mut wallet, &esplora, &payload, rate(2), &Caps::default(), &refund, false)?;
     let paid = anywhere::payment(&wallet, &esplora, &asked)?.missing + Amount::from_sat(100_000);
     world.bitcoind.fund_and_mine(&anywhere::address(&wallet, &asked)?, paid)?;
     wallet.sync(&esplora)?;

@@ -19,9 +19,11 @@ mod money_crash;
 #[cfg(feature = "crash-points")]
 mod money_crash_more;
 mod money_deadline;
+mod money_envelopes;
 mod money_locking;
 mod money_payments;
 mod money_psbt;
+mod money_waiting;
 mod money_watch_only;
 mod node_troubles;
 mod proofs;

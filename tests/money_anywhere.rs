@@ -30,7 +30,7 @@ fn transaction(world: &World, txid: bitcoin::Txid) -> Result<Transaction> {
 fn asked(world: &World, purse: &mut Purse, length: usize) -> Result<(sortie::publish::Job, Address, Amount)> {
     let refund = Bitcoind::anyone_address();
     let payload = payload(world, length)?;
-    let job = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &Caps::default(), &refund)?;
+    let job = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &Caps::default(), &refund, false)?;
     let address = anywhere::address(&purse.wallet, &job)?;
     let missing = anywhere::payment(&purse.wallet, &purse.rpc, &job)?.missing;
     Ok((job, address, missing))

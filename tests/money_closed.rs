@@ -18,7 +18,7 @@ const PAID: Amount = Amount::from_sat(3_000);
 /// A publication whose address was paid too little; that was taken back, and is mined.
 fn underpaid(world: &World, purse: &mut Purse, payload: &[u8]) -> Result<(Job, Address)> {
     let refund = Bitcoind::anyone_address();
-    let job = anywhere::ask(&mut purse.wallet, &purse.rpc, payload, rate(2), &Caps::default(), &refund)?;
+    let job = anywhere::ask(&mut purse.wallet, &purse.rpc, payload, rate(2), &Caps::default(), &refund, false)?;
     let address = anywhere::address(&purse.wallet, &job)?;
     world.bitcoind.fund_and_mine(&address, PAID)?;
     swept(world, purse, job.id, PAID)?;

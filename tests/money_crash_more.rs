@@ -124,7 +124,7 @@ fn a_late_payment_is_swept_once() -> Result<()> {
             let mut purse = Purse::new(world, &dir, &[])?;
             let payload = payload(world, 100 + at as usize)?;
             let caps = Caps::default();
-            let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &caps, &refund)?;
+            let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload, rate(2), &caps, &refund, false)?;
             let address = anywhere::address(&purse.wallet, &asked)?;
             let missing = anywhere::payment(&purse.wallet, &purse.rpc, &asked)?.missing;
             world.bitcoind.fund_and_mine(&address, missing)?;

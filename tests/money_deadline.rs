@@ -166,7 +166,7 @@ fn what_others_paid_for_is_held_and_what_is_signed_elsewhere_is_not() -> Result<
     let mut purse = Purse::new(&world, "alice", &[200_000, 300_000])?;
     let refund = Bitcoind::anyone_address();
     let caps = Caps::default();
-    let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload(&world, 300)?, rate(4), &caps, &refund)?;
+    let asked = anywhere::ask(&mut purse.wallet, &purse.rpc, &payload(&world, 300)?, rate(4), &caps, &refund, false)?;
     let height = world.bitcoind.height()? + 3;
     confirm_by(&mut purse.wallet, asked.id, height)?;
     let paid = anywhere::payment(&purse.wallet, &purse.rpc, &asked)?.missing + Amount::from_sat(20_000);

@@ -28,7 +28,7 @@ impl Others {
     fn asked(&mut self, node: &impl Mempool, length: usize, sat_per_vb: u64) -> Result<(Job, Address, Amount)> {
         let payload = payload(&self.world, length)?;
         let refund = Bitcoind::anyone_address();
-        let job = anywhere::ask(&mut self.wallet, node, &payload, rate(sat_per_vb), &Caps::default(), &refund)?;
+        let job = anywhere::ask(&mut self.wallet, node, &payload, rate(sat_per_vb), &Caps::default(), &refund, false)?;
         let address = anywhere::address(&self.wallet, &job)?;
         let asked = job.asked.context("an amount")?;
         Ok((job, address, asked))

@@ -180,6 +180,8 @@ impl From<PublishError> for Failure {
             | PublishError::NothingToRecover(_)
             | PublishError::AlreadyForced { .. }
             | PublishError::WaitsForSignatures(_)
+            | PublishError::WaitsForPayment(_)
+            | PublishError::RefundSettled { .. }
             | PublishError::ForeignPsbt(_)
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,

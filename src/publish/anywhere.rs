@@ -13,12 +13,14 @@ use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::sha256;
 use crate::wallet::{
-    Caps, Event, Generation, Job, JobId, JobState, JobTerms, Paid, Payer, SIGNATURE_LEN, Wallet, fee_for, journal,
-    key_spend, transaction, vsize,
+    Amendment, Caps, Event, Generation, Job, JobId, JobState, JobTerms, Paid, Payer, SIGNATURE_LEN, Wallet, fee_for,
+    journal, key_spend, transaction, vsize,
 };
 use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid, VarInt, Weight};
 use std::cmp::Reverse;
 
+/// The most that a reveal pays, in multiples of what it costs alone: the rest helps payments that pay too little.
+const HELPED: u64 = 3;
 /// Unconfirmed payments that are spent together, the largest first: they hang together in the mempool then.
 const MOST_UNCONFIRMED: usize = 16;
 
@@ -31,10 +33,12 @@ pub struct Payment {
     pub missing: Amount,
 }
 
-/// Plans a publication that others pay for, or finds the one that this payload has; writes it down.
+/// Plans a publication that others pay for, or finds the one that this payload has; writes it down. With `again` it
+/// plans another one.
 ///
 /// # Errors
-/// [`PublishError::FeeCap`] if the reveal alone would cost more than the caps allow.
+/// [`PublishError::FeeCap`] if the reveal alone would cost more than the caps allow,
+/// [`PublishError::WaitsForSignatures`] or [`PublishError::AlreadyForced`] if this wallet pays for that payload.
 pub fn ask(
     wallet: &mut Wallet,
     node: &impl Mempool,
@@ -42,26 +46,76 @@ pub fn ask(
     rate: FeeRate,
     caps: &Caps,
     refund: &Address,
+    again: bool,
 ) -> Result<Job, PublishError> {
-    if let Some(job) = journal::of_payload(wallet.db(), sha256(payload))? {
-        return Ok(job);
+    match journal::of_payload(wallet.db(), sha256(payload))?.filter(|_| !again) {
+        Some(job) if job.payer == Payer::Anywhere => return Ok(job),
+        Some(job) if job.state == JobState::Planned => return Err(PublishError::WaitsForSignatures(job.id)),
+        Some(job) => return Err(PublishError::AlreadyForced { job: job.id, state: job.state }),
+        None => {}
     }
     check_length(payload)?;
     fees::check_floor(rate, node.relay()?.floor)?;
     let envelope = Envelope::of(wallet, payload, wallet.next_key_index()?)?;
     let refund = refund.script_pubkey();
-    let reveal = draft(&envelope, &[OutPoint::null()], &refund)?;
-    check_weight(&reveal)
-        .map_err(|why| PublishError::NotRelayed { asked: CarrierChoice::Only(Carrier::Taproot), why })?;
-    caps.check(fee_for(rate, vsize(&reveal)), vsize(&reveal))?;
     let terms = JobTerms {
         key_index: Some(envelope.key_index),
         merkle_root: envelope.merkle_root(),
-        asked: Some(fee_for(rate, vsize(&reveal)) + refund.minimal_non_dust()),
+        asked: Some(asked(&envelope, rate, caps, &refund)?),
         refund: Some(refund),
         ..JobTerms::new(Payer::Anywhere, Carrier::Taproot, payload, rate, *caps)
     };
     begin(wallet, &terms, &[Event::Planned { draft: None }])
+}
+
+/// What an envelope's address is to be paid in one payment.
+fn asked(envelope: &Envelope, rate: FeeRate, caps: &Caps, refund: &ScriptBuf) -> Result<Amount, PublishError> {
+    let reveal = draft(envelope, &[OutPoint::null()], refund)?;
+    check_weight(&reveal)
+        .map_err(|why| PublishError::NotRelayed { asked: CarrierChoice::Only(Carrier::Taproot), why })?;
+    let fee = fee_for(rate, vsize(&reveal));
+    caps.check(fee, vsize(&reveal))?;
+    Ok(fee + refund.minimal_non_dust())
+}
+
+/// Settles anew what others are to pay for and where the rest goes, as far as it is not so already. Once it is signed,
+/// only the caps can be changed; its rate is, by [`bump`](super::bump).
+///
+/// # Errors
+/// [`PublishError::RefundSettled`]; [`PublishError::FeeCap`] as [`ask`]: then nothing is changed.
+pub fn amend(wallet: &mut Wallet, job: Job, wanted: Amendment) -> Result<Job, PublishError> {
+    let mut news = wanted.news(&job);
+    if job.state != JobState::Planned {
+        if let (Some(_), Some(refund)) = (&news.refund, &job.refund) {
+            let refund = Address::from_script(refund, wallet.network());
+            let refund = refund.map_err(|_| PublishError::Broken("a refund without an address"))?;
+            return Err(PublishError::RefundSettled { job: job.id, state: job.state, refund });
+        }
+        news = Amendment::of_caps(Caps { max_fee: news.max_fee, max_fee_rate: news.max_fee_rate });
+    }
+    if news == Amendment::default() || !job.state.is_unfinished() {
+        return Ok(job);
+    }
+    let mut amended = job.terms.clone();
+    amended.amend(news.clone());
+    if let (JobState::Planned, Some(key_index), false) = (&job.state, job.key_index, amended.payload.is_empty()) {
+        let envelope = Envelope::of(wallet, &amended.payload, key_index)?;
+        let refund = amended.refund.clone().unwrap_or_else(|| wallet.next_change());
+        news.asked = Some(asked(&envelope, amended.fee_rate, &amended.caps, &refund)?);
+    }
+    wallet.record(job.id, &[Event::Amended { amendment: news }])?;
+    load(wallet, job.id)
+}
+
+/// The address that what is left of the payments goes to; `None` if that is the wallet's.
+pub fn refund_address(wallet: &Wallet, job: &Job) -> Option<Address> {
+    Address::from_script(job.refund.as_ref()?, wallet.network()).ok()
+}
+
+/// What has come to the envelope's address and is not spent in the chain, as far as the wallet knows; worth its input
+/// or not.
+pub fn received(wallet: &Wallet, job: &Job) -> Result<Amount, PublishError> {
+    Ok(wallet.payments(job)?.into_iter().map(|payment| payment.output.value).sum())
 }
 
 /// Writes down an envelope that this journal does not know, by its key and script tree.
@@ -190,7 +244,13 @@ pub(super) fn sign(
         if refused.is_some() && !is_exclusive(wallet, job, payments) {
             continue;
         }
-        let generation = reveal.signed(wallet, node, job, payments)?;
+        let generation = match reveal.signed(wallet, node, job, payments) {
+            // A payment less is an input less.
+            Err(PublishError::FeeCap(_)) if payments.len() > fewest.len() && is_exclusive(wallet, job, fewest) => {
+                continue;
+            }
+            signed => signed?,
+        };
         let limit = highest_rate(wallet, &generation.transactions);
         refused = refusal(node.test_accept(&generation.transactions, limit)?);
         if refused.is_some() {
@@ -220,11 +280,14 @@ pub(super) fn sweepable(
 ) -> Result<Vec<Payable>, PublishError> {
     if job.commit().is_some() {
         let confirmed = wallet.confirmed();
+        let cost = fee_for(rate, key_spend(OutPoint::null()).segwit_weight().to_vbytes_ceil());
         let is_spent = |outpoint| wallet.spender(outpoint).is_some_and(|spender| confirmed.contains_key(&spender));
-        let locked = wallet.locked(job)?.into_iter().filter(|outpoint| wallet.is_current(&outpoint.txid));
+        let is_there = |txid: &Txid| wallet.is_current(txid) && wallet.is_mature(txid, confirmed.get(txid));
+        let locked = wallet.locked(job)?.into_iter().filter(|outpoint| is_there(&outpoint.txid));
         return Ok(locked
             .filter(|outpoint| !is_spent(*outpoint))
             .filter_map(|outpoint| Some((outpoint, wallet.output(&outpoint)?)))
+            .filter(|(_, output)| output.value > cost)
             .collect());
     }
     let mut payable = payable(wallet, node, job, rate)?.sound;
@@ -353,9 +416,12 @@ impl Reveal {
         let size = vsize(&tx);
         let received: Amount = spent.iter().map(|output| output.value).sum();
         let ancestors = Ancestors::of(wallet, node, &wallet.confirmed(), &[], &tx)?;
-        // A payment that itself pays too little is helped along, as far as what was overpaid suffices.
+        // A payment that itself pays too little is helped along: within the caps and the bound, and as far as what was
+        // overpaid suffices.
         let least = fee_for(self.rate, size);
-        let most = received.checked_sub(self.refund.minimal_non_dust()).unwrap_or(least);
+        let overpaid = received.checked_sub(self.refund.minimal_non_dust()).unwrap_or(least);
+        let capped = job.caps.max_fee_rate.map(|rate| fee_for(rate, size));
+        let most = [job.caps.max_fee, capped].into_iter().flatten().fold(overpaid.min(least * HELPED), Amount::min);
         let fee = ancestors.fee_with(self.rate, size).min(most).max(least);
         job.caps.check(fee, size)?;
         tx.output.iter_mut().for_each(|output| output.value = received - fee);

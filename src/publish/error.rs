@@ -4,7 +4,7 @@ use super::{CarrierChoice, FeeCap, JobId, JobState, NotRelayed, Profile, Shortfa
 use crate::chain::ChainError;
 use crate::envelope::{MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::wallet::{SatPerVb, WalletError};
-use bitcoin::{Amount, FeeRate, Txid};
+use bitcoin::{Address, Amount, FeeRate, Txid};
 use thiserror::Error;
 
 /// Why a payload was not published.
@@ -115,6 +115,9 @@ pub enum PublishError {
     /// The payload has a job that was given away to be signed.
     #[error("job {0} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first")]
     WaitsForSignatures(JobId),
+    /// The payload has a job that whoever is shown its address pays for.
+    #[error("job {0} waits for a payment to its address (`sortie jobs {0}`); `sortie reclaim {0}` first")]
+    WaitsForPayment(JobId),
     /// A PSBT is not what this wallet gave away to be signed.
     #[error("this PSBT cannot be used: {0}")]
     ForeignPsbt(String),
@@ -128,6 +131,18 @@ pub enum PublishError {
         job: JobId,
         /// Why not.
         why: String,
+    },
+    /// What is signed goes to another refund address.
+    #[error(
+        "job {job} is {state}: what its payments hold beyond the fee goes to {refund}, and that cannot be changed any more"
+    )]
+    RefundSettled {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+        /// Where the rest goes.
+        refund: Address,
     },
     /// The job has nothing to sweep back.
     #[error("job {job} cannot be reclaimed: {why}")]

@@ -18,7 +18,8 @@ mod send;
 mod spend;
 
 pub use crate::wallet::{
-    Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, JobTerms, Payer, Recorded, Shortfall,
+    Amendment, Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, JobTerms, Payer, Recorded,
+    Shortfall,
 };
 pub use bump::{Bump, Bumped, bump};
 pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold};

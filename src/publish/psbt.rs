@@ -69,8 +69,11 @@ pub fn finish(wallet: &mut Wallet, node: &impl Mempool, signed: &Psbt) -> Result
 /// What of a job is to be signed, once more.
 ///
 /// # Errors
-/// [`PublishError::AlreadyForced`], if nothing is.
+/// [`PublishError::AlreadyForced`] or [`PublishError::WaitsForPayment`], if nothing is.
 pub fn psbt(wallet: &Wallet, job: &Job) -> Result<Psbt, PublishError> {
+    if job.payer == Payer::Anywhere && job.state == JobState::Planned {
+        return Err(PublishError::WaitsForPayment(job.id));
+    }
     let draft = job.draft.as_ref().filter(|_| job.state == JobState::Planned);
     let tx = draft.and_then(|draft| draft.transactions.first());
     let tx = tx.ok_or_else(|| PublishError::AlreadyForced { job: job.id, state: job.state.clone() })?;

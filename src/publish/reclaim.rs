@@ -41,7 +41,7 @@ pub fn reclaim(
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Reclaimed, PublishError> {
-    let job = load(wallet, id)?;
+    let mut job = load(wallet, id)?;
     let refuse = |why: String| Err(PublishError::NotReclaimable { job: id, why });
     // What was given up is taken back as if it never had been, should somebody have sent it all the same.
     if !job.state.is_unfinished() && !matches!(job.state, JobState::Abandoned(_)) {
@@ -54,9 +54,12 @@ pub fn reclaim(
         let is_out = first.map(|tx| absent(node, std::slice::from_ref(tx), &confirmed)).transpose()?;
         if is_out.is_none_or(|absent| !absent.is_empty()) {
             give_up(wallet, &job, "taken back before anything was sent")?;
-            return Ok(Reclaimed::Freed);
-        }
-        if job.state == JobState::Planned {
+            job = load(wallet, id)?;
+            // Somebody may have paid to its envelope all the same.
+            if sweepable(wallet, node, &job, rate)?.is_empty() {
+                return Ok(Reclaimed::Freed);
+            }
+        } else if job.state == JobState::Planned {
             return refuse(
                 "whoever signed it has sent it; `sortie finish` what was signed, or wait for a block".into(),
             );
@@ -84,7 +87,7 @@ pub fn reclaim(
 
     let tx = draft(wallet, &job, inputs);
     let size = vsize(&tx);
-    let parents: Vec<Transaction> = job.commit().into_iter().cloned().collect();
+    let parents: Vec<Transaction> = job.commit_of(&tx).cloned().into_iter().collect();
     let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
     if let Some(paid) = sweeping(job.reclaims.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
         return sent(push(wallet, node, &job)?, &job, paid);

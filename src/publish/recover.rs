@@ -3,12 +3,12 @@
 //! The words alone cannot spend them: the script tree is needed, too, from the backup line that was shown
 //! when the commit was signed, or from the payload itself. Trusts the node's UTXO set, or the server's histories.
 
-use super::anywhere::adopt;
+use super::anywhere::{adopt, amend};
 use super::plan::Envelope;
 use super::{PublishError, spend};
 use crate::chain::{BlockSource, Mempool, RpcNode};
 use crate::primitives::BtcHeight;
-use crate::wallet::{Caps, Job, Wallet, WalletSource, journal};
+use crate::wallet::{Amendment, Caps, Job, Payer, Wallet, WalletSource, journal};
 use bdk_wallet::chain::TxUpdate;
 use bitcoin::consensus::encode::deserialize;
 use bitcoin::{Amount, Block, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction};
@@ -127,7 +127,14 @@ pub fn recover<'a>(
     };
     let known = journal::all(wallet.db())?.into_iter().find(|job| job.key_index == Some(backup.key_index));
     let job = match known {
-        Some(job) if job.merkle_root == Some(backup.merkle_root) => job,
+        Some(job) if job.merkle_root == Some(backup.merkle_root) => match job.payer == Payer::Anywhere {
+            // By its backup line alone it can be taken back only; and it is to pay what is wanted now.
+            true => {
+                let payload = lead.payload.map(<[u8]>::to_vec);
+                amend(wallet, job, Amendment { payload, fee_rate: Some(rate), ..Amendment::of_caps(*caps) })?
+            }
+            false => job,
+        },
         Some(job) => {
             return Err(PublishError::NothingToRecover(format!(
                 "job {} of this journal has that key for another envelope",

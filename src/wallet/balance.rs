@@ -9,7 +9,7 @@ use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use std::collections::BTreeSet;
 
 /// Confirmations before a coinbase output can be spent.
-const COINBASE_MATURITY: u32 = 100;
+pub(super) const COINBASE_MATURITY: u32 = 100;
 
 /// What the wallet holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

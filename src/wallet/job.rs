@@ -105,6 +105,57 @@ pub struct Deadline {
     pub seen: BtcHeight,
 }
 
+/// What is settled anew of a job that others pay for; what is `None` stays as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amendment {
+    /// The payload of an envelope that was found by its backup line alone.
+    #[serde(with = "hex", default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Vec<u8>>,
+    /// Where the rest goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<ScriptBuf>,
+    /// What the envelope's address is to be paid.
+    #[serde(with = "bitcoin::amount::serde::as_sat::opt", default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Amount>,
+    /// The rate that is asked for, in sat/kwu.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_rate: Option<FeeRate>,
+    /// The cap on the fee.
+    #[serde(with = "bitcoin::amount::serde::as_sat::opt", default, skip_serializing_if = "Option::is_none")]
+    pub max_fee: Option<Amount>,
+    /// The cap on the rate, in sat/kwu.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fee_rate: Option<FeeRate>,
+}
+
+impl Amendment {
+    /// Both caps.
+    pub fn of_caps(caps: Caps) -> Self {
+        Self { max_fee: caps.max_fee, max_fee_rate: caps.max_fee_rate, ..Self::default() }
+    }
+
+    /// What of it is not so already.
+    pub(crate) fn news(self, terms: &JobTerms) -> Self {
+        fn news<T: PartialEq>(wanted: Option<T>, is: Option<&T>) -> Option<T> {
+            wanted.filter(|wanted| is != Some(wanted))
+        }
+        Self {
+            payload: news(self.payload, Some(&terms.payload)),
+            refund: news(self.refund, terms.refund.as_ref()),
+            asked: news(self.asked, terms.asked.as_ref()),
+            fee_rate: news(self.fee_rate, Some(&terms.fee_rate)),
+            max_fee: news(self.max_fee, terms.caps.max_fee.as_ref()),
+            max_fee_rate: news(self.max_fee_rate, terms.caps.max_fee_rate.as_ref()),
+        }
+    }
+
+    /// Whether it is about caps at most.
+    fn keeps_what_is_signed(&self) -> bool {
+        let Self { payload, refund, asked, fee_rate, .. } = self;
+        payload.is_none() && refund.is_none() && asked.is_none() && fee_rate.is_none()
+    }
+}
+
 /// Something that happened to a job; written down before the act that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -113,6 +164,12 @@ pub enum Event {
     Planned {
         /// What is to be signed elsewhere.
         draft: Option<Generation>,
+    },
+    /// Some of its terms are settled anew.
+    Amended {
+        /// Which.
+        #[serde(flatten)]
+        amendment: Amendment,
     },
     /// It is to confirm by a height, and the blocks up to another one have been acted upon.
     Deadline {
@@ -172,6 +229,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Planned { .. } => "planned",
+            Self::Amended { .. } => "amended",
             Self::Deadline { .. } => "deadline",
             Self::Signed { .. } => "signed",
             Self::CommitSent => "commit_sent",
@@ -261,7 +319,7 @@ impl fmt::Display for JobState {
     }
 }
 
-/// What is settled when a job is planned; no event changes it.
+/// What is settled when a job is planned, or by an [`Amendment`] later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobTerms {
     /// Whose coins pay.
@@ -301,6 +359,20 @@ impl JobTerms {
             fee_rate,
             caps,
         }
+    }
+
+    /// Settles them anew.
+    pub(crate) fn amend(&mut self, amendment: Amendment) {
+        let Amendment { payload, refund, asked, fee_rate, max_fee, max_fee_rate } = amendment;
+        if let Some(payload) = payload {
+            self.payload_hash = sha256(&payload);
+            self.payload = payload;
+        }
+        self.refund = refund.or(self.refund.take());
+        self.asked = asked.or(self.asked);
+        self.fee_rate = fee_rate.unwrap_or(self.fee_rate);
+        self.caps.max_fee = max_fee.or(self.caps.max_fee);
+        self.caps.max_fee_rate = max_fee_rate.or(self.caps.max_fee_rate);
     }
 }
 
@@ -368,6 +440,13 @@ impl Job {
             (Planned, Event::Planned { draft }) if self.draft.is_none() && self.generations.is_empty() => {
                 self.draft.clone_from(draft);
                 Planned
+            }
+            (Planned | Signed | CommitSent | RevealSent, Event::Amended { amendment }) => {
+                if self.state != Planned && !amendment.keeps_what_is_signed() {
+                    return Err("what is signed keeps its terms, but for the caps".into());
+                }
+                self.terms.amend(amendment.clone());
+                self.state.clone()
             }
             (Planned | Signed | CommitSent | RevealSent, Event::Deadline { deadline }) => {
                 self.deadline = Some(*deadline);
@@ -452,6 +531,14 @@ impl Job {
         self.current().and_then(Generation::commit)
     }
 
+    /// The commit, if it is one of ours and `tx` spends it.
+    pub(crate) fn commit_of(&self, tx: &Transaction) -> Option<&Transaction> {
+        self.commit().filter(|commit| {
+            let txid = commit.compute_txid();
+            tx.input.iter().any(|input| input.previous_output.txid == txid)
+        })
+    }
+
     /// The sweeps of late payments that no later one replaces.
     pub(crate) fn standing_sweeps(&self) -> impl Iterator<Item = &Transaction> {
         let is_replaced = move |n: usize, tx: &Transaction| {
@@ -472,7 +559,7 @@ impl Job {
         match (&self.state, self.reclaims.last()) {
             (JobState::Planned | JobState::Abandoned(_), _) => Vec::new(),
             (JobState::Reclaiming | JobState::Reclaimed(_), Some(reclaim)) => {
-                self.commit().into_iter().chain([reclaim]).cloned().collect()
+                self.commit_of(reclaim).into_iter().chain([reclaim]).cloned().collect()
             }
             _ => self.current().map(|generation| generation.transactions.clone()).unwrap_or_default(),
         }
@@ -493,5 +580,21 @@ mod raw {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Transaction>, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;
         texts.iter().map(|text| deserialize_hex(text).map_err(D::Error::custom)).collect()
+    }
+}
+
+/// Bytes as hexadecimal text.
+mod hex {
+    use bitcoin::hex::{DisplayHex, FromHex};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(|bytes| bytes.to_lower_hex_string()).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Vec::from_hex(&text).map_err(D::Error::custom)).transpose()
     }
 }

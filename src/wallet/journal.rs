@@ -77,7 +77,8 @@ pub(crate) fn version(db: &Connection) -> rusqlite::Result<i64> {
 /// Writes a job down, with its first events. The caller commits.
 pub(crate) fn begin(db: &Connection, terms: &JobTerms, events: &[Event], now: u64) -> Result<JobId, WalletError> {
     let cap = |rate: Option<FeeRate>| rate.map(|rate| integer(rate.to_sat_per_kwu())).transpose();
-    let sat = |amount: Option<Amount>| amount.map(|amount| integer(amount.to_sat())).transpose();
+    // A cap above all money is none.
+    let sat = |amount: Option<Amount>| amount.map(|amount| integer(amount.min(Amount::MAX_MONEY).to_sat())).transpose();
     db.execute(
         "INSERT INTO sortie_job (created_at, payer, carrier, payload, payload_hash, key_index, merkle_root,
             refund, asked_sat, fee_rate_sat_kwu, max_fee_sat, max_fee_rate_sat_kwu)
@@ -131,8 +132,11 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<Job>, WalletError> {
 
 /// The latest job of this payload that is not given up.
 pub(crate) fn of_payload(db: &Connection, hash: Hash32) -> Result<Option<Job>, WalletError> {
-    let jobs = list(db, "SELECT * FROM sortie_job WHERE payload_hash = ?1 ORDER BY id DESC", [hash.0])?;
-    Ok(jobs.into_iter().find(|job| job.state.is_publishing()))
+    // That of an envelope which was found by its backup line may be known later.
+    let sql = "SELECT * FROM sortie_job WHERE payload_hash = ?1
+               OR id IN (SELECT job FROM sortie_event WHERE kind = 'amended') ORDER BY id DESC";
+    let jobs = list(db, sql, [hash.0])?;
+    Ok(jobs.into_iter().find(|job| job.payload_hash == hash && job.state.is_publishing()))
 }
 
 /// Jobs that something may still happen to: all that are not final, and those of which a late payment was swept after
@@ -231,7 +235,7 @@ fn integer(value: u64) -> Result<i64, WalletError> {
 #[cfg(test)]
 mod tests {
     use super::super::coins::{key_spend, transaction};
-    use super::super::job::{Deadline, Generation, JobState};
+    use super::super::job::{Amendment, Deadline, Generation, JobState};
     use super::*;
     use crate::primitives::BlockRef;
     use bitcoin::{BlockHash, OutPoint, Transaction, TxOut, Txid};
@@ -339,7 +343,10 @@ mod tests {
     /// Rows: how a job came to its state; columns: what may follow.
     #[test]
     fn events_follow_in_the_stated_ways_only() {
+        let amended = |amendment| Event::Amended { amendment };
         let columns = [
+            amended(Amendment { fee_rate: Some(FeeRate::ZERO), ..Amendment::default() }),
+            amended(Amendment { max_fee: Some(Amount::ZERO), ..Amendment::default() }),
             Event::Deadline { deadline: Deadline { confirm_by: 20, seen: 7 } },
             signed(2),
             Event::CommitSent,
@@ -354,15 +361,15 @@ mod tests {
         let sweep = || Event::Reclaiming { transactions: vec![tx(3)] };
         let swept = || Event::Reclaimed { txid: tx(3).compute_txid(), block: block(8) };
         let rows: [(&str, Vec<Event>, &str); 9] = [
-            ("planned", vec![], "xx..xxx..x"),
-            ("signed", vec![signed(1)], "xxxxxxx..x"),
-            ("commit_sent", vec![signed(1), Event::CommitSent], "xx.xxxx..x"),
-            ("reveal_sent", vec![signed(1), Event::RevealSent], "xx.xxxx..x"),
-            ("confirmed", vec![signed(1), confirmed(1, 8)], "....x.xxx."),
-            ("final", vec![signed(1), confirmed(1, 8), Event::Final], ".........."),
-            ("reclaiming", vec![signed(1), sweep()], "....xxx..x"),
-            ("reclaimed", vec![signed(1), swept()], "....x.xxx."),
-            ("abandoned", vec![abandoned()], "....xxx.x."),
+            ("planned", vec![], "xxxx..xxx..x"),
+            ("signed", vec![signed(1)], ".xxxxxxxx..x"),
+            ("commit_sent", vec![signed(1), Event::CommitSent], ".xxx.xxxx..x"),
+            ("reveal_sent", vec![signed(1), Event::RevealSent], ".xxx.xxxx..x"),
+            ("confirmed", vec![signed(1), confirmed(1, 8)], "......x.xxx."),
+            ("final", vec![signed(1), confirmed(1, 8), Event::Final], "............"),
+            ("reclaiming", vec![signed(1), sweep()], "......xxx..x"),
+            ("reclaimed", vec![signed(1), swept()], "......x.xxx."),
+            ("abandoned", vec![abandoned()], "......xxx.x."),
         ];
         for (state, events, allowed) in rows {
             for (event, mark) in columns.iter().zip(allowed.chars()) {
@@ -406,6 +413,27 @@ mod tests {
         assert_eq!(of_payload(&db, hash).expect("readable").map(|job| job.id), Some(id));
         append(&db, id, &abandoned(), 0).expect("moved");
         assert!(of_payload(&db, hash).expect("readable").is_none());
+    }
+
+    #[test]
+    fn what_is_settled_anew_is_read_back_and_the_rest_stays() {
+        let db = open();
+        let found = JobTerms { payload: Vec::new(), payload_hash: crate::primitives::sha256(b""), ..job(b"", Some(1)) };
+        let id = begin(&db, &found, &[planned()], 0).expect("written");
+        let refund = ScriptBuf::from_bytes(vec![9; 34]);
+        let amendment =
+            Amendment { payload: Some(b"payload".to_vec()), refund: Some(refund.clone()), ..Amendment::default() };
+        append(&db, id, &Event::Amended { amendment: amendment.clone() }, 0).expect("settled anew");
+        let max_fee = Some(Amount::from_sat(5));
+        append(&db, id, &Event::Amended { amendment: Amendment { max_fee, ..Amendment::default() } }, 0)
+            .expect("again");
+        let hash = crate::primitives::sha256(b"payload");
+        let read = of_payload(&db, hash).expect("readable").expect("found by the payload that was learnt");
+        let caps = Caps { max_fee, ..found.caps };
+        let wanted =
+            JobTerms { payload: b"payload".to_vec(), payload_hash: hash, refund: Some(refund), caps, ..found.clone() };
+        assert_eq!((read.id, &read.terms), (id, &wanted));
+        assert_eq!(amendment.news(&read.terms), Amendment::default());
     }
 
     #[test]

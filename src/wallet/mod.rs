@@ -30,7 +30,7 @@ pub use coins::{Coin, Shortfall};
 pub use descriptors::{BadDescriptor, Descriptors};
 pub use error::WalletError;
 pub use fee::{BadRate, Caps, FeeCap, SatPerVb, fee_for, rate_of, vsize};
-pub use job::{Deadline, Event, Generation, Job, JobId, JobState, JobTerms, Payer};
+pub use job::{Amendment, Deadline, Event, Generation, Job, JobId, JobState, JobTerms, Payer};
 pub use journal::{FINAL_DEPTH, Recorded};
 pub use payment::{Payment, PaymentOutcome, Settled};
 pub use seed::{Mnemonic, Passphrase};

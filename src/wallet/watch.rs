@@ -3,8 +3,8 @@
 //! Guarantees: the chain decides, whatever was believed: a job whose envelope was spent by the leaf is published,
 //! whoever signed that; signatures that others show are checked before they are taken over.
 
+use super::balance::COINBASE_MATURITY;
 use super::{Event, Generation, Job, JobState, Payer, Wallet, WalletError, check_witness, journal, unix_now};
-use crate::envelope::Carrier;
 use crate::primitives::BlockRef;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,21 +15,21 @@ impl Wallet {
     pub(crate) fn watch(&self, jobs: &[Job]) -> Result<Watch, WalletError> {
         let mut watch = Watch::default();
         let confirmed = self.confirmed();
-        for job in jobs {
-            let locked = self.locked(job)?;
-            if job.payer == Payer::Anywhere {
-                watch.awaits_payment |= job.state.is_unfinished();
-                watch.scripts.extend(self.envelope_script(job)?);
-                // Until it is mined, a payment can be replaced by one to somebody else.
-                let unconfirmed = locked.iter().filter(|paid| !confirmed.contains_key(&paid.txid));
-                // So can what it hangs on.
-                let graph = self.bdk.tx_graph();
-                let inputs = |tx: &Transaction| tx.input.iter().map(|i| i.previous_output).collect::<Vec<_>>();
-                for tx in unconfirmed.filter_map(|paid| graph.get_tx(paid.txid)) {
-                    let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
-                    let before = graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| inputs(&tx)));
-                    watch.outpoints.extend(before.flatten().chain(inputs(&tx)));
-                }
+        for (job, locked) in jobs.iter().zip(self.locked_by(jobs)?) {
+            watch.awaits_payment |= job.payer == Payer::Anywhere && job.state.is_unfinished();
+            // Whoever was shown an address may pay it, whoever was to pay in the end.
+            watch.scripts.extend(self.envelope_script(job)?);
+            // Until it is mined, a payment can be replaced by one to somebody else.
+            let commit = job.commit().map(Transaction::compute_txid);
+            let unconfirmed =
+                locked.iter().filter(|paid| Some(paid.txid) != commit && !confirmed.contains_key(&paid.txid));
+            // So can what it hangs on.
+            let graph = self.bdk.tx_graph();
+            let inputs = |tx: &Transaction| tx.input.iter().map(|i| i.previous_output).collect::<Vec<_>>();
+            for tx in unconfirmed.filter_map(|paid| graph.get_tx(paid.txid)) {
+                let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
+                let before = graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| inputs(&tx)));
+                watch.outpoints.extend(before.flatten().chain(inputs(&tx)));
             }
             watch.outpoints.extend(locked);
         }
@@ -42,15 +42,34 @@ impl Wallet {
         Ok(Some(ScriptBuf::new_p2tr(self.secp(), self.reveal_key(index)?, job.merkle_root)))
     }
 
-    /// The outputs that a job's envelope locks, as far as the wallet knows them.
-    pub(crate) fn locked(&self, job: &Job) -> Result<Vec<OutPoint>, WalletError> {
-        if let Some(commit) = job.commit() {
-            let is_taproot = job.carrier == Carrier::Taproot;
-            return Ok(is_taproot.then(|| OutPoint::new(commit.compute_txid(), 0)).into_iter().collect());
+    /// The outputs that a job's envelope locks, whoever paid them, as far as the wallet knows them.
+    pub(crate) fn locked(&self, job: &Job) -> Result<BTreeSet<OutPoint>, WalletError> {
+        Ok(self.locked_by(std::slice::from_ref(job))?.pop().unwrap_or_default())
+    }
+
+    /// As [`locked`](Self::locked), of each of several jobs.
+    fn locked_by(&self, jobs: &[Job]) -> Result<Vec<BTreeSet<OutPoint>>, WalletError> {
+        let scripts = jobs.iter().map(|job| self.envelope_script(job)).collect::<Result<Vec<_>, _>>()?;
+        let mut paid: BTreeMap<&ScriptBuf, BTreeSet<OutPoint>> =
+            scripts.iter().flatten().map(|script| (script, BTreeSet::new())).collect();
+        for (outpoint, output) in self.bdk.tx_graph().all_txouts() {
+            if let Some(paid) = paid.get_mut(&output.script_pubkey) {
+                paid.insert(outpoint);
+            }
         }
-        let Some(script) = self.envelope_script(job)? else { return Ok(Vec::new()) };
-        let paid = self.bdk.tx_graph().all_txouts().filter(|(_, output)| output.script_pubkey == script);
-        Ok(paid.map(|(outpoint, _)| outpoint).collect())
+        let locked = |(job, script): (&Job, &Option<ScriptBuf>)| {
+            let paid = script.as_ref().and_then(|script| paid.get(script)).cloned().unwrap_or_default();
+            let commit = job.commit().filter(|_| script.is_some());
+            paid.into_iter().chain(commit.map(|commit| OutPoint::new(commit.compute_txid(), 0))).collect()
+        };
+        Ok(jobs.iter().zip(&scripts).map(locked).collect())
+    }
+
+    /// Whether the outputs of a transaction in this block can be spent now: a coinbase's 100 blocks later only.
+    pub(crate) fn is_mature(&self, txid: &Txid, block: Option<&BlockRef>) -> bool {
+        let is_coinbase = self.bdk.tx_graph().get_tx(*txid).is_some_and(|tx| tx.is_coinbase());
+        let since = |block: &BlockRef| self.synced_to().height + 1 >= block.height + COINBASE_MATURITY;
+        !is_coinbase || block.is_some_and(since)
     }
 
     /// What was paid to a job's envelope and is not spent in the chain, as far as the wallet knows.
@@ -66,7 +85,8 @@ impl Wallet {
             let block = known.get(&outpoint.txid);
             let spenders = graph.outspends(outpoint);
             let is_spent = spenders.iter().any(|spender| known.get(spender).is_some_and(Option::is_some));
-            if is_spent || (is_whole && block.is_none()) {
+            let is_mature = self.is_mature(&outpoint.txid, block.and_then(Option::as_ref));
+            if is_spent || !is_mature || (is_whole && block.is_none()) {
                 continue;
             }
             let output = self.output(&outpoint);
@@ -115,8 +135,9 @@ impl Wallet {
         let mut buried = confirmed.clone();
         buried.retain(|_, block| tip + 1 >= block.height + journal::FINAL_DEPTH);
         let mut shown = Vec::new();
-        for job in jobs.iter().filter(|job| !matches!(job.state, JobState::Final(_))) {
-            let (event, block) = match self.fate(job, &confirmed)? {
+        let is_open = |job: &Job| !matches!(job.state, JobState::Final(_));
+        for (job, locked) in jobs.iter().zip(self.locked_by(jobs)?).filter(|(job, _)| is_open(job)) {
+            let (event, block) = match self.fate(job, &locked, &confirmed) {
                 Some(Fate::Revealed(txid, block)) => {
                     let is_news = job.state.confirmed() != Some(block) || job.confirmed_by != Some(txid);
                     (is_news.then_some(Event::Confirmed { txid, block }), Some(block))
@@ -149,25 +170,25 @@ impl Wallet {
     /// What the chain has made of a job. The outputs that its envelope locks decide: spent by the leaf, it
     /// is revealed, whichever of its transactions that was; spent by key, it was swept back. Sweeps of what was paid
     /// too late decide nothing.
-    fn fate(&self, job: &Job, confirmed: &BTreeMap<Txid, BlockRef>) -> Result<Option<Fate>, WalletError> {
+    fn fate(&self, job: &Job, locked: &BTreeSet<OutPoint>, confirmed: &BTreeMap<Txid, BlockRef>) -> Option<Fate> {
         let carried = job.generations.iter().filter_map(Generation::carrier_tx).map(Transaction::compute_txid);
         if let Some((txid, block)) = carried.filter_map(|txid| Some((txid, *confirmed.get(&txid)?))).next() {
-            return Ok(Some(Fate::Revealed(txid, block)));
+            return Some(Fate::Revealed(txid, block));
         }
         let graph = self.bdk.tx_graph();
         let late: BTreeSet<Txid> = job.sweeps.iter().map(Transaction::compute_txid).collect();
         let mut swept = None;
-        for outpoint in self.locked(job)? {
+        for outpoint in locked.iter().copied() {
             for txid in graph.outspends(outpoint).iter().filter(|txid| !late.contains(*txid)) {
                 let (Some(block), Some(tx)) = (confirmed.get(txid), graph.get_tx(*txid)) else { continue };
                 let by_key = |input: &TxIn| input.witness.len() == 1;
                 match tx.input.iter().find(|input| input.previous_output == outpoint).map(by_key) {
-                    Some(false) => return Ok(Some(Fate::Revealed(*txid, *block))),
+                    Some(false) => return Some(Fate::Revealed(*txid, *block)),
                     _ => swept = Some(Fate::Swept(*txid, *block)),
                 }
             }
         }
-        Ok(swept)
+        swept
     }
 
     /// The sweeps of late payments that are not in the chain, and can still get there.

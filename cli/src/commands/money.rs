@@ -6,6 +6,7 @@ mod jobs;
 mod psbt;
 mod recover;
 mod report;
+mod waiting;
 
 pub use jobs::{Bump, Jobs, Reclaim, Resume, bump, jobs, reclaim, resume};
 pub use psbt::{Finish, finish};
@@ -23,12 +24,12 @@ use clap::{Args, ValueEnum};
 use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::{BlockSource, Mempool};
-use sortie::envelope::{Body, Payload};
+use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
 use sortie::publish::{
-    self, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Profile, Publication, RateTerms, Request, fee_rate,
-    publish_telling,
+    self, Amendment, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Payer, Profile, Publication, RateTerms,
+    Request, fee_rate, publish_telling,
 };
 use sortie::queue::Place;
 use sortie::wallet::Wallet;
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
+use waiting::{Awaited, survive};
 
 /// Before the same is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -219,7 +221,7 @@ pub struct Force {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "deadline_bump", "pay_from_anywhere"])]
     psbt: Option<PathBuf>,
     /// Force it once more, although it has been forced already: that is another item, and is paid for again
-    #[arg(long, conflicts_with = "pay_from_anywhere")]
+    #[arg(long)]
     again: bool,
     #[command(flatten)]
     wallet: WalletName,
@@ -314,11 +316,31 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
         };
         return psbt::write(file, draft, out);
     } else if let Some(refund) = refund {
+        if command.carrier == CarrierChoice::Only(Carrier::OpReturn) {
+            return Err(Failure::usage("--carrier op-return: what others pay for is a Taproot envelope; leave it out"));
+        }
         let job = match known {
+            Some(job) if job.payer == Payer::Anywhere => {
+                let Fees { fee_rate, max_fee, max_fee_rate, .. } = &command.fees;
+                // What is not given again stays.
+                let wanted = Amendment {
+                    refund: Some(refund.script_pubkey()),
+                    fee_rate: fee_rate.map(|_| rate()).transpose()?.map(|rate| rate.rate),
+                    max_fee: max_fee.and(caps.max_fee),
+                    max_fee_rate: max_fee_rate.and(caps.max_fee_rate),
+                    ..Amendment::default()
+                };
+                publish::anywhere::amend(&mut wallet, job, wanted)?
+            }
             Some(job) => job,
-            None => publish::anywhere::ask(&mut wallet, &node, &payload, rate()?.rate, &caps, &refund)?,
+            None => {
+                let rate = rate()?.rate;
+                publish::anywhere::ask(&mut wallet, &node, &payload, rate, &caps, &refund, command.again)?
+            }
         };
-        match anywhere::published(&mut wallet, &node, &job, &command.anywhere, out)? {
+        let published;
+        (wallet, published) = anywhere::published(wallet, &node, job.id, &command.anywhere, out)?;
+        match published {
             Some(publication) => (publication, None),
             None => return Ok(()),
         }
@@ -336,32 +358,27 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     if publication.resumed && publication.state.is_unfinished() && !command.deadline.is_wanted() {
         out.note(format_args!("to pay more for it: `sortie bump {} --fee-rate SAT_VB`", publication.job));
     }
-    let place = match command.deadline.is_wanted() {
-        true => command.held((wallet, node), &publication, window, settings, out)?,
-        false => {
-            // The wallet is closed before the wait: it is for one process at a time.
-            drop(wallet);
-            publication.place
-        }
-    };
     let until = command.wait.or(command.deadline.is_wanted().then_some(Until::Confirmed));
-    let last = u32::try_from(txs.len().saturating_sub(1)).map_err(Failure::usage)?;
-    match until {
-        None => Ok(()),
-        Some(until) => (0..=last).try_for_each(|position| wait(Place { position, ..place }, until, settings, out)),
+    if command.deadline.is_wanted() {
+        wallet = command.held(wallet, &node, &publication, window, settings, out)?;
     }
+    let Some(until) = until else { return Ok(()) };
+    let mut awaited = Awaited::new(wallet, node, &publication)?;
+    let last = u32::try_from(txs.len().saturating_sub(1)).map_err(Failure::usage)?;
+    (0..=last).try_for_each(|position| wait(&mut awaited, position, until, settings, out))
 }
 
 impl Force {
-    /// Holds a publication to its deadline until it is mined, and returns where it stands then.
+    /// Holds a publication to its deadline until it is mined.
     fn held(
         &self,
-        (mut wallet, node): (Wallet, Bitcoin),
+        mut wallet: Wallet,
+        node: &Bitcoin,
         publication: &Publication,
         window: u16,
         settings: &Settings,
         out: &Output,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Wallet, Failure> {
         let job = publish::job(&wallet, publication.job)?;
         if job.state.is_unfinished() && (job.deadline.is_none() || self.deadline.names_a_height()) {
             let tip = wallet.synced_to().height;
@@ -373,11 +390,11 @@ impl Force {
             height.map(|height| publish::confirm_by(&mut wallet, job.id, height)).transpose()?;
         }
         let jobs = [(job.id, settings.caps(&self.fees))];
-        let wallet = deadline::hold(wallet, &node, &jobs, &self.fees, settings, out)?;
+        let wallet = deadline::hold(wallet, node, &jobs, &self.fees, settings, out)?;
         let job = publish::job(&wallet, job.id)?;
-        match (job.state.confirmed(), job.place()) {
-            (Some(_), Some(place)) => Ok(place),
-            _ => Err(Failure::failed(format_args!("job {} is {}", job.id, job.state))),
+        match job.state.confirmed() {
+            Some(_) => Ok(wallet),
+            None => Err(Failure::failed(format_args!("job {} is {}", job.id, job.state))),
         }
     }
 }
@@ -391,12 +408,16 @@ fn tell_backup(job: &Job, out: &Output) {
     }
 }
 
-/// Follows Bitcoin until the item at `place` has come as far as is asked.
-fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result<(), Failure> {
+/// Follows Bitcoin until an item of a publication has come as far as is asked.
+fn wait(awaited: &mut Awaited, position: u32, until: Until, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let mut reader = Reader::open(settings, out)?;
-    let mut told = None;
+    let (mut told, mut looked_at) = (None, None);
     loop {
-        if let Some(life) = life_at(&place, &reader, settings)? {
+        let tip = reader.node().derivation().tip().block.hash;
+        if looked_at != Some(tip) && awaited.look(out)? {
+            looked_at = Some(tip);
+        }
+        if let Some(life) = life_at(&Place { position, ..awaited.place() }, &reader, settings)? {
             let executed = life.execution.map(|execution| execution.effect);
             let block = life.queued.map(|queued| queued.block_hash);
             if executed.is_some() || told != block {
@@ -412,10 +433,7 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
             }
         }
         match &reader {
-            Reader::Own(writer) => {
-                let tip = writer.node.derivation().tip().block.hash;
-                writer.source.wait_for_tip(&tip, writer.source.look()).map(drop)
-            }
+            Reader::Own(writer) => writer.source.wait_for_tip(&tip, writer.source.look()).map(drop),
             Reader::Other(_) => {
                 sleep(PAUSE);
                 Ok(())
@@ -423,14 +441,7 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
         }
         .map_err(Failure::from)
         .and_then(|()| reader.refresh(out))
-        .or_else(|failure| match failure.is_temporary() {
-            true => {
-                out.survived(&failure, "trying again");
-                sleep(PAUSE);
-                Ok(())
-            }
-            false => Err(failure),
-        })?;
+        .or_else(|failure| survive(failure, out))?;
     }
 }
 

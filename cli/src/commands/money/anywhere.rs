@@ -1,5 +1,6 @@
 //! `sortie force --pay-from-anywhere`: whoever pays an address, from any wallet, pays for the publication.
 
+use super::waiting::{reopened, survive};
 use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -12,7 +13,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use sortie::publish::anywhere::{self, Payment};
-use sortie::publish::{Backup, Job, JobId, JobState, Publication};
+use sortie::publish::{self, Backup, Job, JobId, JobState, Payer, Publication, PublishError};
 use sortie::wallet::Wallet;
 use std::fmt;
 use std::io::{IsTerminal, stdout};
@@ -56,37 +57,65 @@ impl Anywhere {
 }
 
 /// Asks for a job's payment, waits for it and reveals. `None`: it is not to be waited for.
+///
+/// While it waits, the wallet is closed: other commands can look at the job, or take it back.
 pub fn published(
-    wallet: &mut Wallet,
+    mut wallet: Wallet,
     node: &Bitcoin,
-    job: &Job,
+    id: JobId,
     how: &Anywhere,
     out: &Output,
-) -> Result<Option<Publication>, Failure> {
-    if job.state != JobState::Planned {
-        return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, true)?));
-    }
-    let mut told = None;
+) -> Result<(Wallet, Option<Publication>), Failure> {
+    let (mut told, mut stopped) = (None, None);
     loop {
-        let payment = anywhere::payment(wallet, node, job)?;
-        if payment.missing == Amount::ZERO {
-            return Ok(Some(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?));
+        let job = publish::job(&wallet, id)?;
+        if !job.state.is_publishing() {
+            return Err(Failure::failed(format_args!("job {id} is {}: it is not forced", job.state)));
         }
-        if told != Some(payment) {
-            out.print(&PaymentReport::new(wallet, job, payment, how.code)?)?;
-            told = Some(payment);
+        match paid(&mut wallet, node, &job) {
+            Ok(Paid::Revealed(publication)) => return Ok((wallet, Some(publication))),
+            Ok(Paid::Missing(payment)) => {
+                if told != Some(payment) {
+                    out.print(&PaymentReport::new(&wallet, &job, payment, how.code)?)?;
+                    told = Some(payment);
+                }
+            }
+            Err(error) if how.no_wait || told.is_none() => return Err(error.into()),
+            // More may be paid, or caps raised by another command.
+            Err(error @ (PublishError::FeeCap(_) | PublishError::Stuck { .. })) => {
+                let why = error.to_string();
+                if stopped.as_ref() != Some(&why) {
+                    out.warn(format_args!("{why}; waiting on, stopped it goes on with `sortie resume`"));
+                    stopped = Some(why);
+                }
+            }
+            Err(error) => survive(error.into(), out)?,
         }
         if how.no_wait {
-            return Ok(None);
+            return Ok((wallet, None));
         }
+        let closed = wallet.close();
         sleep(node.look());
-        if let Err(failure) = wallet.sync(node).map_err(Failure::from) {
-            match failure.is_temporary() {
-                true => out.survived(&failure, "trying again"),
-                false => return Err(failure),
-            }
-        }
+        wallet = reopened(closed, node, out)?;
     }
+}
+
+/// What has come of a job that is to be paid for.
+enum Paid {
+    Revealed(Publication),
+    Missing(Payment),
+}
+
+fn paid(wallet: &mut Wallet, node: &Bitcoin, job: &Job) -> Result<Paid, PublishError> {
+    // Otherwise it is signed, or this wallet pays for it.
+    if job.payer != Payer::Anywhere || job.state != JobState::Planned {
+        return Ok(Paid::Revealed(publish::go_on(wallet, node, job.clone())?));
+    }
+    let payment = anywhere::payment(wallet, node, job)?;
+    if payment.missing > Amount::ZERO {
+        return Ok(Paid::Missing(payment));
+    }
+    Ok(Paid::Revealed(Publication::new(&anywhere::reveal(wallet, node, job.id)?, false)?))
 }
 
 /// What is to be paid, and where.
@@ -98,6 +127,8 @@ pub struct PaymentReport {
     amount_sat: u64,
     received_sat: u64,
     uri: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<Address<NetworkUnchecked>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
     #[serde(skip)]
@@ -123,6 +154,7 @@ impl PaymentReport {
             address: address.into_unchecked(),
             amount_sat: payment.missing.to_sat(),
             received_sat: payment.received.to_sat(),
+            refund: anywhere::refund_address(wallet, job).map(Address::into_unchecked),
             backup: Backup::of(job).map(|backup| backup.to_string()),
             code: code.map(drawn),
         })
@@ -135,11 +167,14 @@ impl fmt::Display for PaymentReport {
             writeln!(f, "{code}")?;
         }
         match self.received_sat {
-            0 => field(f, "pay", format_args!("{} sat, or more: the rest comes back", self.amount_sat))?,
+            0 => field(f, "pay", format_args!("{} sat, or more", self.amount_sat))?,
             received => field(f, "pay", format_args!("{} sat more; {received} sat arrived", self.amount_sat))?,
         }
         field(f, "to", self.address.clone().assume_checked())?;
         field(f, "URI", &self.uri)?;
+        if let Some(refund) = &self.refund {
+            field(f, "refund", format_args!("the rest goes to {}", refund.clone().assume_checked()))?;
+        }
         if let Some(backup) = &self.backup {
             field(f, "backup", backup)?;
         }

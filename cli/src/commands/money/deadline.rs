@@ -1,8 +1,8 @@
 //! `--deadline-bump`: what is to be mined by a height pays more as that height nears.
 
-use super::PAUSE;
 use super::jobs::BumpReport;
 use super::report::sat_per_vb;
+use super::waiting::{reopened, survive};
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings};
 use crate::failure::Failure;
@@ -13,10 +13,9 @@ use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::BtcHeight;
 use sortie::publish::{self, Act, FURTHEST_TARGET, Held, JobId};
-use sortie::wallet::{Caps, Closed, SatPerVb, Wallet, WalletError};
+use sortie::wallet::{Caps, SatPerVb, Wallet};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::thread::sleep;
 
 /// Paying more by itself.
 #[derive(Args, Clone, Copy, Debug)]
@@ -98,7 +97,7 @@ pub fn hold(
             out.note("waiting until it is mined; stopping is safe: go on with `sortie resume --deadline-bump`");
             first = false;
         }
-        let mut closed = wallet.close();
+        let closed = wallet.close();
         loop {
             match node.wait_for_tip(&tip, node.look()) {
                 Ok(now) if now.hash == tip => {}
@@ -106,37 +105,7 @@ pub fn hold(
                 Err(error) => survive(error.into(), out)?,
             }
         }
-        wallet = reopened(&mut closed, out)?;
-        while let Err(error) = wallet.sync(node) {
-            survive(error.into(), out)?;
-        }
-    }
-}
-
-/// Tells of an error that may go away by itself, and gives it time; any other one ends the command.
-fn survive(failure: Failure, out: &Output) -> Result<(), Failure> {
-    if !failure.is_temporary() {
-        return Err(failure);
-    }
-    out.survived(&failure, "trying again");
-    sleep(PAUSE);
-    Ok(())
-}
-
-/// The wallet again, when no other command has it.
-fn reopened(closed: &mut Closed, out: &Output) -> Result<Wallet, Failure> {
-    let mut told = false;
-    loop {
-        match closed.open() {
-            Err(error @ WalletError::InUse { .. }) => {
-                if !told {
-                    out.note(format_args!("{error}; waiting for that"));
-                    told = true;
-                }
-                sleep(PAUSE);
-            }
-            opened => return Ok(opened?),
-        }
+        wallet = reopened(closed, node, out)?;
     }
 }
 

@@ -17,8 +17,8 @@ use sortie::envelope::Carrier;
 use sortie::primitives::{BtcHeight, Hash32};
 use sortie::publish::anywhere::{self, Payment, is_unsigned};
 use sortie::publish::{
-    self, Backup, Bump as How, Bumped, Caps, Event, Generation, Job, JobId, JobState, Outcome, Payer, PublishError,
-    Reclaimed, Recorded, Resumed,
+    self, Amendment, Backup, Bump as How, Bumped, Caps, Event, Generation, Job, JobId, JobState, Outcome, Payer,
+    PublishError, Reclaimed, Recorded, Resumed,
 };
 use sortie::queue::Place;
 use sortie::wallet::{PaymentOutcome, SatPerVb, Settled, Wallet};
@@ -59,10 +59,10 @@ pub struct Resume {
     #[command(flatten)]
     code: ShowCode,
     /// Pay at most this many satoshis for one job, instead of what was set when it was forced
-    #[arg(long, value_name = "SATS", requires = "deadline_bump")]
+    #[arg(long, value_name = "SATS")]
     max_fee: Option<u64>,
     /// Pay at most this rate, in sat/vB, instead of what was set when it was forced
-    #[arg(long, value_name = "SAT_VB", requires = "deadline_bump")]
+    #[arg(long, value_name = "SAT_VB")]
     max_fee_rate: Option<SatPerVb>,
     /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least that
     /// is relayed]
@@ -116,12 +116,10 @@ pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Fai
         if jobs.is_empty() {
             out.note("nothing was forced from this wallet");
         }
-        return jobs.iter().try_for_each(|job| out.print(&JobReport::from(job)));
+        return jobs.iter().try_for_each(|job| out.print(&JobReport::of(&wallet, job)?));
     };
     let job = publish::job(&wallet, id)?;
-    let waits = job.payer == Payer::Anywhere && job.state == JobState::Planned;
-    let address = waits.then(|| anywhere::address(&wallet, &job)).transpose()?.map(Address::into_unchecked);
-    let report = JobReport { address, ..JobReport::from(&job) };
+    let report = JobReport::of(&wallet, &job)?;
     match out.is_json() {
         true => out.print(&report)?,
         false => out.print(&JobDetails(&report))?,
@@ -136,10 +134,17 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     if command.deadline.is_wanted() {
         wallet = unlock(wallet, settings)?;
     }
-    // Only what others pay for is signed when it is resumed.
-    let unsigned =
-        publish::jobs(&wallet)?.iter().map(|job| is_unsigned(&wallet, &node, job)).collect::<Result<Vec<_>, _>>()?;
-    if unsigned.contains(&true) {
+    // Only what others pay for is signed when it is resumed, within these caps.
+    let max_fee_rate = command.max_fee_rate.map(|SatPerVb(rate)| rate);
+    let caps = Amendment::of_caps(Caps { max_fee_rate, max_fee: command.max_fee.map(Amount::from_sat) });
+    let mut is_to_sign = false;
+    for job in publish::jobs(&wallet)? {
+        if is_unsigned(&wallet, &node, &job)? {
+            is_to_sign = true;
+            anywhere::amend(&mut wallet, job, caps.clone())?;
+        }
+    }
+    if is_to_sign {
         wallet = unlock(wallet, settings)?;
     }
     let settled = wallet.settle_payments(&node)?;
@@ -148,7 +153,15 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
         wallet.acknowledge(&settled.payment)?;
     }
     let resumed = publish::resume(&mut wallet, &node)?;
-    if resumed.is_empty() && settled.is_empty() {
+    let mut unrevealed = publish::jobs(&wallet)?;
+    unrevealed.retain(|job| job.state == JobState::Planned && job.payload.is_empty());
+    for job in &unrevealed {
+        out.note(format_args!(
+            "job {0} was found by its backup line: `sortie recover --backup LINE --tx HEX` reveals it, `sortie reclaim {0}` takes it back",
+            job.id
+        ));
+    }
+    if resumed.is_empty() && settled.is_empty() && unrevealed.is_empty() {
         out.note("nothing is unfinished");
     }
     for resumed in &resumed {
@@ -253,6 +266,12 @@ struct JobReport {
     /// What is still to be paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<Address<NetworkUnchecked>>,
+    /// What has arrived there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_sat: Option<u64>,
+    /// Where the rest goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<Address<NetworkUnchecked>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<Place>,
     txids: Vec<Txid>,
@@ -290,6 +309,8 @@ impl From<&Job> for JobReport {
             merkle_root: job.merkle_root,
             backup: Backup::of(job).map(|backup| backup.to_string()),
             address: None,
+            received_sat: None,
+            refund: None,
             place: job.place(),
             txids: job.txids(),
             fee_sat: current.map(|current| current.fee.to_sat()),
@@ -303,6 +324,22 @@ impl From<&Job> for JobReport {
             },
             words: job.state.to_string(),
         }
+    }
+}
+
+impl JobReport {
+    /// With what its address was paid, as long as it waits for that.
+    fn of(wallet: &Wallet, job: &Job) -> Result<Self, Failure> {
+        let waits = job.payer == Payer::Anywhere && job.state == JobState::Planned;
+        let address = waits.then(|| anywhere::address(wallet, job)).transpose()?.map(Address::into_unchecked);
+        let received_sat = waits.then(|| anywhere::received(wallet, job)).transpose()?.map(Amount::to_sat);
+        let refund = anywhere::refund_address(wallet, job).map(Address::into_unchecked);
+        let report = Self::from(job);
+        let words = match received_sat {
+            Some(sat) => format!("{}, {sat} sat arrived", report.words),
+            None => report.words.clone(),
+        };
+        Ok(Self { address, received_sat, refund, words, ..report })
     }
 }
 
@@ -339,6 +376,9 @@ impl fmt::Display for JobDetails<'_> {
         }
         if let Some(address) = &job.address {
             field(f, "to be paid", address.clone().assume_checked())?;
+        }
+        if let Some(refund) = &job.refund {
+            field(f, "refund", format_args!("the rest goes to {}", refund.clone().assume_checked()))?;
         }
         if let Some(place) = job.place {
             field(f, "place", place)?;

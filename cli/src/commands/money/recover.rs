@@ -9,7 +9,6 @@ use bitcoin::{OutPoint, Txid};
 use clap::Args;
 use serde::Serialize;
 use sortie::primitives::BtcHeight;
-use sortie::publish::anywhere::reveal;
 use sortie::publish::{self, Backup, JobId, KEYS_TRIED, Lead, Reclaimed, Suspect};
 use std::fmt;
 
@@ -100,7 +99,7 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
             Reclaimed::Freed => ("freed", Vec::new()),
         }
     } else {
-        ("revealed", reveal(&mut wallet, &bitcoin, job)?.txids())
+        ("revealed", publish::go_on(&mut wallet, &bitcoin, found)?.txids)
     };
     out.print(&RecoverReport { job, outcome, txids })
 }
