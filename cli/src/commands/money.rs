@@ -22,7 +22,7 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
-use sortie::chain::{BlockSource, Mempool};
+use sortie::chain::Mempool;
 use sortie::envelope::{Body, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
@@ -411,19 +411,7 @@ fn wait(place: Place, until: Until, settings: &Settings, out: &Output) -> Result
                 _ => return Ok(()),
             }
         }
-        match &reader {
-            Reader::Own(writer) => {
-                let tip = writer.node.derivation().tip().block.hash;
-                writer.source.wait_for_tip(&tip, writer.source.look()).map(drop)
-            }
-            Reader::Other(_) => {
-                sleep(PAUSE);
-                Ok(())
-            }
-        }
-        .map_err(Failure::from)
-        .and_then(|()| reader.refresh(out))
-        .or_else(|failure| match failure.is_temporary() {
+        reader.wait(out).or_else(|failure| match failure.is_temporary() {
             true => {
                 out.survived(&failure, "trying again");
                 sleep(PAUSE);
