@@ -31,16 +31,41 @@ pub(crate) fn open(path: &Path, version: i64, schema: &str) -> Result<Connection
     db.busy_timeout(BUSY)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
-    // Taken at once: of two processes that make the file, one waits for the other.
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        0 => {
+    // Whoever only reads waits for nobody who writes.
+    if version_of(&db)? == 0 {
+        // Taken at once: of two processes that make the file, one waits for the other.
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if version_of(&tx)? == 0 {
             tx.execute_batch(schema)?;
             tx.pragma_update(None, "user_version", version)?;
         }
-        found if found == version => {}
-        found => return Err(OpenError::Schema(found)),
+        tx.commit()?;
     }
-    tx.commit()?;
-    Ok(db)
+    match version_of(&db)? {
+        found if found == version => Ok(db),
+        found => Err(OpenError::Schema(found)),
+    }
+}
+
+fn version_of(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_opened_while_somebody_writes_it_and_one_of_another_version_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file.sqlite");
+        let mut writer = open(&path, 7, "CREATE TABLE t (n INTEGER)").expect("made");
+        let writing = writer.transaction_with_behavior(TransactionBehavior::Immediate).expect("nobody else writes");
+        writing.execute("INSERT INTO t VALUES (1)", []).expect("written");
+        // Whoever waited for the writer would do so in vain.
+        let reader = open(&path, 7, "").expect("opened");
+        assert_eq!(reader.query_row("SELECT COUNT(*) FROM t", [], |row| row.get::<_, i64>(0)), Ok(0));
+        assert!(matches!(open(&path, 8, ""), Err(OpenError::Schema(7))));
+        writing.commit().expect("committed");
+    }
 }

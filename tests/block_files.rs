@@ -137,16 +137,20 @@ fn a_folder_that_is_no_blocks_folder_of_the_network_is_refused_by_name() -> Resu
     assert!(refused(Network::Regtest).contains("there is no blk*.dat"));
     write(dir.path(), &blocks(&paper.bitcoin)?, KEY)?;
     assert!(refused(Network::Bitcoin).contains("does not begin with a block of bitcoin"));
+    fs::remove_file(dir.path().join("xor.dat"))?;
+    assert!(refused(Network::Regtest).contains("or the xor.dat beside it is missing"));
+    fs::write(&files(dir.path())?[0], [])?;
+    assert!(refused(Network::Regtest).contains("blk00000.dat: it is empty"));
     fs::write(dir.path().join("xor.dat"), [1; 7])?;
     assert!(refused(Network::Regtest).contains("7 bytes instead of a key of 8"));
     Ok(())
 }
 
 /// The place of a payload's last bytes in one of the files, under the key.
-fn find(files: &[PathBuf], wanted: &[u8]) -> Result<(PathBuf, usize)> {
+fn find(files: &[PathBuf], wanted: &[u8], key: [u8; 8]) -> Result<(PathBuf, usize)> {
     for path in files {
         let mut bytes = fs::read(path)?;
-        bytes.iter_mut().zip(KEY.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+        bytes.iter_mut().zip(key.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
         if let Some(at) = bytes.windows(wanted.len()).position(|window| window == wanted) {
             return Ok((path.clone(), at + wanted.len() - 1));
         }
@@ -164,7 +168,7 @@ fn one_byte_of_an_item_altered_in_the_files_is_refused_named_and_read_elsewhere(
     let files = files(dir.path())?;
     for (number, queued) in expected.items.iter().enumerate() {
         let payload = [&MAGIC[..], &paper.manifest.rollup_id().namespace().0, &[1], &queued.item.tx].concat();
-        let (path, at) = find(&files, &payload[..payload.len().min(60)])?;
+        let (path, at) = find(&files, &payload[..payload.len().min(60)], KEY)?;
         let whole = fs::read(&path)?;
         let mut altered = whole.clone();
         altered[at] ^= 1;
@@ -185,6 +189,73 @@ fn one_byte_of_an_item_altered_in_the_files_is_refused_named_and_read_elsewhere(
         fs::write(&path, &whole)?;
     }
     assert!(expected.items.len() >= 3);
+    Ok(())
+}
+
+// As a copy that was broken off leaves it: bytes that nobody wrote.
+#[test]
+fn a_block_that_was_not_written_to_its_end_is_refused_and_read_elsewhere() -> Result<()> {
+    let paper = Paper::lived()?;
+    let expected = paper.clean("clean")?;
+    let all = blocks(&paper.bitcoin)?;
+    for (name, key) in [("with a key", KEY), ("without a key", [0; 8])] {
+        for queued in &expected.items {
+            let dir = tempfile::tempdir()?;
+            write(dir.path(), &all, key)?;
+            let height = queued.item.block.height;
+            let raw = &all[height as usize].1;
+            let block: bitcoin::Block = bitcoin::consensus::deserialize(raw)?;
+            // The header, the number of transactions, and the first of them are whole.
+            let kept = 80 + 1 + block.txdata[0].total_size();
+            let (path, at) = find(&files(dir.path())?, &raw[..80], key)?;
+            let mut bytes = fs::read(&path)?;
+            let start = at - 79;
+            bytes[start + kept..start + raw.len()].fill(0);
+            fs::write(&path, bytes)?;
+
+            let readers: Vec<Box<dyn BlockReader>> = vec![Box::new(BlkFiles::open(dir.path(), Network::Regtest)?)];
+            let mut node = paper.open(&format!("{name}, {height} {}", queued.index), &paper.bitcoin)?;
+            let mut refused = Vec::new();
+            node.sync(Scanner::from(&paper.bitcoin).readers(&readers), |event| {
+                if let Event::Applied(applied) = event {
+                    refused.extend(applied.refused.clone());
+                }
+            })?;
+            assert_eq!(everything(&node)?, expected, "{name}");
+            assert_eq!(refused.iter().map(|one| one.block.height).collect::<Vec<_>>(), [height], "{name}");
+        }
+    }
+    Ok(())
+}
+
+// At the tip of a long chain there are thousands of them.
+#[test]
+fn a_file_that_has_not_changed_is_not_opened_again_for_a_block_that_is_not_there() -> Result<()> {
+    let paper = Paper::lived()?;
+    let all = blocks(&paper.bitcoin)?;
+    let dir = tempfile::tempdir()?;
+    write(dir.path(), &all, KEY)?;
+    let reader = BlkFiles::open(dir.path(), Network::Regtest)?;
+    let mut raw = Vec::new();
+    let unknown = "00".repeat(32).parse()?;
+    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))));
+    // Damaged behind our back, so that whoever opened it would say so.
+    let first = &files(dir.path())?[0];
+    let changed = fs::metadata(first)?.modified()?;
+    let mut bytes = fs::read(first)?;
+    bytes.extend([0x55; 100]);
+    let len = bytes.len();
+    fs::write(first, &bytes)?;
+    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::BlockFiles { .. })), "it has grown");
+    bytes.truncate(len - 100);
+    fs::write(first, &bytes)?;
+    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))), "it is mended");
+    // Removed, and another one with its length and time in its place.
+    let stamp = fs::metadata(first)?.modified()?;
+    assert!(stamp >= changed);
+    fs::write(first, vec![0x55; bytes.len()])?;
+    fs::File::options().write(true).open(first)?.set_modified(stamp)?;
+    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))), "it is not opened");
     Ok(())
 }
 

@@ -245,7 +245,7 @@ fn a_server_that_fails_is_told_from_one_that_is_wrong() -> Result<()> {
         ("/scripthash", Fault::Status(502), true),
         ("/scripthash", Fault::Garbage, false),
         ("/blocks", Fault::Garbage, false),
-        ("/scripthash", Fault::Status(403), false),
+        ("/scripthash", Fault::Status(403), true),
     ] {
         server.fail(path, fault);
         let error = wallet.sync(&esplora).expect_err("a fault");

@@ -1,10 +1,15 @@
 //! `sortie queue` and `sortie follow` on a real bitcoind: what waits in the mempool, what is written out for audits.
 
-use crate::support::{Window, World};
+use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};
 use regtest::Proc;
+use regtest::hostile::{Envelope, Miner};
 use serde_json::Value;
-use sortie::envelope::Carrier;
+use sortie::envelope::{Body, Carrier};
+use sortie::scanner::MempoolWatch;
+use std::cell::Cell;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 const WINDOW: Window = Window { window: 6, max_lag: 4 };
@@ -104,6 +109,68 @@ fn the_exported_queue_gives_the_root_and_every_fate_in_every_format() -> Result<
     let tally: Vec<_> = stats["tally"].as_array().context("a list")?.iter().collect();
     assert!(tally.iter().any(|line| line["outcome"] == "waiting" && line["items"] == 1), "{stats}");
     assert!(tally.iter().any(|line| line["reason"] == "bad_nonce" && line["items"] == 1), "{stats}");
+    Ok(())
+}
+
+// Its reader takes its time, and Bitcoin reorganises meanwhile.
+#[test]
+fn an_export_is_of_one_moment_and_keeps_nobody_from_following() -> Result<()> {
+    const BLOCKS: u8 = 6;
+    const EACH: u8 = 20;
+    let world = World::new(WINDOW)?;
+    for block in 0..BLOCKS {
+        let envelope = |item: u8| -> Result<Envelope> {
+            let payload = world.payload(Body::Tx(vec![block * EACH + item; 1_000]))?;
+            Ok(Envelope { carrier: Carrier::OpReturn, payload })
+        };
+        world.bitcoind.mine_envelopes(&(0..EACH).map(envelope).collect::<Result<Vec<_>>>()?)?;
+    }
+    let mut export = world.sortie(&["queue", "export"])?.stdout(Stdio::piped()).spawn()?;
+    let mut written = BufReader::new(export.stdout.take().context("its output")?).lines();
+    let first = written.next().context("a line")??;
+
+    world.bitcoind.reorg(3)?;
+    let followed = world.sortie(&["--json", "follow", "--once"])?.output()?;
+    ensure!(followed.status.success(), "{}", said(&followed));
+    let left: Value = serde_json::from_str(&lines(&world, &["--json", "queue", "root"])?[0])?;
+    assert_eq!(left["size"], u64::from((BLOCKS - 3) * EACH));
+
+    let rest = written.collect::<Result<Vec<_>, _>>()?;
+    assert!(export.wait()?.success());
+    assert_eq!(1 + rest.len(), usize::from(BLOCKS * EACH));
+    for (index, line) in std::iter::once(&first).chain(&rest).enumerate() {
+        assert_eq!(serde_json::from_str::<Value>(line)?["index"], index);
+    }
+    Ok(())
+}
+
+// As `follow` looks, which has other things to do in between.
+#[test]
+fn a_large_mempool_is_looked_at_in_parts_and_each_item_is_told_once() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    for group in 0..3u8 {
+        let envelope = |item: u8| -> Result<Envelope> {
+            let payload = world.payload(Body::Tx(vec![group * 20 + item; 70]))?;
+            Ok(Envelope { carrier: Carrier::OpReturn, payload })
+        };
+        for tx in world.bitcoind.carry(&(0..20).map(envelope).collect::<Result<Vec<_>>>()?)? {
+            world.bitcoind.send(&tx)?;
+        }
+    }
+    let rpc = world.rpc()?;
+    let mut watch = MempoolWatch::new(world.manifest.rollup_id().namespace());
+    let (mut looks, mut found) = (0, Vec::new());
+    while looks == 0 || !watch.is_done() {
+        // One request, and no more.
+        let left = Cell::new(1);
+        found.extend(watch.look(&rpc, || left.replace(0) > 0)?.into_iter().flat_map(|one| one.items));
+        looks += 1;
+    }
+    assert!(looks > 60, "{looks}");
+    let mut txs: Vec<_> = found.iter().map(|item| item.tx[0]).collect();
+    txs.sort_unstable();
+    assert_eq!(txs, (0..60).collect::<Vec<u8>>());
+    assert!(watch.look(&rpc, || true)?.is_empty(), "there is nothing new");
     Ok(())
 }
 

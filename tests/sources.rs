@@ -180,6 +180,43 @@ fn headers_over_rest_are_those_over_rpc() -> Result<()> {
 }
 
 #[test]
+fn headers_of_an_esplora_server_come_ten_at_a_time_and_few_before_the_first_block() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    world.bitcoind.mine(250)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
+    for (first, count) in [(0, 1), (0, 33), (121, 100), (365, 20), (370, 1), (371, 1), (5, 0)] {
+        assert_eq!(esplora.headers(first, count)?, world.rpc()?.headers(first, count)?, "{count} from {first}");
+    }
+    let mut node = Node::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
+    let before = server.requests().len();
+    node.sync(&esplora, |_| ())?;
+    assert_eq!(node.derivation().tip().block, esplora.tip()?);
+    let asked = server.requests().split_off(before);
+    let first = asked.iter().position(|asked| asked.ends_with("/raw")).context("a block")?;
+    assert!(first < 20, "{first} questions before the first block: {asked:?}");
+    assert!(!asked.iter().any(|asked| asked.ends_with("/header")), "{asked:?}");
+    Ok(())
+}
+
+// Several servers behind one address, one of which is behind; and those that limit rates in their own ways.
+#[test]
+fn what_passes_at_an_esplora_server_is_waited_for() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
+    let tip = format!("/block/{}", world.bitcoind.tip()?);
+    for status in [404, 403, 429, 502, 504] {
+        server.fail(&tip, regtest::esplora::Fault::Status(status));
+        let error = esplora.tip().err().with_context(|| format!("{status}"))?;
+        assert!(error.is_temporary(), "{error}");
+        server.heal();
+    }
+    assert_eq!(esplora.tip()?, world.rpc()?.tip()?);
+    Ok(())
+}
+
+#[test]
 fn the_command_says_which_source_it_reads_and_why_and_refuses_one_that_is_not_there() -> Result<()> {
     let world = World::new(WINDOW)?;
     world.bitcoind.mine(250)?;
@@ -285,6 +322,8 @@ fn on_a_pruned_node_a_rollup_that_starts_above_is_followed_and_one_below_is_told
     world.bitcoind.mine(120)?;
     world.start_here()?;
     let low = world.manifest.clone();
+    let early = world.sortie(&["--data-dir", "early", "--json", "queue", "root"])?.output()?;
+    ensure!(early.status.success(), "{}", said(&early));
     world.bitcoind.mine(900)?;
     world.start_here()?;
     live(&world)?;
@@ -304,6 +343,14 @@ fn on_a_pruned_node_a_rollup_that_starts_above_is_followed_and_one_below_is_told
         assert!(told && !error.is_temporary(), "{name}: {error}");
         assert!(error.to_string().contains(&format!("keeps blocks from {first}")), "{error}");
     }
+
+    // What was derived while the blocks were there cannot be derived again: it is not thrown away, and still read.
+    world.manifest = low;
+    let rebuild = world.sortie(&["--data-dir", "early", "follow", "--once", "--rebuild"])?.output()?;
+    assert!(said(&rebuild).contains(&format!("keeps blocks from {first}")), "{}", said(&rebuild));
+    let kept = world.sortie(&["--data-dir", "early", "--json", "queue", "root"])?.output()?;
+    assert_eq!(kept.stdout, early.stdout, "{}", said(&kept));
+    assert!(said(&kept).contains("what is told here is as of Bitcoin block 120"), "{}", said(&kept));
     Ok(())
 }
 

@@ -72,6 +72,11 @@ impl Failure {
         Self::failed(format_args!("{}: {error}", path.display()))
     }
 
+    /// Whether Bitcoin could not be reached.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Error { code: Code::Unreachable, .. })
+    }
+
     /// Whether trying again later may help.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Error { temporary: true, .. })

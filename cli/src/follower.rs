@@ -9,23 +9,24 @@ use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
 use crate::output::{Output, count};
 use crate::progress::Progress;
-use crate::reading::{Readers, Reading};
+use crate::reading::{Readers, Reading, Refusals};
 use bitcoin::Network;
 use sortie::chain::BlockSource;
 use sortie::manifest::Manifest;
 use sortie::node::{Event, Node, NodeError};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::scanner::MAX_HEADERS;
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long another process is waited for that has the file.
 const PATIENCE: Duration = Duration::from_secs(3);
 const NAP: Duration = Duration::from_millis(50);
+/// Between two looks at what another process has written.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Tries to catch a chain that changes under our hands.
 const TRIES: u32 = 5;
 
@@ -41,16 +42,14 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 
-/// A follower that this process may write, with its source.
+/// A follower that this process may write, as long as it holds the lock.
 pub struct Writer {
     pub node: Node,
-    pub source: Bitcoin,
+    file: PathBuf,
     reading: Reading,
-    /// Opened, until something goes wrong.
+    /// Once opened.
     readers: Option<Readers>,
-    /// Sources that were refused something, and were told of.
-    refused: BTreeSet<String>,
-    lock: Lock,
+    refusals: Refusals,
 }
 
 /// What [`Writer::advance`] ended with.
@@ -62,19 +61,12 @@ pub enum End {
     Told,
 }
 
-/// A follower for commands that only read.
-pub enum Reader {
-    /// Brought to the tip by this process.
-    Own(Box<Writer>),
-    /// What another process has written so far.
-    Other(Box<Beside>),
-}
-
-/// A follower that another process writes.
-pub struct Beside {
+/// A follower for commands that only read: its state at one moment, whatever is written meanwhile.
+pub struct Reader {
+    place: Place,
     pub node: Node,
     /// A connection of our own, or why there is none.
-    source: Result<Bitcoin, Failure>,
+    pub source: Result<Bitcoin, Failure>,
 }
 
 impl Place {
@@ -137,8 +129,10 @@ impl Place {
         }
     }
 
-    /// Forgets everything that was derived; all of it is on Bitcoin.
-    pub fn clear(&self, _held: &Lock) -> Result<(), Failure> {
+    /// Forgets everything that was derived, once Bitcoin shows that it can be derived again.
+    pub fn clear(&self, _held: &Lock, source: &Bitcoin, out: &Output) -> Result<(), Failure> {
+        let readers = self.reading.open(source, out)?;
+        Node::check_source(&self.manifest, &readers.scanner(source))?;
         for name in ["node.sqlite", "node.sqlite-wal", "node.sqlite-shm"] {
             let path = self.path(name);
             match fs::remove_file(&path) {
@@ -150,19 +144,16 @@ impl Place {
     }
 
     /// Opens the file for writing, or begins one.
-    pub fn open(&self, lock: Lock, source: Bitcoin) -> Result<Writer, (Failure, Lock)> {
-        match Node::open(&self.file(), self.manifest.clone(), &source) {
-            Ok(mut node) => {
-                let reading = self.reading.clone();
-                reading.max_reorg_depth.into_iter().for_each(|depth| node.set_max_reorg_depth(depth));
-                Ok(Writer { node, source, reading, readers: None, refused: BTreeSet::new(), lock })
-            }
-            Err(error) => Err((error.into(), lock)),
-        }
+    pub fn open(&self, _held: &Lock, source: &Bitcoin) -> Result<Writer, Ended> {
+        let file = self.file();
+        let mut node = Node::open(&file, self.manifest.clone(), source).map_err(|error| Ended::at(&file, error))?;
+        let reading = self.reading.clone();
+        reading.max_reorg_depth.into_iter().for_each(|depth| node.set_max_reorg_depth(depth));
+        Ok(Writer { node, file, reading, readers: None, refusals: Refusals::default() })
     }
 
-    /// Opens the file that another process writes.
-    fn open_beside(&self) -> Result<Node, Failure> {
+    /// The file as it is now, which another process may go on writing.
+    fn as_it_is(&self) -> Result<Node, Failure> {
         let file = self.file();
         let beginning =
             || Failure::failed("another process is just beginning to follow this rollup; try again in a moment");
@@ -171,22 +162,17 @@ impl Place {
         }
         match Node::open_offline(&file, self.manifest.clone()) {
             Err(NodeError::Corrupt("nothing was written yet")) => Err(beginning()),
-            opened => Ok(opened?),
+            opened => Ok(opened.map_err(|error| Ended::at(&file, error))?),
         }
     }
 }
 
 impl Writer {
-    /// The follower, its source, and the lock, which has to be held as long as the follower is used.
-    pub fn into_parts(self) -> (Node, Bitcoin, Lock) {
-        (self.node, self.source, self.lock)
-    }
-
     /// Follows Bitcoin to its tip.
-    pub fn sync(&mut self, out: &Output) -> Result<(), Failure> {
+    pub fn sync(&mut self, source: &Bitcoin, out: &Output) -> Result<(), Ended> {
         let mut tries = 1;
         loop {
-            match self.advance(None, out, |_, _| Ok(ControlFlow::Continue(()))) {
+            match self.advance(source, None, out, |_, _| Ok(ControlFlow::Continue(()))) {
                 // The chain changed while it was read.
                 Err(Ended::Node(error))
                     if tries < TRIES && error.is_temporary() && !matches!(error, NodeError::Chain(_)) =>
@@ -194,63 +180,56 @@ impl Writer {
                     tries += 1;
                     sleep(Duration::from_millis(200));
                 }
-                ended => return Ok(ended.map(drop)?),
+                ended => return ended.map(drop),
             }
         }
     }
 
-    /// Takes another connection from now on.
-    pub fn reconnect(&mut self, source: Bitcoin) {
-        self.source = source;
+    /// Opens what blocks are read from anew: the source is another one from now on.
+    pub fn close_readers(&mut self) {
         self.readers = None;
     }
 
     /// Follows Bitcoin to its tip or to a height, telling of each event, until one of them says that it is enough.
     pub fn advance(
         &mut self,
+        source: &Bitcoin,
         until: Option<BtcHeight>,
         out: &Output,
         on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<End, Ended> {
         let readers = match self.readers.take() {
             Some(readers) => readers,
-            None => self.reading.open(&self.source, out)?,
+            None => self.reading.open(source, out)?,
         };
-        let end = self.advance_by(&readers, until, out, on_event)?;
+        let end = self.advance_by(&readers, source, until, out, on_event);
         self.readers = Some(readers);
-        Ok(end)
+        end
     }
 
     fn advance_by(
         &mut self,
         readers: &Readers,
+        source: &Bitcoin,
         until: Option<BtcHeight>,
         out: &Output,
         mut on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<End, Ended> {
-        let scanner = readers.scanner(&self.source);
-        let (from, shown) =
-            (self.node.derivation().tip().block.height, self.source.tip().map_err(Failure::from)?.height);
+        let scanner = readers.scanner(source);
+        let (from, shown) = (self.node.derivation().tip().block.height, source.tip().map_err(Failure::from)?.height);
         let to = until.map_or(shown, |until| until.min(shown));
         let mut progress = Progress::begin(out, from, to, (&readers.first, &readers.why));
         let mut failed = None;
         loop {
             let at = self.node.derivation().tip().block.height;
+            // Also with none left it is seen whether Bitcoin has left the blocks there are.
             let left = until.map_or(MAX_HEADERS, |until| until.saturating_sub(at).min(MAX_HEADERS));
-            if left == 0 {
-                return Ok(End::There);
-            }
-            let refused = &mut self.refused;
+            let refusals = &mut self.refusals;
             let mut told = false;
             let flow = self.node.advance(&scanner, left, |node, event| {
+                progress.iter_mut().for_each(|progress| progress.saw(event));
                 if let Event::Applied(applied) = event {
-                    progress.iter_mut().for_each(|progress| progress.applied(applied));
-                    for refusal in &applied.refused {
-                        // Once for each source: it may be wrong about every block.
-                        if refused.insert(refusal.source.clone()) {
-                            out.warn(refusal);
-                        }
-                    }
+                    refusals.tell(&applied.refused, out);
                 }
                 let mut tell = || on_event(node, event);
                 let flow = match &progress {
@@ -264,7 +243,7 @@ impl Writer {
                 told |= flow.is_break();
                 flow
             });
-            let flow = flow.map_err(Ended::Node)?;
+            let flow = flow.map_err(|error| Ended::at(&self.file, error))?;
             if let Some(failure) = failed.take() {
                 return Err(failure.into());
             }
@@ -283,9 +262,36 @@ pub enum Ended {
     Failure(Failure),
 }
 
+impl Ended {
+    /// An error with the file's name, where it is the file's.
+    fn at(file: &Path, error: NodeError) -> Self {
+        match error {
+            NodeError::Store(_) | NodeError::Corrupt(_) | NodeError::Schema(_) => {
+                Self::Failure(Failure::failed(format_args!("{}: {error}", file.display())))
+            }
+            error => Self::Node(error),
+        }
+    }
+
+    /// Whether Bitcoin cannot be read (now), rather than that something is wrong here.
+    fn is_of_bitcoin(&self) -> bool {
+        match self {
+            Self::Node(NodeError::Chain(_)) => true,
+            Self::Node(error) => error.is_temporary(),
+            Self::Failure(failure) => failure.is_unreachable(),
+        }
+    }
+}
+
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
+    }
+}
+
+impl From<NodeError> for Ended {
+    fn from(error: NodeError) -> Self {
+        Self::Node(error)
     }
 }
 
@@ -302,69 +308,78 @@ impl Reader {
     /// Brings the configured rollup to the tip; or opens what another process keeps there, and says on
     /// stderr how fresh that is.
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
+        Ok(Self::try_open(settings, out)?)
+    }
+
+    /// As [`open`](Self::open); but where Bitcoin cannot be read, what was derived before will do, with a warning that
+    /// says why and as of which block.
+    pub fn open_at_least(settings: &Settings, out: &Output) -> Result<Self, Failure> {
+        match Self::try_open(settings, out) {
+            Err(ended) if ended.is_of_bitcoin() => {
+                let (place, failure) = (Place::new(settings)?, Failure::from(ended));
+                let Ok(node) = place.as_it_is() else { return Err(failure) };
+                let tip = node.derivation().tip().block;
+                out.survived(&failure, &format!("what is told here is as of Bitcoin block {tip}"));
+                Ok(Self { place, node, source: Err(failure) })
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    fn try_open(settings: &Settings, out: &Output) -> Result<Self, Ended> {
         let place = Place::new(settings)?;
+        let source = settings.connect(place.network());
         let deadline = Instant::now() + PATIENCE;
-        let mut connection = None;
         loop {
             if let Some(lock) = place.lock()? {
-                let source = settings.connect(place.network())?;
-                let mut writer = place.open(lock, source).map_err(|(failure, _)| failure)?;
-                writer.sync(out)?;
-                return Ok(Self::Own(Box::new(writer)));
+                let source = source?;
+                place.open(&lock, &source)?.sync(&source, out)?;
+                let node = place.as_it_is()?;
+                return Ok(Self { place, node, source: Ok(source) });
             }
             // Another process holds it. A short one ends soon, and one that follows reaches the tip soon:
             // either way a moment's patience gives the newest state.
-            let source = connection.take().unwrap_or_else(|| settings.connect(place.network()));
             let tip = source.as_ref().ok().and_then(|source| source.tip().ok());
             let patient = Instant::now() < deadline;
-            match place.open_beside() {
+            match place.as_it_is() {
                 Ok(node) if !patient || tip.is_none_or(|tip| tip == node.derivation().tip().block) => {
                     out.note(freshness(node.derivation().tip().block, tip));
-                    return Ok(Self::Other(Box::new(Beside { node, source })));
+                    return Ok(Self { place, node, source });
                 }
-                Err(failure) if !patient => return Err(failure),
+                Err(failure) if !patient => return Err(failure.into()),
                 _ => sleep(NAP),
             }
-            connection = Some(source);
         }
     }
 
     /// The follower.
     pub fn node(&self) -> &Node {
-        match self {
-            Self::Own(writer) => &writer.node,
-            Self::Other(beside) => &beside.node,
-        }
+        &self.node
     }
 
     /// Bitcoin.
     ///
     /// # Errors
-    /// It could not be reached, and another process follows it.
+    /// It could not be reached.
     pub fn source(&self) -> Result<&Bitcoin, Failure> {
-        match self {
-            Self::Own(writer) => Ok(&writer.source),
-            Self::Other(beside) => beside.source.as_ref().map_err(Failure::clone),
-        }
+        self.source.as_ref().map_err(Failure::clone)
     }
 
-    /// The follower and Bitcoin, with the lock if it is this process that writes.
-    pub fn into_parts(self) -> Result<(Node, Bitcoin, Option<Lock>), Failure> {
-        match self {
-            Self::Own(writer) => {
-                let (node, source, lock) = writer.into_parts();
-                Ok((node, source, Some(lock)))
-            }
-            Self::Other(beside) => Ok((beside.node, beside.source?, None)),
+    /// Waits a moment for a new block, and looks again: follows Bitcoin, or lets another process do that.
+    pub fn wait(&mut self, out: &Output) -> Result<(), Failure> {
+        let known = self.node.derivation().tip().block.hash;
+        let shown = match &self.source {
+            Ok(source) => source.wait_for_tip(&known, source.look())?.hash,
+            Err(_) => known,
+        };
+        if let (Some(lock), Ok(source)) = (self.place.lock()?, &self.source) {
+            self.place.open(&lock, source)?.sync(source, out)?;
+        } else if self.source.is_err() || shown != known {
+            // It is the other process that everybody waits for.
+            sleep(PAUSE);
         }
-    }
-
-    /// Looks again: follows Bitcoin, or lets the other process do that.
-    pub fn refresh(&mut self, out: &Output) -> Result<(), Failure> {
-        match self {
-            Self::Own(writer) => writer.sync(out),
-            Self::Other(_) => Ok(()),
-        }
+        self.node = self.place.as_it_is()?;
+        Ok(())
     }
 }
 

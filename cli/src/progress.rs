@@ -45,8 +45,24 @@ impl<'a> Progress<'a> {
         Some(Self { out, from, to, at: from, bytes: 0, items: 0, began: now, told: now, bar })
     }
 
-    /// A block was applied.
-    pub fn applied(&mut self, applied: &Applied) {
+    /// A block was applied or taken back.
+    pub fn saw(&mut self, event: &Event) {
+        match event {
+            Event::Applied(applied) => self.applied(applied),
+            Event::Reverted(block) => self.reverted(block.height),
+        }
+    }
+
+    /// All above it is yet to be read.
+    fn reverted(&mut self, height: BtcHeight) {
+        self.at = height.saturating_sub(1);
+        if self.at < self.from {
+            self.from = self.at;
+            self.bar.iter().for_each(|bar| bar.set_length(self.to.saturating_sub(self.from).into()));
+        }
+    }
+
+    fn applied(&mut self, applied: &Applied) {
         self.at = applied.block.height;
         self.bytes += applied.len as u64;
         self.items += applied.queued.len() as u64;
@@ -112,7 +128,8 @@ impl Drop for Progress<'_> {
 fn bar(from: BtcHeight, to: BtcHeight) -> ProgressBar {
     let bar = ProgressBar::new((to - from).into());
     let heights = move |state: &ProgressState, out: &mut dyn Write| {
-        let _ = write!(out, "block {} of {to}", u64::from(from) + state.pos());
+        let from = u64::from(to).saturating_sub(state.len().unwrap_or(0));
+        let _ = write!(out, "block {} of {to}", from + state.pos());
     };
     let rate = |state: &ProgressState, out: &mut dyn Write| {
         let _ = write!(out, "{:.0} blocks/s", state.per_sec());

@@ -6,8 +6,12 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use sortie::chain::{BlkFiles, BlockReader, ChainError, Mempool, RestNode};
-use sortie::scanner::Scanner;
+use sortie::scanner::{Refusal, Scanner};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// More than a person ever wants to take back, and what a file is kept small by.
+const MAX_REORG_DEPTH: i64 = 100_000;
 
 /// How blocks are read; the settings of every command that follows Bitcoin.
 #[derive(Args, Clone, Debug, Default)]
@@ -19,7 +23,7 @@ pub struct Reading {
     #[arg(long, global = true, hide = true, env = "SORTIE_VERIFY_ALL_BLOCKS")]
     pub verify_all_blocks: bool,
     #[arg(long, global = true, hide = true, env = "SORTIE_MAX_REORG_DEPTH", value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_REORG_DEPTH))]
     pub max_reorg_depth: Option<u32>,
 }
 
@@ -109,5 +113,20 @@ impl Readers {
     /// Reads the chain by these sources.
     pub fn scanner<'a>(&'a self, bitcoin: &'a Bitcoin) -> Scanner<'a> {
         Scanner::from(bitcoin).readers(&self.readers).verify_all_blocks(self.verify_all)
+    }
+}
+
+/// Sources that were refused something, and were told of.
+#[derive(Debug, Default)]
+pub struct Refusals(BTreeSet<String>);
+
+impl Refusals {
+    /// Tells of each source once: it may be wrong about every block.
+    pub fn tell(&mut self, refused: &[Refusal], out: &Output) {
+        for refusal in refused {
+            if self.0.insert(refusal.source.clone()) {
+                out.warn(refusal);
+            }
+        }
     }
 }

@@ -3,7 +3,9 @@
 //! Guarantees that a block is found by its hash, wherever it stands: the files hold blocks as they came,
 //! out of order and with those that lost their place. A record that cannot be read ends its file for now and
 //! is looked at again later; nothing behind it is guessed at. Trusts the files for what a block holds, as
-//! far as nobody checks that; bitcoind has written a block whole before it names it as part of its chain.
+//! far as nobody checks that: bitcoind has written a block whole before it names it as part of its chain. So
+//! the folder must be the one that the node itself works on. From a copy, which may be damaged or not be
+//! whole, read with [`Scanner::verify_all_blocks`](crate::scanner::Scanner::verify_all_blocks).
 
 use super::{BlockReader, ChainError};
 use bitcoin::block::Header;
@@ -17,6 +19,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 /// Magic and length, in front of each block.
 const FRAME_LEN: usize = 8;
@@ -24,6 +27,8 @@ const BLOCK_HEADER_LEN: usize = 80;
 /// Longest block, in bytes.
 const MAX_BLOCK: u32 = 4_000_000;
 const LANES: usize = 2;
+/// The last files, which grow.
+const GROWING: usize = 2;
 
 /// The folder with a Bitcoin Core node's `blk*.dat` and `xor.dat`.
 #[derive(Debug)]
@@ -44,8 +49,8 @@ struct Index {
     places: HashMap<Prefix, Place>,
     /// How far each file was read, by its number.
     read: HashMap<u32, u64>,
-    /// Files with this number and above were looked into: a node's newest blocks are in its last files.
-    from: Option<u32>,
+    /// Each file's length and time of change when it was read last.
+    stamps: HashMap<u32, Stamp>,
     open: Option<(u32, Arc<File>)>,
     /// Records that could not be read, by file.
     bad: BTreeMap<u32, String>,
@@ -53,6 +58,8 @@ struct Index {
 
 /// The first bytes of a block's hash, in Bitcoin's order: enough to find it by, a quarter of the memory.
 type Prefix = [u8; 8];
+
+type Stamp = (u64, Option<SystemTime>);
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -111,10 +118,14 @@ impl BlkFiles {
         let first = files.numbers()?.first().copied().ok_or_else(|| unusable(dir, "there is no blk*.dat"))?;
         let mut magic = [0; 4];
         let path = files.path(first);
-        File::open(&path).and_then(|file| file.read_exact_at(&mut magic, 0)).map_err(|error| unusable(&path, error))?;
+        File::open(&path).and_then(|file| file.read_exact_at(&mut magic, 0)).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => unusable(&path, "it is empty"),
+            _ => unusable(&path, error),
+        })?;
         files.key.undo(&mut magic, 0);
         if magic != files.magic.to_bytes() {
-            return Err(unusable(&path, format_args!("it does not begin with a block of {network}")));
+            let key = if files.key.0 == [0; 8] { ", or the xor.dat beside it is missing" } else { "" };
+            return Err(unusable(&path, format_args!("it does not begin with a block of {network}{key}")));
         }
         Ok(files)
     }
@@ -147,13 +158,9 @@ impl BlkFiles {
         if let Some(place) = index.places.get(&wanted) {
             return Ok(*place);
         }
-        // What is new, in front of what was never looked at.
-        let numbers = self.numbers()?;
-        let from = index.from.unwrap_or(u32::MAX);
-        let (old, seen) = numbers.split_at(numbers.partition_point(|number| *number < from));
-        for number in seen.iter().chain(old.iter().rev()) {
-            self.read_on(&mut index, *number)?;
-            index.from = Some(index.from.map_or(*number, |from| from.min(*number)));
+        // A node's newest blocks are in its last files; those before grow only where it fills two at a time (assumeutxo).
+        for (age, number) in self.numbers()?.iter().rev().enumerate() {
+            self.read_on(&mut index, *number, age < GROWING)?;
             if let Some(place) = index.places.get(&wanted) {
                 return Ok(*place);
             }
@@ -164,9 +171,16 @@ impl BlkFiles {
         }
     }
 
-    /// Notes the blocks of a file that were not there, or not whole, when it was read last.
-    fn read_on(&self, index: &mut Index, number: u32) -> Result<(), ChainError> {
+    /// Notes the blocks of a file that were not there, or not whole, when it was read last; `always`, even if it does
+    /// not seem to have changed since: space is taken in advance, and clocks are coarse.
+    fn read_on(&self, index: &mut Index, number: u32, always: bool) -> Result<(), ChainError> {
         let path = self.path(number);
+        let stamp = fs::metadata(&path).map(|file| (file.len(), file.modified().ok())).ok();
+        let is_known = stamp.is_some() && index.stamps.get(&number).copied() == stamp;
+        if is_known && !always && !index.bad.contains_key(&number) {
+            return Ok(());
+        }
+        index.stamps.extend(stamp.map(|stamp| (number, stamp)));
         let file = match File::open(&path) {
             // A pruning node deletes files.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

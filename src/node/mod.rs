@@ -23,6 +23,7 @@ use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
 use crate::proof::Refutation;
 use crate::scanner::{MAX_HEADERS, Refusal, ScanError, Scanned, Scanner};
 use bitcoin::{BlockHash, Network};
+use rusqlite::ErrorCode;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -48,7 +49,7 @@ pub enum NodeError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The file cannot be read or written.
-    #[error("the node's database: {0}")]
+    #[error("the node's database: {_0}{cure}", cure = cure(_0))]
     Store(#[from] rusqlite::Error),
     /// The file holds something that this code did not write.
     #[error("the node's database is damaged ({0}); {REBUILD}")]
@@ -103,16 +104,27 @@ pub enum NodeError {
         depth: u32,
     },
     /// More blocks were reorganised away than can be taken back.
-    #[error("Bitcoin reorganised deeper than {kept} blocks, below height {height}; {REBUILD}")]
+    #[error(
+        "Bitcoin reorganised below height {height}, deeper than what was kept to take back (--max-reorg-depth); {REBUILD}"
+    )]
     ReorgTooDeep {
         /// The height that cannot be taken back.
         height: BtcHeight,
-        /// Steps that are kept.
-        kept: u32,
     },
     /// The manifest's executor cannot be run.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+}
+
+/// What mends a database, where SQLite's words do not say it.
+fn cure(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation) => {
+            format!("; {REBUILD}")
+        }
+        Some(ErrorCode::DiskFull) => "; make room on its disk".into(),
+        _ => String::new(),
+    }
 }
 
 impl From<OpenError> for NodeError {
@@ -245,15 +257,30 @@ impl Node {
         Ok(Self { manifest, executor, store, derivation, state, max_reorg_depth: MIN_UNDO_BLOCKS })
     }
 
-    /// Opens a follower's file that is there already, without a Bitcoin node.
+    /// Opens a follower's file that is there already, without a Bitcoin node: to read it as it is at this moment,
+    /// whatever another process writes meanwhile.
     ///
     /// # Errors
     /// [`NodeError::Corrupt`], if nothing was ever written to it.
     pub fn open_offline(path: &Path, manifest: Manifest) -> Result<Self, NodeError> {
         let executor = of_manifest(&manifest)?;
         let store = Store::open(path)?;
+        store.hold()?;
         let (derivation, state) = load(&store, &manifest)?;
         Ok(Self { manifest, executor, store, derivation, state, max_reorg_depth: MIN_UNDO_BLOCKS })
+    }
+
+    /// Checks that a rollup can be followed from its start block on: that it is in this chain, and that the block above
+    /// it, if there is one, can be read.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn check_source(manifest: &Manifest, scanner: &Scanner<'_>) -> Result<(), NodeError> {
+        let start = manifest.start;
+        source::check_start(scanner.chain(), start)?;
+        let known = |height| (height == start.height).then_some(start.hash);
+        let first = scanner.headers_above(manifest.network, start, known, 1)?;
+        scanner.scan(&first, manifest.rollup_id().namespace(), |_| Ok(()))
     }
 
     /// The manifest.
@@ -304,7 +331,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`], if the store cannot be read.
     pub fn settled_head(&self) -> Result<DerivedBlock, NodeError> {
-        self.head_at_depth(self.undo_blocks() + 1)
+        self.head_at_depth(self.undo_blocks().saturating_add(1))
     }
 
     /// Keeps what is needed to take back this many blocks, or two windows if that is more; from the next
@@ -346,7 +373,7 @@ impl Node {
     }
 
     /// Goes at most `max_blocks` towards the source's tip, or takes one block back; tells of each block once it is
-    /// on disk, and ends early if it is told to break. Breaks if it was, or if the tip is reached.
+    /// on disk, and ends early if it is told to break. Breaks if it was, or if there is no block to take (any more).
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
@@ -363,6 +390,7 @@ impl Node {
                 self.or_reload(|node| node.revert(tip))?;
                 return Ok(on_event(self, &Event::Reverted(tip)));
             }
+            source::Next::Block if max_blocks == 0 => return Ok(ControlFlow::Break(())),
             source::Next::Block => {}
         }
         let known = |height| self.store.bitcoin_block(height).ok().flatten().map(|(hash, ..)| hash);
@@ -449,7 +477,7 @@ impl Node {
         if tip == self.manifest.start {
             return Err(NodeError::StartNotOnChain(tip));
         }
-        let too_deep = NodeError::ReorgTooDeep { height: tip.height, kept: self.undo_blocks() };
+        let too_deep = NodeError::ReorgTooDeep { height: tip.height };
         let undo = self.store.undo(tip.height)?.ok_or(too_deep)?;
         let state_undos = self.store.state_undos(tip.height)?;
         self.derivation.revert(undo);

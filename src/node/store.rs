@@ -165,6 +165,11 @@ impl Store {
         Ok(Self { db: database::open(path, SCHEMA_VERSION, SCHEMA)? })
     }
 
+    /// From now on this connection reads the file as it is at this moment, and writes nothing.
+    pub(super) fn hold(&self) -> Result<(), NodeError> {
+        Ok(self.db.execute_batch("BEGIN")?)
+    }
+
     pub(super) fn writer(&mut self) -> Result<Writer<'_>, NodeError> {
         Ok(Writer { tx: self.db.transaction()? })
     }
@@ -173,12 +178,12 @@ impl Store {
     /// genesis was not written.
     pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot, State)>, NodeError> {
         // Another process may write meanwhile: one transaction reads one step.
-        let tx = self.db.unchecked_transaction()?;
+        let _tx = self.db.is_autocommit().then(|| self.db.unchecked_transaction()).transpose()?;
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
-        let Some((id, snapshot)) = tx.query_row("SELECT id, snapshot FROM rollup", [], read).optional()? else {
+        let Some((id, snapshot)) = self.db.query_row("SELECT id, snapshot FROM rollup", [], read).optional()? else {
             return Ok(None);
         };
-        let entries = query(&tx, "SELECT key, value FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let entries = query(&self.db, "SELECT key, value FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Some((RollupId(id), from_blob(&snapshot)?, entries.into_iter().collect())))
     }
 

@@ -2,6 +2,7 @@
 
 mod report;
 
+use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::{Place, Writer};
@@ -11,20 +12,24 @@ use clap::Args;
 pub use report::UnconfirmedLine;
 use report::{AppliedReport, HeadsReport, RevertedReport, UnsafeHead};
 use serde::Deserialize;
-use sortie::chain::BlockSource;
+use sortie::chain::{BlockSource, ChainError, RpcNode};
 use sortie::node::Event;
 use sortie::primitives::{BtcHeight, RollupId};
-use sortie::scanner::MempoolWatch;
-use std::collections::BTreeSet;
+use sortie::scanner::{MempoolWatch, Unconfirmed};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 /// First and longest pause after a temporary error.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+/// How long the mempool is read before anything else is looked at.
+const SLICE: Duration = Duration::from_millis(300);
+/// After a first Ctrl-C, how long until it is said that there is a second.
+const GRACE: Duration = Duration::from_secs(1);
 
 const EXAMPLE: &str = "\
 Examples:
@@ -79,41 +84,42 @@ enum Next {
 /// Runs the command.
 pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let sequencer = follow.sequencer.as_deref().map(|url| settings.sequencer(url)).transpose()?;
-    let stop = stop_signal()?;
+    let stop = stop_signal(*out)?;
     let place = Place::new(settings)?;
-    let mut lock = place.lock_soon()?.ok_or_else(|| {
+    let lock = place.lock_soon()?.ok_or_else(|| {
         Failure::failed("another process follows this rollup already; stop it, or use another --data-dir")
     })?;
-    if follow.rebuild {
-        place.clear(&lock)?;
-    }
     let mut pauses = Pauses::default();
-    let writer = loop {
-        let failure = match settings.connect(place.network()) {
-            Ok(source) => match place.open(lock, source) {
-                Ok(writer) => break writer,
-                Err((failure, held)) => {
-                    lock = held;
-                    failure
+    let open = || -> Result<(Bitcoin, Writer), Failure> {
+        let source = settings.connect(place.network())?;
+        if follow.rebuild {
+            place.clear(&lock, &source, out)?;
+        }
+        let writer = place.open(&lock, &source)?;
+        Ok((source, writer))
+    };
+    let (source, writer) = loop {
+        match open() {
+            Ok(opened) => break opened,
+            Err(failure) => {
+                if pauses.after(failure, follow.once, &stop, out)? == Next::End {
+                    return Ok(());
                 }
-            },
-            Err(failure) => failure,
-        };
-        if pauses.after(failure, follow.once, &stop, out)? == Next::End {
-            return Ok(());
+            }
         }
     };
     let mut session = Session {
         follow,
         out,
+        source,
         writer,
         sequencer,
         rollup_id: place.manifest().rollup_id(),
         told: None,
         deaf: false,
         mempool: MempoolWatch::new(place.manifest().rollup_id().namespace()),
-        waiting: BTreeSet::new(),
         next_look: Instant::now(),
+        blind: false,
     };
     let finality_depth = settings.finality_depth();
     while !stop.load(Ordering::Relaxed) {
@@ -126,7 +132,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
                 let next = pauses.after(failure, follow.once, &stop, out)?;
                 // A node that was started anew may listen elsewhere.
                 if let Ok(source) = settings.connect(place.network()) {
-                    session.writer.reconnect(source);
+                    session.reconnect(source);
                 }
                 next
             }
@@ -141,6 +147,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
 struct Session<'a> {
     follow: &'a Follow,
     out: &'a Output,
+    source: Bitcoin,
     writer: Writer,
     sequencer: Option<SequencerUrl>,
     rollup_id: RollupId,
@@ -149,16 +156,17 @@ struct Session<'a> {
     /// Whether the sequencer's silence has been told.
     deaf: bool,
     mempool: MempoolWatch,
-    /// Items of the mempool that were told, and when the next look at it is due.
-    waiting: BTreeSet<sortie::queue::Place>,
+    /// When the next look at the mempool is due.
     next_look: Instant,
+    /// Whether it has been told that the mempool cannot be looked at.
+    blind: bool,
 }
 
 impl Session<'_> {
     /// To the tip, tell the heads if they are new, and wait for the next block.
     fn round(&mut self, finality_depth: u32, stop: &AtomicBool) -> Result<Next, Failure> {
         let (follow, out) = (self.follow, self.out);
-        let end = self.writer.advance(follow.until_height, out, |node, event| {
+        let end = self.writer.advance(&self.source, follow.until_height, out, |node, event| {
             match event {
                 Event::Applied(applied) => out.print(&AppliedReport::new(applied, node)?)?,
                 Event::Reverted(block) => out.print(&RevertedReport::new(*block))?,
@@ -175,23 +183,43 @@ impl Session<'_> {
         if self.follow.once || self.is_far_enough() || stop.load(Ordering::Relaxed) {
             return Ok(Next::End);
         }
-        self.tell_unconfirmed()?;
-        let source = &self.writer.source;
-        source.wait_for_tip(&heads.bitcoin.hash, source.look())?;
+        let looked = self.look_at_mempool(stop);
+        let unseen = match looked {
+            Ok(found) => {
+                self.blind = false;
+                found.into_iter().flat_map(UnconfirmedLine::of).try_for_each(|line| out.print(&line))?;
+                None
+            }
+            error => error.err().filter(|_| !self.blind),
+        };
+        // While there is more to read there, a new block is only looked for.
+        let wait = if self.mempool.is_done() || unseen.is_some() { self.source.look() } else { Duration::ZERO };
+        self.source.wait_for_tip(&heads.bitcoin.hash, wait)?;
+        // Not a node that is down, which is told of as that: all else goes on without the mempool.
+        if let Some(error) = unseen {
+            out.survived(&error.into(), "what waits in the mempool is not told");
+            self.blind = true;
+        }
         Ok(Next::Again)
     }
 
-    /// Tells of items that are new in the mempool. A large mempool takes long to look at, so it is looked at less often.
-    fn tell_unconfirmed(&mut self) -> Result<(), Failure> {
-        let began = Instant::now();
-        let Some(node) = self.writer.source.node().filter(|_| began >= self.next_look) else { return Ok(()) };
-        let lines: Vec<_> = self.mempool.look(node)?.into_iter().flat_map(UnconfirmedLine::of).collect();
-        self.next_look = Instant::now() + began.elapsed() * 10;
-        for line in lines.iter().filter(|line| !self.waiting.contains(&line.place)) {
-            self.out.print(line)?;
+    /// Takes another connection from now on.
+    fn reconnect(&mut self, source: Bitcoin) {
+        if source.node().map(RpcNode::url) != self.source.node().map(RpcNode::url) {
+            self.writer.close_readers();
         }
-        self.waiting = lines.into_iter().map(|line| line.place).collect();
-        Ok(())
+        self.source = source;
+    }
+
+    /// What is new in the mempool, as far as a moment reaches. One that takes long is looked at less often.
+    fn look_at_mempool(&mut self, stop: &AtomicBool) -> Result<Vec<Unconfirmed>, ChainError> {
+        let began = Instant::now();
+        let Some(node) = self.source.node().filter(|_| began >= self.next_look) else { return Ok(Vec::new()) };
+        let found = self.mempool.look(node, || began.elapsed() < SLICE && !stop.load(Ordering::Relaxed));
+        if found.is_err() || self.mempool.is_done() {
+            self.next_look = Instant::now() + began.elapsed() * 10;
+        }
+        found
     }
 
     fn is_far_enough(&self) -> bool {
@@ -256,7 +284,7 @@ impl Pauses {
 
 /// Set by Ctrl-C or SIGTERM. A second one ends the process at once, which no step minds: each is on disk
 /// whole, or not at all.
-fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
+fn stop_signal(out: Output) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     let fail = |error: std::io::Error| Failure::failed(format_args!("cannot listen for Ctrl-C: {error}"));
@@ -267,15 +295,19 @@ fn stop_signal() -> Result<Arc<AtomicBool>, Failure> {
     };
     thread::spawn(move || {
         runtime.block_on(async {
-            loop {
+            let mut signalled = async || {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if asked.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
-                }
+            };
+            signalled().await;
+            asked.store(true, Ordering::Relaxed);
+            if timeout(GRACE, signalled()).await.is_err() {
+                out.note("ending after this step; again to end at once");
+                signalled().await;
             }
+            std::process::exit(130);
         });
     });
     Ok(stop)

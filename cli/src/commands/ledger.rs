@@ -149,7 +149,7 @@ pub fn run(command: LedgerCommand, settings: &Settings, out: &Output) -> Result<
         LedgerCommand::Transfer(transfer) => out.print(&transfer.run(settings, out)?),
         LedgerCommand::Account(AccountArgs { account }) => {
             ledger_manifest(settings)?;
-            let reader = Reader::open(settings, out)?;
+            let reader = Reader::open_at_least(settings, out)?;
             let node = reader.node();
             let head = node.heads(settings.finality_depth())?.safe;
             let Holding { balance, nonce } = holding(node.state(), &account.serialize());

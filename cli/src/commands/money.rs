@@ -23,7 +23,7 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
-use sortie::chain::{BlockSource, Mempool};
+use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
@@ -35,7 +35,6 @@ use sortie::queue::Place;
 use sortie::wallet::Wallet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::thread::sleep;
 use std::time::Duration;
 use waiting::{Awaited, survive};
 
@@ -432,16 +431,7 @@ fn wait(awaited: &mut Awaited, position: u32, until: Until, settings: &Settings,
                 _ => return Ok(()),
             }
         }
-        match &reader {
-            Reader::Own(writer) => writer.source.wait_for_tip(&tip, writer.source.look()).map(drop),
-            Reader::Other(_) => {
-                sleep(PAUSE);
-                Ok(())
-            }
-        }
-        .map_err(Failure::from)
-        .and_then(|()| reader.refresh(out))
-        .or_else(|failure| survive(failure, out))?;
+        reader.wait(out).or_else(|failure| survive(failure, out))?;
     }
 }
 

@@ -294,7 +294,7 @@ impl fmt::Display for StatsLine {
 
 /// Runs a command.
 pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let reader = Reader::open(settings, out)?;
+    let reader = Reader::open_at_least(settings, out)?;
     let node = reader.node();
     match command {
         Queue::List(List { unconfirmed: true, .. }) => {
@@ -304,7 +304,7 @@ pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Fai
                     "only a Bitcoin node shows what waits in its mempool; set --bitcoin-url instead of --esplora-url",
                 )
             })?;
-            let lines = watch.look(node)?.into_iter().flat_map(UnconfirmedLine::of);
+            let lines = watch.look(node, || true)?.into_iter().flat_map(UnconfirmedLine::of);
             lines.into_iter().try_for_each(|line| out.print(&line))
         }
         Queue::List(List { from, limit, .. }) => {

@@ -3,6 +3,7 @@
 use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::reading::Refusals;
 use bitcoin::BlockHash;
 use bitcoin::hex::DisplayHex;
 use clap::Args;
@@ -71,6 +72,9 @@ pub fn run(scan: &Scan, settings: &Settings, out: &Output) -> Result<(), Failure
     if scan.from > scan.to && scan.to.is_some() {
         return Err(Failure::usage("--from is above --to"));
     }
+    if from > tip.saturating_add(1) {
+        return Err(Failure::usage(format_args!("--from {from} is above Bitcoin's tip, block {tip}")));
+    }
     let reading = settings.reading().open(&node, out)?;
     let scanner = reading.scanner(&node);
     let namespace = manifest.rollup_id().namespace();
@@ -80,11 +84,12 @@ pub fn run(scan: &Scan, settings: &Settings, out: &Output) -> Result<(), Failure
         height if height == start.height => start,
         height => BlockRef { height, hash: node.block_hash(height)?.ok_or_else(reorganised)? },
     };
+    let mut refusals = Refusals::default();
     while parent.height < to {
         let blocks = scanner.headers_above(manifest.network, parent, known, to - parent.height)?;
         parent = blocks.last().ok_or_else(reorganised)?.at;
         scanner.scan(&blocks, namespace, |Scanned { block, found, refused, .. }| {
-            refused.iter().for_each(|refusal| out.warn(refusal));
+            refusals.tell(&refused, out);
             items_of(block.at, &found).iter().try_for_each(|item| out.json_line(&Line::from(item)))
         })?;
     }

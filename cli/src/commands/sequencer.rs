@@ -138,9 +138,6 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             settings.data_dir().display()
         ))
     })?;
-    if command.rebuild {
-        place.clear(&lock)?;
-    }
     let mut wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
     let bitcoin = settings.connect(network)?;
     if let Some(info) = bitcoin.node().map(RpcNode::info).transpose()?.filter(NodeInfo::is_behind) {
@@ -152,9 +149,12 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         out.note(format_args!("the wallet's balance is as of block {}: {error}", wallet.synced_to().height));
     }
     let payer = Payer::new(&wallet);
+    if command.rebuild {
+        place.clear(&lock, &bitcoin, out)?;
+    }
     let readers = settings.reading().open(&bitcoin, out)?;
-    let mut writer = place.open(lock, bitcoin).map_err(|(failure, _)| failure)?;
-    writer.sync(out)?;
+    let mut follower = place.open(&lock, &bitcoin)?;
+    follower.sync(&bitcoin, out)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
     let policy = Policy {
         key,
@@ -167,8 +167,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         fee_rate: command.fees.fee_rate.map(|SatPerVb(rate)| rate),
         caps: settings.caps_of_batches(&command.fees),
     };
-    let (node, source, _lock) = writer.into_parts();
-    let sequencer = sortie::sequencer::Sequencer::new(policy, node, source.into_node()?, wallet, store)?;
+    let sequencer = sortie::sequencer::Sequencer::new(policy, follower.node, bitcoin.into_node()?, wallet, store)?;
     let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;

@@ -312,7 +312,7 @@ impl Search<'_> {
         }
         if let (true, Some(tx_hash), Some(node)) = (items.is_empty(), tx_hash, source.node()) {
             out.note("looking through the node's mempool");
-            for unconfirmed in MempoolWatch::new(namespace).look(node)? {
+            for unconfirmed in MempoolWatch::new(namespace).look(node, || true)? {
                 let spends = |tx: Transaction| tx.input.iter().any(|input| input.previous_output.txid == txid);
                 let reveals = node.transaction(&unconfirmed.txid)?.is_some_and(spends);
                 items.extend(

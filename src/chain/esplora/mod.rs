@@ -19,10 +19,12 @@ use bdk_esplora::esplora_client::{self, AsyncClient};
 use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::TxUpdate;
 use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncRequest, SyncResponse};
-use bitcoin::block::Header;
+use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
-use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, TxMerkleNode, TxOut, Txid};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +54,22 @@ const SHORT: usize = 4_096;
 const MAX_BLOCK: usize = 4_000_000;
 /// The JSON of the largest transaction: its bytes in hex, its inputs with their outputs, twice over.
 const MAX_JSON: usize = 32_000_000;
+
+/// Blocks in a list of them.
+const LISTED: u32 = 10;
+
+/// A block in a list of them.
+#[derive(Deserialize)]
+struct Listed {
+    id: BlockHash,
+    height: BtcHeight,
+    version: i64,
+    timestamp: u32,
+    bits: u32,
+    nonce: u32,
+    merkle_root: TxMerkleNode,
+    previousblockhash: Option<BlockHash>,
+}
 
 /// A SOCKS5 proxy, such as Tor's, which also resolves names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,7 +216,7 @@ impl Esplora {
         let mut wait = FIRST_RETRY;
         for _ in 0..RETRIES {
             match self.request(route, None, limit)? {
-                (429 | 500 | 503, _) => sleep(wait),
+                (429 | 500 | 502..=504, _) => sleep(wait),
                 answer => return self.found(route, answer),
             }
             wait *= 2;
@@ -283,11 +301,16 @@ impl Esplora {
         EsploraError::Malformed { server, route, reason }.into()
     }
 
+    fn busy(&self, status: u16) -> ChainError {
+        EsploraError::Busy { server: self.server.clone(), status }.into()
+    }
+
     /// An HTTP status that is not success.
     fn failed(&self, route: &str, status: u16, message: &str) -> ChainError {
         let server = self.server.clone();
         match status {
-            429 | 500.. => EsploraError::Busy { server, status }.into(),
+            // Whoever limits rates may also say that it is forbidden to ask so often.
+            403 | 429 | 500.. => self.busy(status),
             300..=399 => EsploraError::Redirected { server }.into(),
             _ => {
                 // Servers answer with pages, too.
@@ -337,6 +360,33 @@ impl BlockSource for Esplora {
         }
     }
 
+    fn headers(&self, first: BtcHeight, count: u32) -> Result<Vec<Header>, ChainError> {
+        let mut headers: Vec<Header> = Vec::new();
+        let Some(last) = first.saturating_add(count).checked_sub(1) else { return Ok(headers) };
+        let last = last.min(self.tip()?.height);
+        loop {
+            let next = first.saturating_add(headers.len() as u32);
+            if next > last {
+                return Ok(headers);
+            }
+            // From the highest down; nothing, where that is above the tip.
+            let highest = last.min(next.saturating_add(LISTED - 1));
+            let route = format!("/blocks/{highest}");
+            let Some(listed): Option<Vec<Listed>> = self.json(&route)? else { return Ok(headers) };
+            for height in next..=highest {
+                let block = listed.iter().find(|block| block.height == height);
+                let header = block.and_then(Listed::header).ok_or_else(|| {
+                    self.malformed(&route, format_args!("no block at height {height} with the header it is named by"))
+                })?;
+                // The chain may change between two calls.
+                if headers.last().is_some_and(|parent| parent.block_hash() != header.prev_blockhash) {
+                    return Ok(headers);
+                }
+                headers.push(header);
+            }
+        }
+    }
+
     fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError> {
         let raw = self.get(&format!("/block/{hash}/raw"), MAX_BLOCK)?;
         raw.ok_or_else(|| ChainError::NotFound(format!("block {hash}")))
@@ -364,10 +414,27 @@ impl Esplora {
 
     fn block_ref(&self, hash: BlockHash) -> Result<BlockRef, ChainError> {
         let route = format!("/block/{hash}");
-        let block: Option<Value> = self.json(&route)?;
-        let height = block.and_then(|block| block.get("height")?.as_u64());
+        // There may be several servers behind one address, of which one has not seen the block yet.
+        let block: Value = self.json(&route)?.ok_or_else(|| self.busy(404))?;
+        let height = block.get("height").and_then(Value::as_u64);
         let height = height.and_then(|height| BtcHeight::try_from(height).ok());
         Ok(BlockRef { height: height.ok_or_else(|| self.malformed(&route, "no height"))?, hash })
+    }
+}
+
+impl Listed {
+    /// Its header, if that has its hash.
+    fn header(&self) -> Option<Header> {
+        let header = Header {
+            // Some give it with its sign, some without.
+            version: Version::from_consensus(self.version as i32),
+            prev_blockhash: self.previousblockhash.unwrap_or_else(BlockHash::all_zeros),
+            merkle_root: self.merkle_root,
+            time: self.timestamp,
+            bits: CompactTarget::from_consensus(self.bits),
+            nonce: self.nonce,
+        };
+        (header.block_hash() == self.id).then_some(header)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::follower::{Lock, Reader};
+use crate::follower::Reader;
 use crate::output::Output;
 use bitcoin::Block;
 use bitcoin::block::Header;
@@ -23,7 +23,6 @@ const PAGE: u64 = 4_096;
 pub struct Followed {
     pub node: Node,
     source: Bitcoin,
-    _lock: Option<Lock>,
 }
 
 /// What was read first does not fit what was read later.
@@ -33,8 +32,8 @@ pub fn changed() -> Failure {
 
 impl Followed {
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
-        let (node, source, _lock) = Reader::open(settings, out)?.into_parts()?;
-        Ok(Self { node, source, _lock })
+        let Reader { node, source, .. } = Reader::open(settings, out)?;
+        Ok(Self { node, source: source? })
     }
 
     /// A file about this rollup.
