@@ -255,7 +255,7 @@ fn a_node_that_does_not_show_its_mempool_is_followed_and_that_is_told_once() -> 
     world.bitcoind = Bitcoind::options()
         // HMAC-SHA256 of `password` under this salt.
         .arg("-rpcauth=limited:00112233445566778899aabbccddeeff$7435e603f10e091bd39f148d95c2c3f21ecca2488ae14c1e012557949089d628")
-        .arg(&format!("-rpcwhitelist=limited:{methods}"))
+        .arg(format!("-rpcwhitelist=limited:{methods}"))
         .arg("-rpcwhitelistdefault=0")
         .start()?;
     world.bitcoind.mine(120)?;
