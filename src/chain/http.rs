@@ -112,6 +112,7 @@ pub(super) fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "timed out".into(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "it closed the connection".into(),
         _ => error.to_string(),
     }
 }
@@ -120,12 +121,11 @@ pub(super) fn plain(error: &io::Error) -> String {
 pub(super) fn unavailable(url: String, words: &[u8]) -> ChainError {
     let words = String::from_utf8_lossy(words);
     match words.trim() {
-        "" => ChainError::Unreachable { url, reason: "it closed the connection without an answer".into() },
         "Work queue depth exceeded" => ChainError::Busy { url },
         // REST, while the block index is loaded, with the step that it is at.
         words => match words.strip_prefix("Service temporarily unavailable: ") {
             Some(step) => ChainError::WarmingUp { url, message: step.into() },
-            None => ChainError::Unreachable { url, reason: words.into() },
+            None => ChainError::Unreachable { url, reason: format!("HTTP status 503 {words}") },
         },
     }
 }
@@ -137,10 +137,9 @@ mod tests {
     #[test]
     fn busy_is_only_who_says_so() {
         for (words, expected) in [
-            ("", "cannot reach bitcoind at u: it closed the connection without an answer"),
             ("Work queue depth exceeded", "bitcoind at u is busy"),
             ("Service temporarily unavailable: Verifying blocks…\r\n", "still starting (Verifying blocks…)"),
-            ("Request rejected during server shutdown", "cannot reach bitcoind at u: Request rejected during server"),
+            ("Request rejected during server shutdown", "at u: HTTP status 503 Request rejected during server"),
         ] {
             let error = unavailable("u".into(), words.as_bytes());
             assert!(error.to_string().contains(expected), "{error}");
