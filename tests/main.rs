@@ -25,6 +25,7 @@ mod money_payments;
 mod money_psbt;
 mod money_waiting;
 mod money_watch_only;
+mod money_way_out;
 mod node_troubles;
 mod proofs;
 mod queue_command;

@@ -76,7 +76,7 @@ fn a_reorganisation_undoes_commit_and_reveal_and_they_confirm_again() -> Result<
         world.bitcoind.reorg(1)?;
         assert_eq!(purse.job(done.job)?.state, JobState::RevealSent);
         let resumed = resume(&mut purse.wallet, &purse.rpc)?;
-        assert_eq!(resumed[0].outcome, Outcome::InPlace);
+        assert!(matches!(resumed[0].outcome, Outcome::InPlace), "{resumed:?}");
         world.bitcoind.mine(1)?;
         let second = purse.job(done.job)?.state.confirmed().context("confirmed again")?;
         assert_eq!(second.height, first.height + 2);
@@ -104,7 +104,10 @@ fn commit_and_reveal_of_two_blocks_are_undone_and_sent_again_to_a_node_that_forg
     lone.wallet.sync(&lone.rpc)?;
     assert_eq!(job(&lone.wallet, done.job)?.state, JobState::RevealSent);
     let resumed = resume(&mut lone.wallet, &lone.rpc)?;
-    assert_eq!(resumed[0].outcome, Outcome::Sent(done.txids.clone()), "the same bytes, both of them");
+    assert!(
+        matches!(&resumed[0].outcome, Outcome::Sent(sent) if *sent == done.txids),
+        "the same bytes, both: {resumed:?}"
+    );
     lone.node.mine(1)?;
     lone.wallet.sync(&lone.rpc)?;
     assert!(matches!(job(&lone.wallet, done.job)?.state, JobState::Confirmed(_)));
@@ -228,10 +231,19 @@ fn a_double_spend_in_the_chain_ends_the_job() -> Result<()> {
     let taken = publish(&mut other, &purse.rpc, &payload(&world, 201)?, &Request::at(rate(20)))?;
     let refused = broadcast(&mut purse.wallet, &purse.rpc, prepared.id).expect_err("its coin is spent");
     assert!(matches!(refused, PublishError::Stuck { .. }), "{refused}");
+    // Until that is buried, a reorganisation may make it valid again.
+    for blocks in [1, 4] {
+        world.bitcoind.mine(blocks)?;
+        purse.wallet.sync(&purse.rpc)?;
+        let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+        assert!(matches!(resumed[0].outcome, Outcome::Failed(PublishError::Stuck { .. })), "{resumed:?}");
+        assert_eq!(job(&purse.wallet, prepared.id)?.state, JobState::Signed);
+    }
     world.bitcoind.mine(1)?;
     purse.wallet.sync(&purse.rpc)?;
     let resumed = resume(&mut purse.wallet, &purse.rpc)?;
-    assert_eq!(resumed[0].outcome, Outcome::Abandoned);
+    assert!(matches!(resumed[0].outcome, Outcome::Failed(PublishError::Lost { .. })), "{resumed:?}");
+    assert!(matches!(job(&purse.wallet, prepared.id)?.state, JobState::Abandoned(_)));
     assert_eq!(purse.spent()?, taken.fee, "the other's payment, and nothing else");
     Ok(())
 }
@@ -354,7 +366,8 @@ fn what_a_publication_is_paid_from_is_sent_again_with_it() -> Result<()> {
     assert!(lone.node.mempool()?.is_empty(), "it has forgotten them");
     lone.wallet.sync(&lone.rpc)?;
     let resumed = resume(&mut lone.wallet, &lone.rpc)?;
-    assert_eq!(resumed[0].outcome, Outcome::Sent([vec![first.txid, second.txid], done.txids].concat()));
+    let all = [vec![first.txid, second.txid], done.txids].concat();
+    assert!(matches!(&resumed[0].outcome, Outcome::Sent(sent) if *sent == all), "{resumed:?}");
     assert_eq!(lone.node.mempool()?.len(), 4);
     lone.node.mine(1)?;
     lone.wallet.sync(&lone.rpc)?;

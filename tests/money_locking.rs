@@ -8,8 +8,8 @@ use bitcoin::{Amount, Network, OutPoint, Transaction};
 use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier};
 use sortie::publish::{
-    Backup, Bump, Caps, CarrierChoice, JobState, LOCK_AT_MOST, Outcome, Publication, Reclaimed, Request, bump, job,
-    prepare, psbt, publish, quote, reclaim, resume,
+    Backup, Bump, Caps, CarrierChoice, JobState, LOCK_AT_MOST, Outcome, Publication, PublishError, Reclaimed, Request,
+    Resumed, bump, job, prepare, psbt, publish, quote, reclaim, resume,
 };
 use sortie::sequencer::Done;
 use sortie::wallet::{Wallet, fee_for};
@@ -118,15 +118,17 @@ fn a_reorganisation_undoes_both_and_a_double_spend_ends_both() -> Result<()> {
         assert_eq!(purse.job(publication.job)?.state, JobState::RevealSent);
     }
     let resumed = resume(&mut purse.wallet, &purse.rpc)?;
-    assert!(resumed.iter().all(|resumed| resumed.outcome == Outcome::InPlace), "{resumed:?}");
+    assert!(resumed.iter().all(|resumed| matches!(resumed.outcome, Outcome::InPlace)), "{resumed:?}");
 
     // The other wallet's payment of the same coin is mined: neither of them can be, then.
     let rival = prepare(&mut other, &purse.rpc, &payload(&world, 400)?, &taproot(9))?;
     world.bitcoind.mine_block_with(&rival.generations[0].transactions)?;
+    world.bitcoind.mine_empty(5)?;
     purse.wallet.sync(&purse.rpc)?;
     let resumed = resume(&mut purse.wallet, &purse.rpc)?;
     assert_eq!(resumed.len(), 2);
-    assert!(resumed.iter().all(|resumed| resumed.outcome == Outcome::Abandoned), "{resumed:?}");
+    let is_lost = |resumed: &Resumed| matches!(resumed.outcome, Outcome::Failed(PublishError::Lost { .. }));
+    assert!(resumed.iter().all(is_lost), "{resumed:?}");
     assert_eq!(purse.spent()?, rival.generations[0].fee);
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use bitcoin::{Address, Amount, Network, OutPoint, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
 use regtest::{Bitcoind, EsploraServer};
 use sortie::chain::{Esplora, Mempool};
-use sortie::publish::{Caps, Job, JobState, Outcome, Reclaimed, anywhere, bump, job, reclaim, resume};
+use sortie::publish::{Caps, Job, JobState, Outcome, PublishError, Reclaimed, anywhere, bump, job, reclaim, resume};
 use sortie::wallet::{Wallet, WalletSource, fee_for};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -91,7 +91,10 @@ fn parent_replaced<'a>(
     assert!(!in_mempool(&others.world, first)?);
     others.wallet.sync(source)?;
     let waits = resume(&mut others.wallet, node)?;
-    assert!(matches!(waits[0].outcome, Outcome::Refused { .. }), "nothing is there to be revealed: {waits:?}");
+    assert!(
+        matches!(waits[0].outcome, Outcome::Failed(PublishError::Stuck { .. })),
+        "nothing is there to be revealed: {waits:?}"
+    );
     let again = others.send(&spend(rest(&raised), &[(&address, missing)], 1_000))?;
     others.wallet.sync(source)?;
     let resumed = resume(&mut others.wallet, node)?;
@@ -199,7 +202,7 @@ fn a_reveal_waits_until_the_one_before_can_never_come_back() -> Result<()> {
         others.world.bitcoind.mine(blocks)?;
         others.wallet.sync(&rpc)?;
         let resumed = resume(&mut others.wallet, &rpc)?;
-        assert!(matches!(resumed[0].outcome, Outcome::Refused { .. }), "{resumed:?}");
+        assert!(matches!(resumed[0].outcome, Outcome::Failed(PublishError::Stuck { .. })), "{resumed:?}");
         assert_eq!(job(&others.wallet, asked.id)?.generations.len(), 1);
     }
     others.world.bitcoind.mine(1)?;

@@ -210,6 +210,14 @@ impl Answer {
     }
 }
 
+/// The first refusal among verdicts, with the node's words.
+pub(crate) fn refusal(verdicts: Vec<Verdict>) -> Option<(Txid, String)> {
+    verdicts.into_iter().find_map(|verdict| match verdict.answer {
+        Answer::Refused(reason) => Some((verdict.txid, reason)),
+        _ => None,
+    })
+}
+
 /// Why a node could not answer.
 #[derive(Debug, Error)]
 pub enum ChainError {

@@ -6,9 +6,9 @@
 //! A payment in the mempool counts like one in the chain, as long as it is there.
 
 use super::plan::{Envelope, MAX_STANDARD_WEIGHT, check_weight};
-use super::send::{highest_rate, push, refusal};
+use super::send::objection;
 use super::spend::{Ancestors, sign_reveal};
-use super::{CarrierChoice, Outcome, PublishError, begin, check_length, fees, load};
+use super::{CarrierChoice, PublishError, begin, check_length, fees, load};
 use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::sha256;
@@ -211,14 +211,10 @@ fn is_exclusive(wallet: &Wallet, job: &Job, payments: &[Payable]) -> bool {
 /// # Errors
 /// [`PublishError::Unpaid`] if too little has arrived; it may be called again.
 pub fn reveal(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
-    let job = load(wallet, id)?;
-    match unsigned(wallet, node, &job)? {
-        Some(unsigned) => sign(wallet, node, &job, unsigned),
-        None => super::broadcast(wallet, node, id),
-    }
+    super::broadcast(wallet, node, id)
 }
 
-/// Signs a reveal, writes it down and sends it.
+/// Signs a reveal that the node would take, and writes it down.
 ///
 /// # Errors
 /// As [`reveal`].
@@ -251,18 +247,13 @@ pub(super) fn sign(
             }
             signed => signed?,
         };
-        let limit = highest_rate(wallet, &generation.transactions);
-        refused = refusal(node.test_accept(&generation.transactions, limit)?);
+        refused = objection(wallet, node, &generation.transactions)?;
         if refused.is_some() {
             continue;
         }
         wallet.note(&generation.transactions);
         wallet.record(id, &[Event::Signed { generation }])?;
-        let job = load(wallet, id)?;
-        return match push(wallet, node, &job)? {
-            Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
-            _ => load(wallet, id),
-        };
+        return load(wallet, id);
     }
     let (txid, reason) = refused.ok_or(PublishError::Broken("nothing was tested"))?;
     Err(PublishError::Stuck { job: id, txid, reason })
@@ -314,7 +305,7 @@ fn payable(wallet: &Wallet, node: &impl Mempool, job: &Job, rate: FeeRate) -> Re
     });
     let mut payable = Payables { sound: Vec::new(), lagging: Vec::new() };
     let mut unconfirmed = 0;
-    for Paid { outpoint, output, is_confirmed, is_taken } in payments {
+    for Paid { outpoint, output, is_confirmed, is_taken, .. } in payments {
         if is_confirmed {
             payable.sound.push((outpoint, output));
             continue;

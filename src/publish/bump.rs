@@ -6,9 +6,9 @@
 //! with it; its rate counts together with its reveal's.
 
 use super::plan::Envelope;
-use super::send::{absent, fee_of, highest_rate, push, refusal, replace, stand};
-use super::spend::{Ancestors, sign_reveal, to_replace};
-use super::{Outcome, PublishError, fees, load};
+use super::send::{absent, objection, push, replace, stand};
+use super::spend::{Ancestors, fee_of, paid_by, sign_reveal, to_replace};
+use super::{PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::primitives::BlockRef;
 use crate::queue::Place;
@@ -59,7 +59,7 @@ pub struct Bumped {
 ///
 /// # Errors
 /// [`PublishError::NotBumpable`] if there is nothing to bump, [`PublishError::FeeCap`] before anything is
-/// signed, [`PublishError::Stuck`] if the node refuses every way: then it stands as it stood.
+/// signed, [`PublishError::Stuck`] if the node refuses every way: then, where it can be told before, it stands as it stood.
 pub fn bump(
     wallet: &mut Wallet,
     node: &impl Mempool,
@@ -151,7 +151,11 @@ impl<N: Mempool> Stage<'_, N> {
     /// Whether its last transaction brings everything to the rate that is asked for.
     fn pays_enough(&self, wallet: &Wallet) -> Result<bool, PublishError> {
         let last = self.current.transactions.last().ok_or(PublishError::Broken("a generation without transactions"))?;
-        let fee = fee_of(wallet, &self.current.transactions, last);
+        let fee = match self.current.child() {
+            Some(child) => paid_by(wallet, &self.current.transactions, child),
+            None => fee_of(last, &self.current.spent),
+        };
+        let fee = fee.unwrap_or(Amount::ZERO);
         Ok(fee >= self.ancestors(wallet, last)?.fee_with(self.rate, vsize(last)))
     }
 
@@ -242,14 +246,11 @@ impl<N: Mempool> Stage<'_, N> {
     ) -> Result<Generation, PublishError> {
         let old = self.carrier()?;
         let spent = [self.current.spent.clone(), outputs_of(coins)].concat();
-        let fee_with = |tx: &Transaction, spent: &[TxOut]| -> Amount {
-            let paid: Amount = spent.iter().map(|output| output.value).sum();
-            let kept: Amount = tx.output.iter().map(|output| output.value).sum();
-            paid.checked_sub(kept).unwrap_or(Amount::ZERO)
-        };
         let mut transactions = self.current.transactions[..self.current.carrying].to_vec();
         let parents: u64 = transactions.iter().map(vsize).sum();
-        let fee = self.current.fee + fee_with(&tx, &spent) - fee_with(old, &self.current.spent);
+        let fee_of =
+            |tx, spent| fee_of(tx, spent).ok_or(PublishError::Broken("a transaction that gives what it has not"));
+        let fee = self.current.fee + fee_of(&tx, &spent)? - fee_of(old, &self.current.spent)?;
         let size = parents + vsize(&tx);
         caps.check(fee, size)?;
         match self.job.key_index {
@@ -308,9 +309,8 @@ impl<N: Mempool> Stage<'_, N> {
         let child_fee = fee_with(coins.len());
         let total = output.value + coins.iter().map(|coin| coin.value).sum::<Amount>();
         let mut child = draft(&coins, total - child_fee);
-        let paid = |child| fee_of(wallet, &self.current.transactions, child);
-        let paid_for_child = self.current.child().map_or(Amount::ZERO, paid);
-        let fee = self.current.fee - paid_for_child + child_fee;
+        let old_child = self.current.child().and_then(|child| paid_by(wallet, &self.current.transactions, child));
+        let fee = self.current.fee - old_child.unwrap_or(Amount::ZERO) + child_fee;
         let size = before.iter().map(vsize).sum::<u64>() + vsize(&child);
         caps.check(fee, size)?;
         wallet.sign(&mut child, &[vec![output], outputs_of(&coins)].concat())?;
@@ -322,9 +322,7 @@ impl<N: Mempool> Stage<'_, N> {
 
     /// What the node says against a generation.
     fn refusal(&self, wallet: &Wallet, generation: &Generation) -> Result<Option<(Txid, String)>, PublishError> {
-        let missing = absent(self.node, &generation.transactions, &self.confirmed)?;
-        let limit = highest_rate(wallet, &generation.transactions);
-        Ok(refusal(self.node.test_accept(&missing, limit)?))
+        Ok(objection(wallet, self.node, &absent(self.node, &generation.transactions, &self.confirmed)?)?)
     }
 }
 
@@ -365,9 +363,7 @@ fn leave(
     how: Bump,
     replaced: Option<Txid>,
 ) -> Result<Bumped, PublishError> {
-    if let Outcome::Refused { txid, reason } = push(wallet, node, job)? {
-        return Err(PublishError::Stuck { job: job.id, txid, reason });
-    }
+    push(wallet, node, job)?;
     let missing = || PublishError::Broken("a job without transactions");
     let current = job.current().ok_or_else(missing)?;
     let place = job.place().ok_or_else(missing)?;

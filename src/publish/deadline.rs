@@ -5,7 +5,7 @@
 //! once, however often the process is killed, because what it led to and that it did are one event log entry
 //! in one write.
 
-use super::anywhere::{Unsigned, sign, unsigned};
+use super::anywhere::is_unsigned;
 use super::bump::{Bump, Bumped, raise};
 use super::{PublishError, RateTerms, broadcast, fee_rate, load};
 use crate::chain::Mempool;
@@ -93,9 +93,8 @@ pub fn hold(
     let Some(deadline) = job.deadline.filter(|_| waits(&job.state)) else {
         return held(Act::Settled, pays, steps);
     };
-    let unsigned = unsigned(wallet, node, &job)?;
-    if tip <= deadline.seen || unsigned.is_some() {
-        return held(sent_again(wallet, node, &job, unsigned)?, pays, steps);
+    if tip <= deadline.seen || is_unsigned(wallet, node, &job)? {
+        return held(sent_again(wallet, node, id)?, pays, steps);
     }
     let left = if remaining == 1 { "1 block remains".into() } else { format!("{remaining} blocks remain") };
     steps.push(format!("job {id} pays {}; {left} until height {confirm_by}", SatPerVb(pays)));
@@ -111,8 +110,11 @@ pub fn hold(
         }
         Err(error) => return Err(error),
     };
+    // What enters no mempool is mined by nobody.
+    let relay = node.relay()?;
+    wanted = wanted.max(relay.floor);
     if remaining <= 1 {
-        let step = node.relay()?.incremental;
+        let step = relay.incremental;
         wanted = wanted.max(FeeRate::from_sat_per_kwu(pays.to_sat_per_kwu().saturating_add(step.to_sat_per_kwu())));
         steps.push(format!("it is about to be late: {} more at least", SatPerVb(step)));
     }
@@ -121,7 +123,7 @@ pub fn hold(
         let capped = caps.check(fee_for(wanted, size), size);
         let act = match capped {
             Err(cap) if wanted > pays => Act::Stopped(cap.into()),
-            _ => sent_again(wallet, node, &job, None)?,
+            _ => sent_again(wallet, node, id)?,
         };
         return held(act, pays, steps);
     }
@@ -141,17 +143,8 @@ fn waits(state: &JobState) -> bool {
     matches!(state, JobState::Signed | JobState::CommitSent | JobState::RevealSent)
 }
 
-fn sent_again(
-    wallet: &mut Wallet,
-    node: &impl Mempool,
-    job: &Job,
-    unsigned: Option<Unsigned>,
-) -> Result<Act, PublishError> {
-    let sent = match unsigned {
-        Some(unsigned) => sign(wallet, node, job, unsigned),
-        None => broadcast(wallet, node, job.id),
-    };
-    match sent {
+fn sent_again(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Act, PublishError> {
+    match broadcast(wallet, node, id) {
         Ok(job) if waits(&job.state) => Ok(Act::Waits),
         Ok(_) => Ok(Act::Settled),
         Err(error) => stopped(error),

@@ -67,7 +67,7 @@ pub enum PublishError {
     },
     /// The node refuses a transaction of a job whose coins stay reserved.
     #[error(
-        "job {job} is not through: the node refuses {txid}: {reason}; run `sortie resume` later, or reclaim its coins"
+        "job {job} is not through: the node refuses {txid}: {reason}; `sortie resume` tries again, `sortie bump {job} --fee-rate SAT_VB` pays more, `sortie reclaim {job}` takes it back"
     )]
     Stuck {
         /// The job.
@@ -76,6 +76,12 @@ pub enum PublishError {
         txid: Txid,
         /// The node's words.
         reason: String,
+    },
+    /// Another transaction, deep in the chain, spends the job's coins: it was given up.
+    #[error("job {job} is given up: its coins were spent by another transaction; `sortie force` it again")]
+    Lost {
+        /// The job, now abandoned.
+        job: JobId,
     },
     /// It is written down, but whether it left is not known.
     #[error(

@@ -28,7 +28,7 @@ pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
 pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
-pub use send::{Outcome, Resumed, broadcast, resume};
+pub use send::{Outcome, Resumed, broadcast, resume, stranded};
 
 use crate::chain::{Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
@@ -210,12 +210,7 @@ pub fn publish_telling(
 /// # Errors
 /// [`PublishError::WaitsForSignatures`].
 pub fn go_on(wallet: &mut Wallet, node: &impl Mempool, job: Job) -> Result<Publication, PublishError> {
-    let job = match (&job.state, job.payer) {
-        (state, Payer::Anywhere) if state.is_unfinished() => anywhere::reveal(wallet, node, job.id)?,
-        (JobState::Planned, _) => return Err(PublishError::WaitsForSignatures(job.id)),
-        (state, _) if state.is_unfinished() => broadcast(wallet, node, job.id)?,
-        _ => job,
-    };
+    let job = if job.state.is_unfinished() { broadcast(wallet, node, job.id)? } else { job };
     Publication::new(&job, true)
 }
 

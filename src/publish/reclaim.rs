@@ -2,19 +2,19 @@
 
 use super::anywhere::{refund, sweepable};
 use super::bump::job_of;
-use super::send::{absent, give_up, highest_rate, push, push_sweeps, refusal};
-use super::spend::{Ancestors, sign_by_key, to_replace};
-use super::{Outcome, PublishError, fees, load};
+use super::send::{SPENT_OTHERWISE, absent, advance, give_up, is_lost, objection};
+use super::spend::{Ancestors, fee_of, sign_by_key};
+use super::{PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::wallet::{
-    Caps, Event, Job, JobId, JobState, Payer, Shortfall, Wallet, fee_for, inputs_of, key_spend, transaction, vsize,
+    Caps, Event, Generation, Job, JobId, JobState, Payer, Wallet, fee_for, inputs_of, key_spend, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
 
 /// What came of taking a publication back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reclaimed {
-    /// Nothing of it had left: its coins are free.
+    /// Nothing of it is there, or can be: it is given up, and its coins are free.
     Freed,
     /// Its coins come back with this transaction.
     Sweeping {
@@ -30,7 +30,8 @@ pub enum Reclaimed {
 /// Sweeps the coins of an envelope that is not revealed in the chain back by key: the payload is given up. Of a job
 /// that is closed, whatever came to its envelope too late.
 ///
-/// Replaces a reveal or an earlier sweep that is in the mempool, by paying more than it did.
+/// Replaces a reveal or an earlier sweep that is in the mempool, by paying more than it did. Of what was never paid for,
+/// or can never be mined, nothing is left to be swept: it is given up.
 ///
 /// # Errors
 /// [`PublishError::NotReclaimable`] if there is nothing to take back.
@@ -41,130 +42,122 @@ pub fn reclaim(
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Reclaimed, PublishError> {
-    let mut job = load(wallet, id)?;
+    let (mut job, mut is_freed) = (load(wallet, id)?, false);
     let refuse = |why: String| Err(PublishError::NotReclaimable { job: id, why });
-    // What was given up is taken back as if it never had been, should somebody have sent it all the same.
-    if !job.state.is_unfinished() && !matches!(job.state, JobState::Abandoned(_)) {
-        return sweep_late(wallet, node, &job, rate, caps);
-    }
-    let confirmed = wallet.confirmed();
     if matches!(job.state, JobState::Planned | JobState::Signed) && job.payer != Payer::Anywhere {
         // We have sent nothing of it; whoever signed it may have.
         let first = job.current().and_then(|current| current.transactions.first());
+        let confirmed = wallet.confirmed();
         let is_out = first.map(|tx| absent(node, std::slice::from_ref(tx), &confirmed)).transpose()?;
         if is_out.is_none_or(|absent| !absent.is_empty()) {
             give_up(wallet, &job, "taken back before anything was sent")?;
-            job = load(wallet, id)?;
             // Somebody may have paid to its envelope all the same.
-            if sweepable(wallet, node, &job, rate)?.is_empty() {
-                return Ok(Reclaimed::Freed);
-            }
+            (job, is_freed) = (load(wallet, id)?, true);
         } else if job.state == JobState::Planned {
             return refuse(
                 "whoever signed it has sent it; `sortie finish` what was signed, or wait for a block".into(),
             );
         }
     }
-    let Some(key_index) = job.key_index else {
-        let hint = if job.state.is_unfinished() { "; bump it, or let it confirm" } else { "" };
-        return refuse(format!("it is {}, and an OP_RETURN publication locks no coins{hint}", job.state));
+    let swept = match job.key_index {
+        Some(key_index) => sweep(wallet, node, &job, key_index, rate, caps),
+        None => {
+            let hint = if job.state.is_unfinished() { "; bump it, or let it confirm" } else { "" };
+            refuse(format!("it is {}, and an OP_RETURN publication locks no coins{hint}", job.state))
+        }
     };
-    let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, &job, rate)?.into_iter().unzip();
-    if inputs.is_empty() {
-        return refuse(format!(
-            "it is {}, and its envelope holds nothing that is worth its fee at this rate",
-            job.state
-        ));
+    let Err(PublishError::NotReclaimable { .. }) = swept else { return swept };
+    match job.state {
+        _ if is_freed => {}
+        JobState::Planned => give_up(wallet, &job, "taken back before it was paid for")?,
+        _ if job.state.is_unfinished() && is_lost(wallet, &job) => give_up(wallet, &job, SPENT_OTHERWISE)?,
+        _ => return swept,
     }
-    let change = job.current().filter(|_| job.state != JobState::Reclaiming).and_then(|current| current.change);
-    let child = job.current().and_then(|current| current.child()).map(Transaction::compute_txid);
-    if let Some(spender) = change.and_then(|change| wallet.spender(change)).filter(|spender| Some(*spender) != child) {
-        let owner = job_of(wallet, spender)?.map_or(format!("transaction {spender}"), |id| format!("job {id}"));
-        return refuse(format!("{owner} is paid from its change, and would be lost with it"));
-    }
-    let relay = node.relay()?;
-    fees::check_floor(rate, relay.floor)?;
-
-    let tx = draft(wallet, &job, inputs);
-    let size = vsize(&tx);
-    let parents: Vec<Transaction> = job.commit_of(&tx).cloned().into_iter().collect();
-    let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(job.reclaims.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
-        return sent(push(wallet, node, &job)?, &job, paid);
-    }
-    let replaced = to_replace(node, &job)?;
-    let least = replaced.map_or(Amount::ZERO, |(_, fee)| fee + fee_for(relay.incremental, size));
-    let (tx, sweep) = signed(wallet, &job, key_index, tx, &spent, wanted.max(least), caps)?;
-
-    let package = [parents, vec![tx.clone()]].concat();
-    let package = absent(node, &package, &confirmed)?;
-    let limit = highest_rate(wallet, &package);
-    if let Some((txid, reason)) = refusal(node.test_accept(&package, limit)?) {
-        return Err(PublishError::Stuck { job: id, txid, reason });
-    }
-    let signed: Vec<Txid> =
-        job.generations.iter().filter_map(|g| g.carrier_tx()).map(Transaction::compute_txid).collect();
-    wallet.forget(&signed);
-    wallet.forget(&job.reclaims.iter().map(Transaction::compute_txid).collect::<Vec<_>>());
-    wallet.note(std::slice::from_ref(&tx));
-    wallet.record(id, &[Event::Reclaiming { transactions: vec![tx] }])?;
-    let job = load(wallet, id)?;
-    sent(push(wallet, node, &job)?, &job, sweep)
+    Ok(Reclaimed::Freed)
 }
 
-/// Sweeps back what was paid to an envelope's address too late to be revealed, or to be taken back with the rest; or
-/// raises such a sweep.
-fn sweep_late(
+/// Sweeps what an envelope holds back by key, or raises a sweep that waits.
+fn sweep(
     wallet: &mut Wallet,
     node: &impl Mempool,
     job: &Job,
+    key_index: u32,
     rate: FeeRate,
     caps: &Caps,
 ) -> Result<Reclaimed, PublishError> {
     let id = job.id;
     let refuse = |why: String| Err(PublishError::NotReclaimable { job: id, why });
-    let Some(key_index) = job.key_index else {
-        return refuse(format!("it is {}, and an OP_RETURN publication locks no coins", job.state));
-    };
+    // What was given up is taken back as if it never had been, should somebody have sent it all the same.
+    let is_late = !job.state.is_unfinished() && !matches!(job.state, JobState::Abandoned(_));
     let confirmed = wallet.confirmed();
-    let standing: Vec<Transaction> = wallet.unsettled_sweeps(job, &confirmed).cloned().collect();
     let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = sweepable(wallet, node, job, rate)?.into_iter().unzip();
     if inputs.is_empty() {
-        let hint = "what was paid after it was final is found by `sortie recover`";
-        let why = "and nothing else is at its address that is worth its fee at this rate";
-        return refuse(format!("it is {}, {why}; {hint}", job.state));
+        let hint = if is_late { "; what was paid after it was final is found by `sortie recover`" } else { "" };
+        return refuse(format!(
+            "it is {}, and its envelope holds nothing that is worth its fee at this rate{hint}",
+            job.state
+        ));
     }
     let relay = node.relay()?;
     fees::check_floor(rate, relay.floor)?;
-    let tx = draft(wallet, job, inputs);
-    let size = vsize(&tx);
-    let wanted = Ancestors::of(wallet, node, &confirmed, &[], &tx)?.fee_with(rate, size);
-    if let Some(paid) = sweeping(standing.last(), &tx, &spent).filter(|swept| swept.fee >= wanted) {
-        return sent(push_sweeps(wallet, node, job)?, job, paid);
+    let mut tx = draft(wallet, job, inputs);
+    let (size, dust) = (vsize(&tx), tx.output[0].value);
+    let parents: Vec<Transaction> = job.commit_of(&tx).into_iter().cloned().collect();
+    let wanted = Ancestors::of(wallet, node, &confirmed, &parents, &tx)?.fee_with(rate, size);
+    let sweeps: Vec<Transaction> = match is_late {
+        true => wallet.unsettled_sweeps(job, &confirmed).cloned().collect(),
+        false => job.reclaims.clone(),
+    };
+    if let Some(standing) = sweeps.last().filter(|standing| inputs_of(standing) == inputs_of(&tx))
+        && let Some(fee) = fee_of(standing, &spent).filter(|fee| *fee >= wanted)
+    {
+        let (txid, amount) = (standing.compute_txid(), spent.iter().map(|output| output.value).sum::<Amount>() - fee);
+        advance(wallet, node, job)?;
+        return Ok(Reclaimed::Sweeping { txid, fee, amount });
     }
+
+    // What hangs on a transaction is lost when that is replaced.
+    let first_output = |tx: &Transaction| OutPoint::new(tx.compute_txid(), 0);
+    let change = job.current().filter(|_| !is_late && job.state != JobState::Reclaiming).and_then(|now| now.change);
+    let child = job.current().and_then(Generation::child).map(Transaction::compute_txid);
+    let spenders = sweeps.iter().map(first_output).chain(change).filter_map(|output| wallet.spender(output));
+    if let Some(spender) = spenders.into_iter().find(|spender| Some(*spender) != child) {
+        let owner = job_of(wallet, spender)?.map_or(format!("transaction {spender}"), |id| format!("job {id}"));
+        return refuse(format!("{owner} is paid from its change, and would be lost with it"));
+    }
+    let reveals = job.generations.iter().flat_map(|generation| &generation.transactions[generation.carrying..]);
+    let rivals: Vec<&Transaction> = reveals.filter(|_| !is_late).chain(&sweeps).collect();
     let mut replaced = Amount::ZERO;
-    for sweep in &standing {
-        let entry = node.entry(&sweep.compute_txid())?;
+    for rival in rivals.iter().filter(|rival| !inputs_of(rival).is_disjoint(&inputs_of(&tx))) {
+        let entry = node.entry(&rival.compute_txid())?;
         replaced += entry.map_or(Amount::ZERO, |entry| entry.descendants_fee);
     }
     let least = if replaced > Amount::ZERO { replaced + fee_for(relay.incremental, size) } else { replaced };
-    let (tx, sweep) = signed(wallet, job, key_index, tx, &spent, wanted.max(least), caps)?;
-    let transactions = vec![tx];
-    if let Some((txid, reason)) = refusal(node.test_accept(&transactions, highest_rate(wallet, &transactions))?) {
+    let fee = wanted.max(least);
+    caps.check(fee, size)?;
+    let available: Amount = spent.iter().map(|output| output.value).sum();
+    let Some(amount) = available.checked_sub(fee).filter(|amount| *amount >= dust) else {
+        return refuse(format!(
+            "its envelope holds {} sat, and taking them back costs {} sat at this rate, so that less than {} sat, the least that can be paid, would come back",
+            available.to_sat(),
+            fee.to_sat(),
+            dust.to_sat()
+        ));
+    };
+    tx.output[0].value = amount;
+    sign_by_key(wallet, &mut tx, &spent, key_index, job.merkle_root)?;
+
+    let package = absent(node, &[parents, vec![tx.clone()]].concat(), &confirmed)?;
+    if let Some((txid, reason)) = objection(wallet, node, &package)? {
         return Err(PublishError::Stuck { job: id, txid, reason });
     }
-    wallet.forget(&standing.iter().map(Transaction::compute_txid).collect::<Vec<_>>());
-    wallet.note(&transactions);
-    wallet.record(id, &[Event::Swept { transactions }])?;
+    wallet.forget(&rivals.iter().map(|tx| tx.compute_txid()).collect::<Vec<_>>());
+    wallet.note(std::slice::from_ref(&tx));
+    let (txid, transactions) = (tx.compute_txid(), vec![tx]);
+    wallet.record(id, &[if is_late { Event::Swept { transactions } } else { Event::Reclaiming { transactions } }])?;
     let job = load(wallet, id)?;
-    sent(push_sweeps(wallet, node, &job)?, &job, sweep)
-}
-
-#[derive(Clone, Copy)]
-struct Sweep {
-    txid: Txid,
-    fee: Amount,
-    amount: Amount,
+    advance(wallet, node, &job)?;
+    Ok(Reclaimed::Sweeping { txid, fee, amount })
 }
 
 /// A sweep of final size, which takes back the least that is relayed.
@@ -172,41 +165,4 @@ fn draft(wallet: &Wallet, job: &Job, inputs: Vec<OutPoint>) -> Transaction {
     let script_pubkey = refund(wallet, job);
     let output = TxOut { value: script_pubkey.minimal_non_dust(), script_pubkey };
     transaction(inputs.into_iter().map(key_spend).collect(), vec![output])
-}
-
-/// Checks the caps, then signs a draft whose inputs hold `spent` and that is to pay `fee`.
-fn signed(
-    wallet: &Wallet,
-    job: &Job,
-    key_index: u32,
-    mut tx: Transaction,
-    spent: &[TxOut],
-    fee: Amount,
-    caps: &Caps,
-) -> Result<(Transaction, Sweep), PublishError> {
-    caps.check(fee, vsize(&tx))?;
-    let available: Amount = spent.iter().map(|output| output.value).sum();
-    let least = tx.output[0].value;
-    let amount = available.checked_sub(fee).filter(|amount| *amount >= least);
-    let amount = amount.ok_or(Shortfall { needed: fee + least, available })?;
-    tx.output[0].value = amount;
-    sign_by_key(wallet, &mut tx, spent, key_index, job.merkle_root)?;
-    let sweep = Sweep { txid: tx.compute_txid(), fee, amount };
-    Ok((tx, sweep))
-}
-
-/// What a signed sweep pays, if it takes back just what `wanted` does, whose inputs hold `spent`.
-fn sweeping(tx: Option<&Transaction>, wanted: &Transaction, spent: &[TxOut]) -> Option<Sweep> {
-    let tx = tx.filter(|tx| inputs_of(tx) == inputs_of(wanted))?;
-    let amount: Amount = tx.output.iter().map(|output| output.value).sum();
-    let available: Amount = spent.iter().map(|output| output.value).sum();
-    Some(Sweep { txid: tx.compute_txid(), fee: available.checked_sub(amount)?, amount })
-}
-
-fn sent(outcome: Outcome, job: &Job, sweep: Sweep) -> Result<Reclaimed, PublishError> {
-    let Sweep { txid, fee, amount } = sweep;
-    match outcome {
-        Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: job.id, txid, reason }),
-        _ => Ok(Reclaimed::Sweeping { txid, fee, amount }),
-    }
 }

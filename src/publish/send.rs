@@ -1,17 +1,16 @@
 //! What was written down leaves, as often as it must.
 
-use super::anywhere::{Payment, sign, sweepable, unsigned};
+use super::anywhere::{Payment, sign, unsigned};
+use super::spend::highest_rate;
 use super::{HIGHEST_ESTIMATE, PublishError, load};
-use crate::chain::{Answer, ChainError, Mempool, Verdict};
+use crate::chain::{ChainError, Mempool, refusal};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, inputs_of, journal, rate_of, vsize};
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, inputs_of, journal};
+use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
 
-const SPENT: &str = "its coins were spent by another transaction";
-
 /// What resuming did about one job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Resumed {
     /// The job.
     pub job: JobId,
@@ -20,76 +19,87 @@ pub struct Resumed {
 }
 
 /// What came of resuming a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The node has all of it.
     InPlace,
     /// These were missing and have been sent.
     Sent(Vec<Txid>),
-    /// The node refuses this transaction for now; try again later.
-    Refused {
-        /// Which.
-        txid: Txid,
-        /// The node's words.
-        reason: String,
-    },
-    /// Its coins were spent by another confirmed transaction: it can never confirm.
-    Abandoned,
     /// Its address has not been paid enough yet.
     Unpaid(Payment),
-    /// It was given up, and somebody sent its commit all the same: `reclaim` brings back what that holds.
+    /// It is closed, and its envelope holds this all the same: `reclaim` brings it back.
     Stranded(Amount),
+    /// This stands in its way.
+    Failed(PublishError),
 }
 
-/// Sends every unfinished job's transactions that are neither in the mempool nor in the chain.
+impl From<Result<Vec<Txid>, PublishError>> for Outcome {
+    fn from(sent: Result<Vec<Txid>, PublishError>) -> Self {
+        match sent {
+            Ok(sent) if sent.is_empty() => Self::InPlace,
+            Ok(sent) => Self::Sent(sent),
+            Err(PublishError::Unpaid { received, missing, .. }) => Self::Unpaid(Payment { received, missing }),
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Sends every unfinished job's transactions that are neither in the mempool nor in the chain. What stands in the way of
+/// one job keeps none of the others.
 ///
 /// Sync the wallet first: it is what tells which of them are in the chain.
 pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, PublishError> {
     let mut done = Vec::new();
-    for job in journal::watched(wallet.db())?.into_iter().filter(|job| job.state.is_unfinished()) {
-        let is_planned = job.state == JobState::Planned;
-        // Recovered from its backup line alone: it can only be reclaimed.
-        if is_planned && job.payload.is_empty() {
-            continue;
-        }
-        let outcome = match unsigned(wallet, node, &job)? {
-            Some(unsigned) => match sign(wallet, node, &job, unsigned) {
-                Ok(job) => Outcome::Sent(job.txids()),
-                Err(PublishError::Unpaid { received, missing, .. }) => Outcome::Unpaid(Payment { received, missing }),
-                Err(PublishError::Stuck { txid, reason, .. }) => Outcome::Refused { txid, reason },
-                Err(error) => return Err(error),
-            },
-            None if is_planned => continue,
-            None => push(wallet, node, &job)?,
-        };
-        done.push(Resumed { job: job.id, outcome });
-    }
-    let confirmed = wallet.confirmed();
     for job in journal::watched(wallet.db())? {
-        if matches!(job.state, JobState::Abandoned(_)) {
-            let held: Amount =
-                sweepable(wallet, node, &job, FeeRate::ZERO)?.into_iter().map(|(_, output)| output.value).sum();
-            let held = Some(held).filter(|held| *held > Amount::ZERO);
-            done.extend(held.map(|held| Resumed { job: job.id, outcome: Outcome::Stranded(held) }));
+        // Whoever signs elsewhere brings it back; recovered from its backup line alone, it can only be reclaimed.
+        let waits_for_its_owner = job.state == JobState::Planned && (job.draft.is_some() || job.payload.is_empty());
+        let is_unsettled = wallet.unsettled_sweeps(&job, &wallet.confirmed()).next().is_some();
+        if (job.state.is_unfinished() && !waits_for_its_owner) || is_unsettled {
+            done.push(Resumed { job: job.id, outcome: advance(wallet, node, &job).into() });
         }
-        if wallet.unsettled_sweeps(&job, &confirmed).next().is_some() {
-            done.push(Resumed { job: job.id, outcome: push_sweeps(wallet, node, &job)? });
+        let job = load(wallet, job.id)?;
+        let held = stranded(wallet, &job)?;
+        if held > Amount::ZERO {
+            done.push(Resumed { job: job.id, outcome: Outcome::Stranded(held) });
         }
     }
     Ok(done)
 }
 
-/// Sends one job's missing transactions, and returns it in its new state.
+/// Signs what one job has been paid for, sends what of it is missing, and returns it in its new state.
+///
+/// # Errors
+/// [`PublishError::Unpaid`] if too little has arrived at its address; it may be called again.
+/// [`PublishError::WaitsForSignatures`].
 pub fn broadcast(wallet: &mut Wallet, node: &impl Mempool, id: JobId) -> Result<Job, PublishError> {
     let job = load(wallet, id)?;
-    let outcome = match job.state.is_unfinished() && job.state != JobState::Planned {
-        true => push(wallet, node, &job)?,
-        false => push_sweeps(wallet, node, &job)?,
+    advance(wallet, node, &job)?;
+    load(wallet, id)
+}
+
+/// Brings a job on, whatever it waits for, and returns what was missing and has been sent.
+pub(super) fn advance(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Vec<Txid>, PublishError> {
+    let mut sent = match unsigned(wallet, node, job)? {
+        Some(unsigned) => {
+            let job = sign(wallet, node, job, unsigned)?;
+            push(wallet, node, &job)?
+        }
+        None if job.state == JobState::Planned => return Err(PublishError::WaitsForSignatures(job.id)),
+        None if job.state.is_unfinished() => push(wallet, node, job)?,
+        None => Vec::new(),
     };
-    match outcome {
-        Outcome::InPlace | Outcome::Sent(_) | Outcome::Unpaid(_) | Outcome::Stranded(_) => load(wallet, id),
-        Outcome::Refused { txid, reason } => Err(PublishError::Stuck { job: id, txid, reason }),
-        Outcome::Abandoned => Err(PublishError::Refused { job: id, txid: first_txid(&job)?, reason: SPENT.to_owned() }),
+    sent.extend(push_sweeps(wallet, node, job)?);
+    Ok(sent)
+}
+
+/// What is at the envelope of a job that is closed, and nothing takes back.
+pub fn stranded(wallet: &Wallet, job: &Job) -> Result<Amount, PublishError> {
+    match job.state {
+        JobState::Confirmed(_) | JobState::Reclaimed(_) | JobState::Abandoned(_) => {
+            let left = wallet.payments(job)?.into_iter().filter(|paid| !paid.is_leaving);
+            Ok(left.map(|paid| paid.output.value).sum())
+        }
+        _ => Ok(Amount::ZERO),
     }
 }
 
@@ -99,9 +109,7 @@ fn first_txid(job: &Job) -> Result<Txid, PublishError> {
 
 /// Sends a job that has just been written down; gives it up if it is refused and nothing left.
 pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<(), PublishError> {
-    let Pushed { outcome: Outcome::Refused { txid, reason }, taken } = attempt(wallet, node, job)? else {
-        return Ok(());
-    };
+    let Attempt::Refused { txid, reason, taken } = attempt(wallet, node, job)? else { return Ok(()) };
     let id = job.id;
     let unsent = |source| PublishError::Unsent { job: id, source };
     // Whoever answers now may be another than who took it.
@@ -112,38 +120,35 @@ pub(super) fn first(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Resu
     Err(PublishError::Stuck { job: id, txid, reason })
 }
 
-/// Tests, writes down what is about to leave, sends, and asks what the node has.
-pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
-    Ok(attempt(wallet, node, job)?.outcome)
+/// Tests, writes down what is about to leave, sends, and asks what the node has. Returns what was sent.
+pub(super) fn push(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Vec<Txid>, PublishError> {
+    match attempt(wallet, node, job)? {
+        Attempt::Sent(sent) => Ok(sent),
+        Attempt::Refused { txid, reason, .. } => Err(PublishError::Stuck { job: job.id, txid, reason }),
+    }
 }
 
-/// What came of sending, and whether anybody took a part of it, whatever there is of it now.
-struct Pushed {
-    outcome: Outcome,
-    taken: bool,
+/// What came of sending.
+enum Attempt {
+    /// The node has all of it; these had been missing.
+    Sent(Vec<Txid>),
+    Refused {
+        txid: Txid,
+        reason: String,
+        /// Whether anybody took a part of it, whatever there is of it now.
+        taken: bool,
+    },
 }
 
-fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed, PublishError> {
-    let untaken = |outcome| Ok(Pushed { outcome, taken: false });
+fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Attempt, PublishError> {
     let unsent = |source| PublishError::Unsent { job: job.id, source };
     let confirmed = wallet.confirmed();
-    let job = match stand(wallet, job)? {
-        Some(job) => job,
-        None if unsigned(wallet, node, job)?.is_some() => job.clone(),
-        None => {
-            // Whoever paid may pay again.
-            if job.payer == Payer::Anywhere {
-                return untaken(Outcome::Refused { txid: first_txid(job)?, reason: SPENT.to_owned() });
-            }
-            give_up(wallet, job, SPENT)?;
-            return untaken(Outcome::Abandoned);
-        }
-    };
+    let Some(job) = stand(wallet, job)? else { return Err(conflicted(wallet, job)?) };
     let active = job.active();
     let own = absent(node, &active, &confirmed).map_err(unsent)?;
     if own.is_empty() {
         leaving(wallet, &job, true)?;
-        return untaken(Outcome::InPlace);
+        return Ok(Attempt::Sent(Vec::new()));
     }
     // What they hang on may be forgotten, too; what the node does not take alone goes with them.
     let before = absent(node, &wallet.hangs_on(&own, &confirmed), &confirmed).map_err(unsent)?;
@@ -153,46 +158,74 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Pushed
     let sent: Vec<Txid> = before.iter().chain(&own).map(Transaction::compute_txid).collect();
     let is_whole = own.len() == active.len();
     let missing = [absent(node, &before, &confirmed).map_err(unsent)?, own].concat();
-    let limit = highest_rate(wallet, &active);
-    let packages = node.relay().map_err(unsent)?.packages;
-    if is_whole {
-        let refused = refusal(node.test_accept(&missing, limit).map_err(unsent)?);
-        // Testing judges each transaction by its own rate; sent as a package, the package's counts.
-        let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
-        if let Some((txid, reason)) = refused.filter(|(_, reason)| !(packages && missing.len() > 1 && by_rate(reason)))
-        {
-            return untaken(Outcome::Refused { txid, reason });
-        }
+    if is_whole && let Some((txid, reason)) = objection(wallet, node, &missing).map_err(unsent)? {
+        return Ok(Attempt::Refused { txid, reason, taken: false });
     }
     let (mut refused, mut taken) = (None, false);
     for part in parts(&missing) {
         leaving(wallet, &job, part.iter().any(|tx| Some(tx) != job.commit()))?;
-        let verdicts = node.submit(part, limit).map_err(unsent)?;
+        let verdicts = node.submit(part, highest_rate(wallet, &missing)).map_err(unsent)?;
         taken |= verdicts.iter().any(|verdict| verdict.answer.is_ok());
         refused = refused.or(refusal(verdicts));
     }
     // Whatever the answers: what counts is what the node has now.
-    let still_absent = match &refused {
-        None => Vec::new(),
-        Some(_) => absent(node, &missing, &confirmed).map_err(unsent)?,
-    };
-    let outcome = match refused.filter(|_| !still_absent.is_empty()) {
-        Some((txid, reason)) => Outcome::Refused { txid, reason },
-        None => Outcome::Sent(sent),
-    };
-    Ok(Pushed { outcome, taken })
+    match refused {
+        Some((txid, reason)) if !absent(node, &missing, &confirmed).map_err(unsent)?.is_empty() => {
+            Ok(Attempt::Refused { txid, reason, taken })
+        }
+        _ => Ok(Attempt::Sent(sent)),
+    }
 }
 
-/// The job with the transactions that stand for it, if they can still confirm. Where another confirmed transaction
-/// spends a coin that a bump added, what stood before the bump is made to stand again.
+/// What the node says against sending `missing`, parents first.
+pub(super) fn objection(
+    wallet: &Wallet,
+    node: &impl Mempool,
+    missing: &[Transaction],
+) -> Result<Option<(Txid, String)>, ChainError> {
+    let refused = refusal(node.test_accept(missing, highest_rate(wallet, missing))?);
+    // Testing judges each transaction by its own rate; sent as a package, the package's counts.
+    let by_rate = |reason: &str| reason.contains("min fee not met") || reason.contains("min relay fee not met");
+    match refused {
+        Some((_, reason)) if missing.len() > 1 && by_rate(&reason) && node.relay()?.packages => Ok(None),
+        refused => Ok(refused),
+    }
+}
+
+/// What is to be said of a job that cannot confirm in the chain as it is; gives it up once it never can.
+fn conflicted(wallet: &mut Wallet, job: &Job) -> Result<PublishError, PublishError> {
+    // Whoever paid may pay again.
+    if job.payer != Payer::Anywhere && is_lost(wallet, job) {
+        give_up(wallet, job, SPENT_OTHERWISE)?;
+        return Ok(PublishError::Lost { job: job.id });
+    }
+    let txid = first_txid(job)?;
+    Ok(PublishError::Stuck { job: job.id, txid, reason: "another mined transaction spends its coins".to_owned() })
+}
+
+/// Why a job is given up that [`is_lost`].
+pub(super) const SPENT_OTHERWISE: &str = "its coins were spent by another transaction";
+
+/// Whether none of the transactions that were signed for a job can be mined any more: others, deep in the chain, spend
+/// what they do.
+pub(super) fn is_lost(wallet: &Wallet, job: &Job) -> bool {
+    let buried = wallet.buried();
+    let signed = job.generations.iter().chain(&job.draft).map(|generation| generation.transactions.as_slice());
+    let mut ways = signed.chain(job.reclaims.iter().map(std::slice::from_ref)).peekable();
+    ways.peek().is_some() && ways.all(|way| way.iter().any(|tx| wallet.is_conflicted(tx, &buried)))
+}
+
+/// The job with the transactions that stand for it, if they can confirm in the chain as it is. Where another confirmed
+/// transaction spends a coin that a bump added, what stood before the bump is made to stand again.
 ///
 /// Only one of them can ever be mined: each spends what the first does.
 pub(super) fn stand(wallet: &mut Wallet, job: &Job) -> Result<Option<Job>, PublishError> {
+    let confirmed = wallet.confirmed();
     let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
     else {
-        return Ok(Some(job.clone()));
+        let is_conflicted = job.active().iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
+        return Ok((!is_conflicted).then(|| job.clone()));
     };
-    let confirmed = wallet.confirmed();
     let inputs = |generation: &Generation| generation.carrier_tx().map(inputs_of).unwrap_or_default();
     let now = inputs(current);
     let mut excluding = job.generations.iter().rev().take_while(|generation| !inputs(generation).is_disjoint(&now));
@@ -221,22 +254,22 @@ pub(super) fn replace(
 }
 
 /// Sends the sweeps of late payments that are neither in the mempool nor in the chain; they are written down.
-pub(super) fn push_sweeps(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Outcome, PublishError> {
+fn push_sweeps(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Vec<Txid>, PublishError> {
     let unsent = |source| PublishError::Unsent { job: job.id, source };
     let confirmed = wallet.confirmed();
     let mut sent = Vec::new();
     for tx in wallet.unsettled_sweeps(job, &confirmed) {
         let missing = absent(node, std::slice::from_ref(tx), &confirmed).map_err(unsent)?;
-        let verdicts = match missing.is_empty() {
-            true => continue,
-            false => node.submit(&missing, highest_rate(wallet, &missing)).map_err(unsent)?,
-        };
+        if missing.is_empty() {
+            continue;
+        }
+        let verdicts = node.submit(&missing, highest_rate(wallet, &missing)).map_err(unsent)?;
         if let Some((txid, reason)) = refusal(verdicts) {
-            return Ok(Outcome::Refused { txid, reason });
+            return Err(PublishError::Stuck { job: job.id, txid, reason });
         }
         sent.push(tx.compute_txid());
     }
-    Ok(if sent.is_empty() { Outcome::InPlace } else { Outcome::Sent(sent) })
+    Ok(sent)
 }
 
 /// What leaves in one act: a parent with its one child. Where packages are not relayed, they go one by one.
@@ -296,34 +329,8 @@ fn is_unspent(node: &impl Mempool, tx: &Transaction) -> Result<bool, ChainError>
     Ok(false)
 }
 
-pub(super) fn refusal(verdicts: Vec<Verdict>) -> Option<(Txid, String)> {
-    verdicts.into_iter().find_map(|verdict| match verdict.answer {
-        Answer::Refused(reason) => Some((verdict.txid, reason)),
-        _ => None,
-    })
-}
-
 /// Abandons a job and frees its coins.
 pub(super) fn give_up(wallet: &mut Wallet, job: &Job, reason: &str) -> Result<(), PublishError> {
     wallet.forget(&job.all_txids().collect::<Vec<_>>());
     Ok(wallet.record(job.id, &[Event::Abandoned { reason: reason.to_owned() }])?)
-}
-
-/// The highest rate that one of these transactions pays: the node may accept that, and no more.
-pub(super) fn highest_rate(wallet: &Wallet, transactions: &[Transaction]) -> FeeRate {
-    let rate = |tx| rate_of(fee_of(wallet, transactions, tx), vsize(tx));
-    transactions.iter().map(rate).max().unwrap_or(FeeRate::ZERO)
-}
-
-/// What `tx` pays; its inputs are known to the wallet or are outputs of `among`.
-pub(super) fn fee_of(wallet: &Wallet, among: &[Transaction], tx: &Transaction) -> Amount {
-    let value = |input: &bitcoin::TxIn| {
-        let from = input.previous_output;
-        let parent = among.iter().find(|parent| parent.compute_txid() == from.txid);
-        let output = parent.and_then(|parent| parent.output.get(from.vout as usize).cloned());
-        output.or_else(|| wallet.output(&from)).map_or(Amount::ZERO, |output| output.value)
-    };
-    let paid: Amount = tx.input.iter().map(value).sum();
-    let kept: Amount = tx.output.iter().map(|output| output.value).sum();
-    paid.checked_sub(kept).unwrap_or(Amount::ZERO)
 }

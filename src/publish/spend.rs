@@ -4,7 +4,7 @@ use super::PublishError;
 use super::plan::Envelope;
 use crate::chain::{ChainError, Mempool};
 use crate::primitives::BlockRef;
-use crate::wallet::{Job, Wallet, fee_for, vsize};
+use crate::wallet::{Job, Wallet, fee_for, rate_of, vsize};
 use bitcoin::key::{Keypair, TapTweak};
 use bitcoin::secp256k1::Message;
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
@@ -118,16 +118,35 @@ impl Ancestors {
 }
 
 /// What `tx` pays, if everything is known that it spends: whole transactions, and not what somebody says of them.
-fn paid_by(wallet: &Wallet, among: &[Transaction], tx: &Transaction) -> Option<Amount> {
-    let value = |input: &TxIn| {
+pub(super) fn paid_by(wallet: &Wallet, among: &[Transaction], tx: &Transaction) -> Option<Amount> {
+    let output = |input: &TxIn| {
         let OutPoint { txid, vout } = input.previous_output;
         let own = among.iter().find(|parent| parent.compute_txid() == txid).cloned();
         let parent = own.map(Arc::new).or_else(|| wallet.transaction(txid))?;
-        Some(parent.output.get(usize::try_from(vout).ok()?)?.value)
+        parent.output.get(usize::try_from(vout).ok()?).cloned()
     };
-    let paid = tx.input.iter().try_fold(Amount::ZERO, |sum, input| sum.checked_add(value(input)?))?;
-    let kept = tx.output.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value))?;
-    paid.checked_sub(kept)
+    fee_of(tx, &tx.input.iter().map(output).collect::<Option<Vec<_>>>()?)
+}
+
+/// The highest rate that one of these transactions, which the wallet built, pays: the node may accept that, and no more.
+pub(super) fn highest_rate(wallet: &Wallet, transactions: &[Transaction]) -> FeeRate {
+    let output = |input: &TxIn| {
+        let OutPoint { txid, vout } = input.previous_output;
+        let own = transactions.iter().find(|parent| parent.compute_txid() == txid);
+        own.map_or_else(|| wallet.output(&input.previous_output), |own| own.output.get(vout as usize).cloned())
+    };
+    let fee = |tx: &Transaction| fee_of(tx, &tx.input.iter().map(output).collect::<Option<Vec<_>>>()?);
+    let rates = transactions.iter().filter_map(|tx| Some(rate_of(fee(tx)?, vsize(tx))));
+    rates.max().unwrap_or(FeeRate::ZERO)
+}
+
+/// What `tx` pays, which spends `spent`; `None` if that is less than it gives.
+pub(super) fn fee_of(tx: &Transaction, spent: &[TxOut]) -> Option<Amount> {
+    sum(spent)?.checked_sub(sum(&tx.output)?)
+}
+
+fn sum(outputs: &[TxOut]) -> Option<Amount> {
+    outputs.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value))
 }
 
 /// What of a job's spends is in the mempool, and the fee that a replacement has to exceed.

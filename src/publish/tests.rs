@@ -207,8 +207,8 @@ fn coins_of_a_job_that_was_only_signed_are_not_spent_by_another() {
     let error = publish(&mut wallet, &node, &payload(61), &request(OP_RETURN)).expect_err("none");
     assert!(matches!(error, PublishError::Funds(_)));
     let resumed = resume(&mut wallet, &node).expect("resumed");
-    let outcome = Outcome::Sent([vec![paid_from], first.txids()].concat());
-    assert_eq!(resumed, [Resumed { job: first.id, outcome }]);
+    let [Resumed { job, outcome: Outcome::Sent(sent) }] = resumed.as_slice() else { panic!("{resumed:?}") };
+    assert_eq!((*job, sent), (first.id, &[vec![paid_from], first.txids()].concat()));
     assert_eq!(wallet.coins().expect("coins").len(), 1, "its change pays for the next");
 }
 
@@ -221,8 +221,8 @@ fn a_dropped_reveal_is_sent_again_alone() {
     let reveal = done.place.txid;
     node.has.borrow_mut().remove(&reveal);
     let resumed = resume(&mut wallet, &node).expect("resumed");
-    assert_eq!(resumed[0].outcome, Outcome::Sent(vec![reveal]));
-    assert_eq!(resume(&mut wallet, &node).expect("resumed")[0].outcome, Outcome::InPlace);
+    assert!(matches!(&resumed[0].outcome, Outcome::Sent(sent) if *sent == [reveal]), "{resumed:?}");
+    assert!(matches!(resume(&mut wallet, &node).expect("resumed")[0].outcome, Outcome::InPlace));
 }
 
 #[test]

@@ -30,6 +30,17 @@ impl Wallet {
         self.canonical().filter_map(|(tx, block)| Some((tx.compute_txid(), block?))).collect()
     }
 
+    /// Those of them that have this many blocks and more, their own included.
+    pub(super) fn confirmed_for(&self, blocks: u32) -> BTreeMap<Txid, BlockRef> {
+        let tip = self.synced_to().height;
+        self.confirmed().into_iter().filter(|(_, block)| tip + 1 >= block.height + blocks).collect()
+    }
+
+    /// Those of them that stay there.
+    pub(crate) fn buried(&self) -> BTreeMap<Txid, BlockRef> {
+        self.confirmed_for(BURIED)
+    }
+
     /// The transactions that wait for a block, as the wallet sees it; of conflicting ones the latest.
     pub(super) fn unconfirmed(&self) -> Vec<Arc<Transaction>> {
         self.canonical().filter(|(_, block)| block.is_none()).map(|(tx, _)| tx).collect()

@@ -7,7 +7,7 @@
 //! for once more, it spends one of them again, so that never both are mined.
 
 use super::{Caps, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
-use crate::chain::{Answer, Mempool, Verdict};
+use crate::chain::{Mempool, refusal};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Address, Amount, FeeRate, ScriptBuf, Transaction, TxOut, Txid};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -175,7 +175,7 @@ impl Wallet {
         self.sign(&mut tx, &outputs_of(&draft.coins))?;
 
         let (txid, fee) = (tx.compute_txid(), draft.fee);
-        if let Some(reason) = refusal(node.test_accept(std::slice::from_ref(&tx), rate_of(fee, vsize))?) {
+        if let Some((_, reason)) = refusal(node.test_accept(std::slice::from_ref(&tx), rate_of(fee, vsize))?) {
             return Err(WalletError::Refused { txid, reason });
         }
         self.note(std::slice::from_ref(&tx));
@@ -223,7 +223,9 @@ impl Wallet {
             PaymentOutcome::Lost
         } else {
             match node.submit(&[tx], rate_of(fee, vsize)) {
-                Ok(verdicts) => refusal(verdicts).map_or(PaymentOutcome::Sent, PaymentOutcome::Refused),
+                Ok(verdicts) => {
+                    refusal(verdicts).map_or(PaymentOutcome::Sent, |(_, reason)| PaymentOutcome::Refused(reason))
+                }
                 // The answer was lost, perhaps not the transaction.
                 Err(_) if matches!(node.is_waiting(&txid), Ok(true)) => PaymentOutcome::Sent,
                 Err(source) => return Err(unsent(source)),
@@ -238,11 +240,4 @@ impl Wallet {
         })?;
         Ok(Settled { to, amount, payment: Payment { txid, fee, vsize, resumed: true, id }, outcome })
     }
-}
-
-fn refusal(verdicts: Vec<Verdict>) -> Option<String> {
-    verdicts.into_iter().find_map(|verdict| match verdict.answer {
-        Answer::Refused(reason) => Some(reason),
-        _ => None,
-    })
 }

@@ -95,6 +95,7 @@ impl Wallet {
                 output,
                 is_confirmed: block.is_none_or(Option::is_some),
                 is_taken: !own.is_disjoint(&spenders.iter().copied().collect()),
+                is_leaving: spenders.iter().any(|spender| known.contains_key(spender)),
             }));
         }
         Ok(payments)
@@ -132,8 +133,7 @@ impl Wallet {
     pub(crate) fn settle_jobs(&mut self, jobs: &[Job]) -> Result<(), WalletError> {
         let confirmed = self.confirmed();
         let tip = self.synced_to().height;
-        let mut buried = confirmed.clone();
-        buried.retain(|_, block| tip + 1 >= block.height + journal::FINAL_DEPTH);
+        let buried = self.confirmed_for(journal::FINAL_DEPTH);
         let mut shown = Vec::new();
         let is_open = |job: &Job| !matches!(job.state, JobState::Final(_));
         for (job, locked) in jobs.iter().zip(self.locked_by(jobs)?).filter(|(job, _)| is_open(job)) {
@@ -251,4 +251,6 @@ pub(crate) struct Paid {
     pub is_confirmed: bool,
     /// Whether a transaction of the job spends it.
     pub is_taken: bool,
+    /// Whether a transaction that waits for a block spends it.
+    pub is_leaving: bool,
 }

@@ -174,13 +174,11 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     if command.deadline.is_wanted() {
         return command.hold(wallet, &node, settings, out);
     }
-    match resumed.iter().find(|resumed| matches!(resumed.outcome, Outcome::Refused { .. })) {
-        Some(refused) => Err(Failure::failed(format_args!(
-            "the node refuses job {} for now; run `sortie resume` again later",
-            refused.job
-        ))),
-        None => Ok(()),
-    }
+    let failures = resumed.into_iter().filter_map(|resumed| match resumed.outcome {
+        Outcome::Failed(error) => Some(Failure::from(error)),
+        _ => None,
+    });
+    failures.max_by_key(Failure::code).map_or(Ok(()), Err)
 }
 
 impl Resume {
@@ -287,6 +285,9 @@ struct JobReport {
     block_hash: Option<BlockHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What is at its envelope, although it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stranded_sat: Option<u64>,
     #[serde(skip)]
     words: String,
 }
@@ -322,6 +323,7 @@ impl From<&Job> for JobReport {
                 JobState::Abandoned(reason) => Some(reason.clone()),
                 _ => None,
             },
+            stranded_sat: None,
             words: job.state.to_string(),
         }
     }
@@ -334,12 +336,13 @@ impl JobReport {
         let address = waits.then(|| anywhere::address(wallet, job)).transpose()?.map(Address::into_unchecked);
         let received_sat = waits.then(|| anywhere::received(wallet, job)).transpose()?.map(Amount::to_sat);
         let refund = anywhere::refund_address(wallet, job).map(Address::into_unchecked);
+        let stranded_sat = Some(publish::stranded(wallet, job)?.to_sat()).filter(|held| *held > 0);
         let report = Self::from(job);
         let words = match received_sat {
             Some(sat) => format!("{}, {sat} sat arrived", report.words),
             None => report.words.clone(),
         };
-        Ok(Self { address, received_sat, refund, words, ..report })
+        Ok(Self { address, received_sat, refund, stranded_sat, words, ..report })
     }
 }
 
@@ -349,8 +352,11 @@ impl fmt::Display for JobReport {
         if let Some(place) = self.place {
             write!(f, "  {place}")?;
         }
-        match self.fee_sat {
-            Some(fee) => write!(f, "  {fee} sat"),
+        if let Some(fee) = self.fee_sat {
+            write!(f, "  {fee} sat")?;
+        }
+        match self.stranded_sat {
+            Some(held) => write!(f, "  {held} sat at its envelope: `sortie reclaim {}`", self.job),
             None => Ok(()),
         }
     }
@@ -388,6 +394,9 @@ impl fmt::Display for JobDetails<'_> {
         }
         if let (Some(fee), Some(vsize)) = (job.fee_sat, job.vsize_vb) {
             field(f, "fee", format_args!("{fee} sat for {vsize} vB"))?;
+        }
+        if let Some(held) = job.stranded_sat {
+            field(f, "at its envelope", format_args!("{held} sat; `sortie reclaim {}` brings that back", job.job))?;
         }
         job.place.iter().try_for_each(|place| transactions(f, &job.txids, place))
     }
@@ -484,10 +493,11 @@ struct ResumeReport {
 impl From<&Resumed> for ResumeReport {
     fn from(resumed: &Resumed) -> Self {
         let (outcome, txids, reason) = match &resumed.outcome {
+            Outcome::Failed(PublishError::Stuck { txid, reason, .. }) => ("refused", vec![*txid], Some(reason.clone())),
+            Outcome::Failed(PublishError::Lost { .. }) => ("abandoned", Vec::new(), None),
+            Outcome::Failed(error) => ("failed", Vec::new(), Some(error.to_string())),
             Outcome::InPlace => ("in_place", Vec::new(), None),
             Outcome::Sent(txids) => ("sent", txids.clone(), None),
-            Outcome::Refused { txid, reason } => ("refused", vec![*txid], Some(reason.clone())),
-            Outcome::Abandoned => ("abandoned", Vec::new(), None),
             Outcome::Unpaid(Payment { received, missing }) => {
                 let reason = format!("{} sat arrived, {} sat are missing", received.to_sat(), missing.to_sat());
                 ("unpaid", Vec::new(), Some(reason))
@@ -509,10 +519,11 @@ impl fmt::Display for ResumeReport {
             ("stranded", Some(held)) => {
                 write!(
                     f,
-                    "job {0}: given up, but its commit was sent; `sortie reclaim {0}` brings {held} back",
+                    "job {0}: closed, but its envelope holds {held}; `sortie reclaim {0}` brings that back",
                     self.job
                 )
             }
+            ("failed", Some(reason)) => write!(f, "job {}: {reason}", self.job),
             (_, reason) => write!(f, "job {}: the node refuses {txids}: {}", self.job, reason.as_deref().unwrap_or("")),
         }
     }
@@ -639,7 +650,7 @@ impl fmt::Display for ReclaimReport {
             (Some(txid), Some(amount), Some(fee)) => {
                 write!(f, "job {}: {amount} sat come back with {txid}, which pays {fee} sat", self.job)
             }
-            _ => write!(f, "job {}: nothing of it had left; its coins are free again", self.job),
+            _ => write!(f, "job {}: given up; nothing of it is there, and its coins are free again", self.job),
         }
     }
 }
