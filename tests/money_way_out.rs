@@ -153,6 +153,75 @@ fn what_stands_in_the_way_of_one_job_keeps_no_other_and_decides_the_exit_code() 
 }
 
 #[test]
+fn a_payload_that_was_taken_back_is_never_published_twice() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[400_000, 600_000])?;
+    let payload = payload(&world, 500)?;
+    let first = purse.publish(&payload, Carrier::Taproot, 2)?;
+    let Reclaimed::Sweeping { txid, .. } =
+        reclaim(&mut purse.wallet, &purse.rpc, first.job, rate(5), &Caps::default())?
+    else {
+        panic!("it was out")
+    };
+    let second = purse.publish(&payload, Carrier::Taproot, 5)?;
+    assert_ne!(second.job, first.job);
+    let commit = job(&purse.wallet, second.job)?.commit().context("a commit")?.clone();
+    let spent: Vec<_> = commit.input.iter().map(|input| input.previous_output).collect();
+    assert!(spent.contains(&OutPoint::new(txid, 0)), "what was taken back is spent: {spent:?}");
+    // Raised, the sweep would take the second one with it.
+    let error = reclaim(&mut purse.wallet, &purse.rpc, first.job, rate(50), &Caps::default()).expect_err("built on");
+    assert!(error.to_string().contains(&format!("job {} is paid from", second.job)), "{error}");
+
+    // A miner who saw the first one only.
+    let old = job(&purse.wallet, first.job)?.generations[0].transactions.clone();
+    world.bitcoind.mine_block_with(&old)?;
+    world.bitcoind.mine(5)?;
+    assert!(matches!(purse.job(first.job)?.state, JobState::Confirmed(_)));
+    let resumed = resume(&mut purse.wallet, &purse.rpc)?;
+    assert!(matches!(resumed[0].outcome, Outcome::Failed(PublishError::Lost { .. })), "{resumed:?}");
+    assert_eq!(world.follower("follower")?.items()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn what_was_given_away_to_be_signed_and_what_follows_it_are_never_both_mined() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[600_000])?;
+    let payload = payload(&world, 500)?;
+    let (drafted, unsigned) = psbt::draft(&mut purse.wallet, &purse.rpc, &payload, &taproot(2))?;
+    let freed = reclaim(&mut purse.wallet, &purse.rpc, drafted.id, rate(2), &Caps::default())?;
+    assert_eq!(freed, Reclaimed::Freed);
+    // A coin that would be chosen otherwise: it is smaller, and suffices.
+    world.bitcoind.fund_and_mine(&purse.wallet.address()?, Amount::from_sat(300_000))?;
+    let done = purse.publish(&payload, Carrier::Taproot, 2)?;
+    let commit = job(&purse.wallet, done.job)?.commit().context("a commit")?.clone();
+    assert_eq!(commit.input[0].previous_output, unsigned.unsigned_tx.input[0].previous_output);
+    Ok(())
+}
+
+#[test]
+fn others_do_not_pay_for_a_payload_that_can_still_come_back() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let mut purse = Purse::new(&world, "alice", &[])?;
+    let (first, address, missing) = asked(&world, &mut purse, 300, &Caps::default())?;
+    world.bitcoind.fund(&address, missing + SAT * 20_000)?;
+    purse.wallet.sync(&purse.rpc)?;
+    anywhere::reveal(&mut purse.wallet, &purse.rpc, first.id)?;
+    reclaim(&mut purse.wallet, &purse.rpc, first.id, rate(9), &Caps::default())?;
+    for blocks in [0, 1, 4] {
+        world.bitcoind.mine(blocks)?;
+        purse.wallet.sync(&purse.rpc)?;
+        let error = asked(&world, &mut purse, 300, &Caps::default()).expect_err("it may come back");
+        assert!(error.to_string().contains(&format!("job {}, which forced it before", first.id)), "{error}");
+    }
+    world.bitcoind.mine(1)?;
+    purse.wallet.sync(&purse.rpc)?;
+    let (second, ..) = asked(&world, &mut purse, 300, &Caps::default())?;
+    assert_ne!(second.id, first.id);
+    Ok(())
+}
+
+#[test]
 fn an_envelope_that_nobody_pays_is_given_up_and_what_comes_later_is_told_and_comes_back() -> Result<()> {
     let world = World::new(WINDOW)?;
     let cli = Cli::new(&world)?;

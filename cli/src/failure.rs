@@ -192,6 +192,7 @@ impl From<PublishError> for Failure {
             | PublishError::NotRelayed { .. }
             | PublishError::NothingToRecover(_)
             | PublishError::AlreadyForced { .. }
+            | PublishError::MayComeBack { .. }
             | PublishError::WaitsForSignatures(_)
             | PublishError::WaitsForPayment(_)
             | PublishError::RefundSettled { .. }

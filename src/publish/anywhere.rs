@@ -8,7 +8,7 @@
 use super::plan::{Envelope, MAX_STANDARD_WEIGHT, check_weight};
 use super::send::objection;
 use super::spend::{Ancestors, sign_reveal};
-use super::{CarrierChoice, PublishError, begin, check_length, fees, load};
+use super::{CarrierChoice, PublishError, begin, check_length, fees, instead_of, load};
 use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::sha256;
@@ -55,6 +55,13 @@ pub fn ask(
         None => {}
     }
     check_length(payload)?;
+    // Nothing ties what others pay to the coins of one that was taken back.
+    if !again
+        && instead_of(wallet, payload)?.is_some()
+        && let Some(job) = journal::given_up(wallet.db(), sha256(payload))?.pop()
+    {
+        return Err(PublishError::MayComeBack { job: job.id, state: job.state });
+    }
     fees::check_floor(rate, node.relay()?.floor)?;
     let envelope = Envelope::of(wallet, payload, wallet.next_key_index()?)?;
     let refund = refund.script_pubkey();

@@ -118,6 +118,16 @@ pub enum PublishError {
         /// Where it stands.
         state: JobState,
     },
+    /// The payload has a job that was taken back, and may be published all the same.
+    #[error(
+        "job {job}, which forced it before, is {state}, and can still be mined: wait until what took it back is six blocks deep; `--again` forces it at once, perhaps a second time"
+    )]
+    MayComeBack {
+        /// The job.
+        job: JobId,
+        /// Where it stands.
+        state: JobState,
+    },
     /// The payload has a job that was given away to be signed.
     #[error("job {0} waits for its signatures; `sortie finish` it, or `sortie reclaim` it first")]
     WaitsForSignatures(JobId),

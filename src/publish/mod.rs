@@ -243,6 +243,11 @@ fn plan_for(
     check_length(payload)?;
     let relay = node.relay()?;
     fees::check_floor(request.fee_rate, relay.floor)?;
+    let fund_from = match (request.fund_from, request.again) {
+        (None, false) => instead_of(wallet, payload)?,
+        (given, _) => given,
+    };
+    let request = &Request { fund_from, ..*request };
     let plan = choose(plan::both(wallet, payload, request, relay)?, request.carrier)?;
     request.caps.check(plan.fee, plan.vsize)?;
     let terms = JobTerms {
@@ -251,6 +256,39 @@ fn plan_for(
         ..JobTerms::new(payer, plan.carrier, payload, request.fee_rate, request.caps)
     };
     Ok((terms, sign(payer, wallet, plan)?))
+}
+
+/// What another job of a payload has to spend, so that never both it and one that was taken back are mined.
+///
+/// # Errors
+/// [`PublishError::MayComeBack`] if there is no such coin.
+fn instead_of(wallet: &Wallet, payload: &[u8]) -> Result<Option<OutPoint>, PublishError> {
+    let mut jobs = journal::given_up(wallet.db(), sha256(payload))?;
+    // Of what was given up, nothing left, but what was given away to be signed may have.
+    jobs.retain(|job| !matches!(job.state, JobState::Abandoned(_)) || job.draft.is_some());
+    let confirmed = wallet.confirmed();
+    let are_excluded = |by: &[OutPoint]| {
+        let is_excluded =
+            |generation: &Generation| generation.transactions.iter().any(|tx| wallet.is_excluded(tx, by, &confirmed));
+        jobs.iter().flat_map(|job| job.generations.iter().chain(&job.draft)).all(is_excluded)
+    };
+    if are_excluded(&[]) {
+        return Ok(None);
+    }
+    let taking = |job: &Job| -> Vec<OutPoint> {
+        match (&job.state, &job.draft) {
+            (JobState::Abandoned(_), Some(draft)) => {
+                draft.transactions[0].input.iter().map(|input| input.previous_output).collect()
+            }
+            _ => job.reclaims.iter().map(|sweep| OutPoint::new(sweep.compute_txid(), 0)).collect(),
+        }
+    };
+    let is_ours = |outpoint: &OutPoint| wallet.coin(*outpoint).is_ok() && are_excluded(&[*outpoint]);
+    let found = jobs.iter().rev().flat_map(taking).find(is_ours);
+    match (found, jobs.last()) {
+        (None, Some(job)) => Err(PublishError::MayComeBack { job: job.id, state: job.state.clone() }),
+        (found, _) => Ok(found),
+    }
 }
 
 /// Writes a job down, with its first events and whatever the wallet has learnt.

@@ -139,6 +139,13 @@ pub(crate) fn of_payload(db: &Connection, hash: Hash32) -> Result<Option<Job>, W
     Ok(jobs.into_iter().find(|job| job.payload_hash == hash && job.state.is_publishing()))
 }
 
+/// The jobs of this payload that were given up or taken back, oldest first.
+pub(crate) fn given_up(db: &Connection, hash: Hash32) -> Result<Vec<Job>, WalletError> {
+    let mut jobs = list(db, "SELECT * FROM sortie_job WHERE payload_hash = ?1 ORDER BY id", [hash.0])?;
+    jobs.retain(|job| !job.state.is_publishing());
+    Ok(jobs)
+}
+
 /// Jobs that something may still happen to: all that are not final, and those of which a late payment was swept after
 /// that.
 pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
