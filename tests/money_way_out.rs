@@ -14,7 +14,7 @@ use sortie::publish::{
     Act, CarrierChoice, Job, JobState, Outcome, PublishError, RateTerms, Reclaimed, Request, anywhere, bump, hold, job,
     prepare, psbt, publish, reclaim, resume, stranded,
 };
-use sortie::wallet::{Caps, Wallet};
+use sortie::wallet::{Caps, PaymentOutcome, Wallet};
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 const SAT: Amount = Amount::from_sat(1);
@@ -259,6 +259,59 @@ fn an_envelope_that_nobody_pays_is_given_up_and_what_comes_later_is_told_and_com
     world.bitcoind.mine(1)?;
     assert!(cli.lines(&["jobs"])?.iter().all(|job| job["stranded_sat"].is_null()));
     assert_eq!(world.follower("follower")?.items()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_payment_that_the_node_forgets_stays_paid_and_is_sent_again() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let datadir = dir.path().join("node");
+    let start = || Bitcoind::options().datadir(&datadir).arg("-persistmempool=0").start();
+    let node = start()?;
+    let rpc = connect(&node)?;
+    let (mut wallet, words) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
+    node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
+    wallet.sync(&rpc)?;
+    let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, &rpc)?;
+    let pay = |wallet: &mut Wallet, rpc: &RpcNode, sat, fee_rate| -> Result<_> {
+        let paid = wallet.send(rpc, &Bitcoind::anyone_address(), SAT * sat, rate(fee_rate), &Caps::default())?;
+        wallet.acknowledge(&paid)?;
+        Ok(paid.txid)
+    };
+    let sent = [pay(&mut wallet, &rpc, 9_000, 2)?, pay(&mut wallet, &rpc, 9_001, 2)?];
+    let left = wallet.balance().total();
+    node.stop()?;
+    let node = start()?;
+    let rpc = connect(&node)?;
+    assert!(node.mempool()?.is_empty(), "it has forgotten them");
+    wallet.sync(&rpc)?;
+    assert_eq!(wallet.balance().total(), left, "what they spend stays spent");
+    let settled = wallet.settle_payments(&rpc)?;
+    let told: Vec<_> = settled.iter().map(|settled| (settled.payment.txid, &settled.outcome)).collect();
+    assert_eq!(told, sent.map(|txid| (txid, &PaymentOutcome::Sent)));
+    assert!(sent.iter().all(|txid| node.mempool().is_ok_and(|waiting| waiting.contains(txid))));
+    assert!(wallet.settle_payments(&rpc)?.is_empty());
+
+    // Once more; then the same words elsewhere spend the same coin.
+    node.stop()?;
+    let node = start()?;
+    let rpc = connect(&node)?;
+    twin.sync(&rpc)?;
+    pay(&mut twin, &rpc, 30_000, 9)?;
+    wallet.sync(&rpc)?;
+    let settled = wallet.settle_payments(&rpc)?;
+    assert!(settled.iter().all(|settled| matches!(settled.outcome, PaymentOutcome::Stuck(_))), "{settled:?}");
+    node.mine(1)?;
+    wallet.sync(&rpc)?;
+    let settled = wallet.settle_payments(&rpc)?;
+    assert_eq!(settled.len(), 2);
+    assert!(settled.iter().all(|settled| settled.outcome == PaymentOutcome::Lost), "{settled:?}");
+    node.mine(5)?;
+    wallet.sync(&rpc)?;
+    assert!(wallet.settle_payments(&rpc)?.is_empty(), "for good");
+    twin.sync(&rpc)?;
+    assert_eq!(wallet.balance().total(), twin.balance().total());
+    node.stop()?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a payment is on disk before it leaves, and its coins with it; one whose answer was lost is
 //! sent again with the same bytes, by whoever asks for the same payment and by
-//! [`settle_payments`](Wallet::settle_payments). Until somebody [knows](Wallet::acknowledge) that it has left,
+//! [`settle_payments`](Wallet::settle_payments). So is one that the node forgets before it is mined. Until somebody [knows](Wallet::acknowledge) that it has left,
 //! asking for the same is no second payment. A payment that the node refuses in the end gives its coins back; asked
 //! for once more, it spends one of them again, so that never both are mined.
 
@@ -11,6 +11,10 @@ use crate::chain::{Mempool, refusal};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Address, Amount, FeeRate, ScriptBuf, Transaction, TxOut, Txid};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::BTreeSet;
+
+/// More than a transaction of ours pays.
+const HIGHEST_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
 
 /// A payment that has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +50,29 @@ pub enum PaymentOutcome {
     Sent,
     /// The node refuses it, with these words; its coins are free again.
     Refused(String),
+    /// The node had it, has forgotten it and refuses it for now, with these words; its coins stay spent.
+    Stuck(String),
     /// Its coins were spent by another confirmed transaction.
     Lost,
 }
 
 impl PaymentOutcome {
-    /// As the journal writes it.
+    /// Its name; the journal knows all of them but `stuck`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Sent => "sent",
             Self::Refused(_) => "refused",
+            Self::Stuck(_) => "stuck",
             Self::Lost => "lost",
         }
     }
 }
 
-/// A payment that is written down, and whose answer is not.
+/// A payment that is written down, and perhaps not mined.
 pub(crate) struct Pending {
     id: i64,
+    /// Whether its answer is known: the node had it.
+    has_left: bool,
     to: ScriptBuf,
     amount: Amount,
     fee: Amount,
@@ -100,22 +109,29 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// The payments whose answer is not known, oldest first.
-pub(crate) fn pending(db: &Connection) -> Result<Vec<Pending>, WalletError> {
+/// The payments that were not refused, oldest first.
+fn signed(db: &Connection) -> Result<Vec<Pending>, WalletError> {
     let mut statement = db.prepare_cached(
-        "SELECT id, script, amount_sat, fee_sat, tx FROM sortie_payment
-         WHERE id NOT IN (SELECT payment FROM sortie_payment_end) ORDER BY id",
+        "SELECT id, outcome IS NOT NULL, script, amount_sat, fee_sat, tx FROM sortie_payment
+         LEFT JOIN sortie_payment_end ON payment = id WHERE outcome IS NULL OR outcome = 'sent' ORDER BY id",
     )?;
     let rows = statement.query_map([], |row| {
         let sat = |column| row.get::<_, i64>(column).map(|sat| Amount::from_sat(sat.cast_unsigned()));
-        let to = ScriptBuf::from_bytes(row.get(1)?);
-        Ok((row.get::<_, i64>(0)?, to, sat(2)?, sat(3)?, row.get::<_, Vec<u8>>(4)?))
+        let to = ScriptBuf::from_bytes(row.get(2)?);
+        Ok((row.get::<_, i64>(0)?, row.get(1)?, to, sat(3)?, sat(4)?, row.get::<_, Vec<u8>>(5)?))
     })?;
-    let read = |(id, to, amount, fee, tx): (i64, _, _, _, Vec<u8>)| {
+    let read = |(id, has_left, to, amount, fee, tx): (i64, _, _, _, _, Vec<u8>)| {
         let tx = deserialize(&tx).map_err(|error| WalletError::Journal(format!("payment {id}: {error}")))?;
-        Ok(Pending { id, to, amount, fee, tx })
+        Ok(Pending { id, has_left, to, amount, fee, tx })
     };
     rows.map(|row| read(row?)).collect()
+}
+
+/// The payments whose answer is not known, oldest first.
+pub(crate) fn pending(db: &Connection) -> Result<Vec<Pending>, WalletError> {
+    let mut signed = signed(db)?;
+    signed.retain(|payment| !payment.has_left);
+    Ok(signed)
 }
 
 /// A payment of `output` that has left, and of which nobody knows.
@@ -188,7 +204,7 @@ impl Wallet {
             )?;
             Ok(db.last_insert_rowid())
         })?;
-        let settled = self.settle(node, Pending { id, to, amount, fee, tx })?;
+        let settled = self.settle(node, Pending { id, has_left: false, to, amount, fee, tx })?;
         match settled.outcome {
             PaymentOutcome::Refused(reason) => Err(WalletError::Refused { txid, reason }),
             _ => Ok(Payment { resumed: false, ..settled.payment }),
@@ -203,17 +219,57 @@ impl Wallet {
         })
     }
 
-    /// Sends the payments again whose answer was lost. Sync first.
+    /// The payments that are to be in the mempool: those whose answer is not known, and those that wait for a block.
+    pub(crate) fn waiting_payments(&self) -> Result<Vec<Pending>, WalletError> {
+        let waiting: BTreeSet<Txid> = self.unconfirmed().iter().map(|tx| tx.compute_txid()).collect();
+        let mut payments = signed(self.db())?;
+        payments.retain(|payment| !payment.has_left || waiting.contains(&payment.tx.compute_txid()));
+        Ok(payments)
+    }
+
+    /// Sends the payments again whose answer was lost, or which the node has forgotten, and tells of those whose coins
+    /// another mined transaction has spent. Sync first.
     ///
     /// # Errors
     /// [`WalletError::Unsent`] if the answer is lost again.
     pub fn settle_payments(&mut self, node: &impl Mempool) -> Result<Vec<Settled>, WalletError> {
-        pending(self.db())?.into_iter().map(|pending| self.settle(node, pending)).collect()
+        let mut settled = Vec::new();
+        let (confirmed, buried) = (self.confirmed(), self.buried());
+        for payment in signed(self.db())? {
+            if !payment.has_left {
+                settled.push(self.settle(node, payment)?);
+            } else if !confirmed.contains_key(&payment.tx.compute_txid()) && !self.is_conflicted(&payment.tx, &buried) {
+                settled.extend(self.send_again(node, payment)?);
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Sends a payment again that had left, if the node has forgotten it, and whatever it hangs on.
+    fn send_again(&self, node: &impl Mempool, payment: Pending) -> Result<Option<Settled>, WalletError> {
+        let Pending { id, to, amount, fee, tx, .. } = payment;
+        let (txid, vsize) = (tx.compute_txid(), vsize(&tx));
+        let unsent = |source| WalletError::Unsent { txid, source };
+        let confirmed = self.confirmed();
+        let outcome = if self.is_conflicted(&tx, &confirmed) {
+            PaymentOutcome::Lost
+        } else if !self.is_current(&txid) || node.is_waiting(&txid).map_err(unsent)? {
+            return Ok(None);
+        } else {
+            for parent in self.hangs_on(std::slice::from_ref(&tx), &confirmed) {
+                if !node.is_waiting(&parent.compute_txid()).map_err(unsent)? {
+                    node.submit(&[parent], HIGHEST_RATE).map_err(unsent)?;
+                }
+            }
+            let refused = refusal(node.submit(&[tx], rate_of(fee, vsize)).map_err(unsent)?);
+            refused.map_or(PaymentOutcome::Sent, |(_, reason)| PaymentOutcome::Stuck(reason))
+        };
+        Ok(Some(Settled { to, amount, payment: Payment { txid, fee, vsize, resumed: true, id }, outcome }))
     }
 
     /// Sends a payment that is written down, and writes down what came of it.
     fn settle(&mut self, node: &impl Mempool, pending: Pending) -> Result<Settled, WalletError> {
-        let Pending { id, to, amount, fee, tx } = pending;
+        let Pending { id, to, amount, fee, tx, .. } = pending;
         let (txid, vsize) = (tx.compute_txid(), vsize(&tx));
         let unsent = |source| WalletError::Unsent { txid, source };
         let confirmed = self.confirmed();

@@ -4,7 +4,7 @@
 //! transaction once, while one is awaited. Others to the wallet appear there when they are confirmed.
 
 use super::watch::Watch;
-use super::{Job, Payer, Wallet, WalletError, journal, payment, unix_now};
+use super::{Job, Payer, Wallet, WalletError, journal, unix_now};
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
 use crate::chain::{ChainError, Mempool, RpcNode};
@@ -74,8 +74,8 @@ impl Wallet {
         // The journal remembers what is to be sent again; only others' absence frees their coins.
         let jobs = journal::watched(self.db())?;
         let kept = jobs.iter().flat_map(|job| job.active().into_iter().chain(job.standing_sweeps().cloned()));
-        let pending = payment::pending(self.db())?.into_iter().map(|pending| pending.tx);
-        let kept = kept.chain(pending).map(|tx| tx.compute_txid()).collect();
+        let payments = self.waiting_payments()?.into_iter().map(|payment| payment.tx);
+        let kept = kept.chain(payments).map(|tx| tx.compute_txid()).collect();
         let watch = self.watch(&jobs)?;
         let blocks = match source {
             WalletSource::Node(node) => {

@@ -546,7 +546,7 @@ impl From<&Settled> for SettledReport {
             outcome: settled.outcome.name(),
             amount_sat: settled.amount.to_sat(),
             reason: match &settled.outcome {
-                PaymentOutcome::Refused(reason) => Some(reason.clone()),
+                PaymentOutcome::Refused(reason) | PaymentOutcome::Stuck(reason) => Some(reason.clone()),
                 _ => None,
             },
         }
