@@ -7,6 +7,7 @@ use super::report::{name, transactions};
 use crate::bitcoin::Bitcoin;
 use crate::config::{DEFAULT_MAX_FEE, Fees, Settings, WalletName};
 use crate::failure::Failure;
+use crate::input::sats;
 use crate::output::{Output, field, utc};
 use crate::passphrase::unlock;
 use bitcoin::address::NetworkUnchecked;
@@ -59,7 +60,7 @@ pub struct Resume {
     #[command(flatten)]
     code: ShowCode,
     /// Pay at most this many satoshis for one job, instead of what was set when it was forced
-    #[arg(long, value_name = "SATS")]
+    #[arg(long, value_name = "SATS", value_parser = sats)]
     max_fee: Option<u64>,
     /// Pay at most this rate, in sat/vB, instead of what was set when it was forced
     #[arg(long, value_name = "SAT_VB")]
