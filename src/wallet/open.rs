@@ -195,6 +195,7 @@ impl Wallet {
             return Err(WalletError::JournalVersion { dir: dir.to_owned(), found, expected });
         }
         let tx = db.transaction()?;
+        journal::complete_tables(&tx)?;
         payment::create_tables(&tx)?;
         let changes = ChangeSet::from_sqlite(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
