@@ -118,13 +118,13 @@ fn what_others_built_on_a_publication_is_paid_for_when_it_is_replaced() -> Resul
 #[test]
 fn a_deadline_is_held_by_the_servers_estimates() -> Result<()> {
     let Serverside { world, server, esplora, mut wallet } = serverside(1_000_000)?;
-    server.set_fee_estimates(&[(1, 25.0), (2, 3.0)]);
+    server.set_fee_estimates(&[(1, 9.0), (2, 3.0)]);
     let confirm_by = Some(world.bitcoind.height()? + 3);
     let carrier = CarrierChoice::Only(Carrier::Taproot);
     let request = Request { carrier, confirm_by, ..Request::at(rate(3)) };
     let id = publish(&mut wallet, &esplora, &payload(&world, 200)?, &request)?.job;
     let terms = RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 1 };
-    for (remaining, kwu) in [(2, 750), (1, 6_250)] {
+    for (remaining, kwu) in [(2, 750), (1, 2_250)] {
         world.bitcoind.mine_empty(1)?;
         wallet.sync(&esplora)?;
         let held = hold(&mut wallet, &esplora, &[&esplora], id, &terms, &Caps::default())?;

@@ -20,6 +20,7 @@ mod money_crash;
 mod money_crash_more;
 mod money_deadline;
 mod money_envelopes;
+mod money_limits;
 mod money_locking;
 mod money_payments;
 mod money_psbt;

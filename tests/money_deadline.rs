@@ -291,7 +291,7 @@ fn a_publication_that_others_pay_for_is_held_from_its_payment_on() -> Result<()>
     drop(Purse::new(&world, &Cli::wallet_dir("default"), &[])?);
     world.bitcoind.mine(6)?;
     let server = EsploraServer::start(&world.bitcoind)?;
-    server.set_fee_estimates(&[(1, 15.0), (2, 3.0)]);
+    server.set_fee_estimates(&[(1, 9.0), (2, 3.0)]);
     let (url, refund) = (server.url(), Bitcoind::anyone_address().to_string());
     let tx = world.transfer(&world.alice, &world.bob, 7, 0).to_lower_hex_string();
     let due = (world.bitcoind.height()? + u32::from(WINDOW.window) + 2).to_string();
@@ -318,7 +318,7 @@ fn a_publication_that_others_pay_for_is_held_from_its_payment_on() -> Result<()>
     waiting.wait_line("its word", LONG, |line| line.contains("--due-by"))?;
     world.bitcoind.mine_empty(1)?;
     let raised = line(&mut waiting, "its word", is_bump)?;
-    assert_eq!((&raised["place_before"], &raised["fee_rate_sat_vb"]), (&revealed["place"], &15.0.into()));
+    assert_eq!((&raised["place_before"], &raised["fee_rate_sat_vb"]), (&revealed["place"], &9.0.into()));
     world.bitcoind.mine(1)?;
     ensure!(waiting.wait_exit(LONG)?.success(), "{:?}", waiting.stderr());
     Ok(())

@@ -153,6 +153,9 @@ fn a_refund_address_is_corrected_until_something_is_signed() -> Result<()> {
     assert_eq!(corrected["refund"], second.as_str());
     assert!(sats(&corrected, "amount_sat")? > sats(&asked, "amount_sat")?, "at the new rate");
     assert_eq!(cli.run(&["jobs"])?["refund"], second.as_str());
+    let story = cli.lines(&["jobs", "1"])?;
+    let amended = story.iter().find(|event| event["kind"] == "amended").context("an event")?;
+    assert_eq!((&amended["refund"], &amended["max_fee_sat"]), (&second.as_str().into(), &99_999.into()));
     let (code, error) = fails(&force(&second, &["--fee-rate", "5", "--carrier", "op-return"]))?;
     assert!(code == 2 && error.contains("Taproot"), "{error}");
     let (code, error) = fails(&force(&second, &["--fee-rate", "6", "--max-fee", "9"]))?;

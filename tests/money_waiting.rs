@@ -77,6 +77,8 @@ fn a_wait_for_a_payment_leaves_the_wallet_to_others_and_outlasts_its_server() ->
     assert_eq!(when_free(&cli, &["jobs", "--esplora-url", &url])?["state"], "planned", "others may look");
     world.bitcoind.fund(&address, Amount::from_sat(400))?;
     let asked = line(&mut waiting, |line| line["received_sat"] == 400)?;
+    let listed = when_free(&cli, &["jobs", "--esplora-url", &url])?;
+    assert_eq!((&listed["state"], &listed["received_sat"]), (&"planned".into(), &400.into()));
     server.fail("/tx/", Fault::Status(502));
     line(&mut waiting, |line| line["warning"].as_str().is_some_and(|warning| warning.contains("trying again")))?;
     server.heal();

@@ -8,7 +8,7 @@ mod file;
 use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
 use crate::http::SequencerUrl;
-use crate::input::{text_of, toml_error};
+use crate::input::{sats, text_of, toml_error};
 use crate::output::Output;
 use crate::reading::Reading;
 use bitcoin::{Amount, FeeRate, Network};
@@ -96,7 +96,7 @@ pub struct Fees {
 
     /// Refuse to pay more than this many satoshis, all transactions together [default: 200000; for a sequencer's batches
     /// none]
-    #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", hide_env_values = true)]
+    #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", value_parser = sats, hide_env_values = true)]
     pub max_fee: Option<u64>,
 
     /// Refuse to pay a higher rate, in sat/vB [default: 1000]
@@ -109,7 +109,7 @@ pub struct Fees {
 pub struct Locking {
     /// Lock at most so many satoshis more than are needed until a reveal is mined; the rest comes back at once [default:
     /// 1000000]
-    #[arg(long, env = "SORTIE_LOCK_AT_MOST", value_name = "SATS", hide_env_values = true)]
+    #[arg(long, env = "SORTIE_LOCK_AT_MOST", value_name = "SATS", value_parser = sats, hide_env_values = true)]
     pub lock_at_most: Option<u64>,
 }
 

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::hex::FromHex;
-use bitcoin::{Address, Network, XOnlyPublicKey};
+use bitcoin::{Address, Amount, Network, XOnlyPublicKey};
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -89,6 +89,13 @@ pub fn key_and_sats(text: &str) -> Result<(XOnlyPublicKey, u64), String> {
 /// An address of any network, for clap.
 pub fn address(text: &str) -> Result<Address<NetworkUnchecked>, String> {
     text.parse().map_err(|_| "it is not a Bitcoin address".into())
+}
+
+/// A number of satoshis, no more than all money.
+pub fn sats(text: &str) -> Result<u64, String> {
+    let most = Amount::MAX_MONEY.to_sat();
+    let sats = text.parse().ok().filter(|sats| *sats <= most);
+    sats.ok_or_else(|| format!("it is not a number of satoshis up to {most}"))
 }
 
 /// An address that must be for `network`.

@@ -15,6 +15,8 @@ const ALREADY_IN_UTXO_SET: i32 = -27;
 /// Blocks whose fees tell what is paid now.
 const RECENT_BLOCKS: u32 = 6;
 const REJECTED: [i32; 2] = [-25, -26];
+/// The highest limit of a rate that it takes, for 1,000 vbytes.
+const HIGHEST_LIMIT: Amount = Amount::from_sat(99_999_999);
 
 impl Mempool for RpcNode {
     fn relay(&self) -> Result<RelayFacts, ChainError> {
@@ -199,7 +201,11 @@ pub(super) fn read_package(package: &[Transaction], answer: &Value) -> Result<Ve
 pub(super) fn amount(value: &Value, key: &str, method: &str) -> Result<Amount, ChainError> {
     let found = value.get(key).and_then(Value::as_f64);
     let found = found.ok_or_else(|| malformed(method, format_args!("no amount under {key}")))?;
-    Amount::from_btc(found).map_err(|error| malformed(method, error))
+    let amount = Amount::from_btc(found).map_err(|error| malformed(method, error))?;
+    match amount <= Amount::MAX_MONEY {
+        true => Ok(amount),
+        false => Err(malformed(method, format_args!("more than all money under {key}"))),
+    }
 }
 
 /// A rate that JSON carries in BTC/kvB, rounded up to a whole sat/kwu.
@@ -208,9 +214,9 @@ fn rate(value: &Value, key: &str, method: &str) -> Result<FeeRate, ChainError> {
     Ok(FeeRate::from_sat_per_kwu(per_kvb.div_ceil(4)))
 }
 
-/// A limit for Bitcoin Core, which counts in BTC/kvB and takes text for an exact number.
+/// A limit for Bitcoin Core, which counts in BTC/kvB, takes text for an exact number, and no limit of 1 BTC/kvB or more.
 fn btc_per_kvb(rate: FeeRate) -> Value {
-    let per_kvb = Amount::from_sat(rate.to_sat_per_kwu().saturating_mul(4));
+    let per_kvb = Amount::from_sat(rate.to_sat_per_kwu().saturating_mul(4)).min(HIGHEST_LIMIT);
     json!(per_kvb.to_string_in(Denomination::Bitcoin))
 }
 
@@ -225,6 +231,7 @@ mod tests {
         assert_eq!(rate(&answer, "odd", "m").ok(), Some(FeeRate::from_sat_per_kwu(251)));
         assert!(rate(&answer, "absent", "m").is_err());
         assert_eq!(btc_per_kvb(FeeRate::from_sat_per_kwu(25)), json!("0.000001"));
+        assert_eq!(btc_per_kvb(FeeRate::MAX), json!("0.99999999"));
     }
 
     #[test]

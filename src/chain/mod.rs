@@ -136,8 +136,8 @@ pub trait Mempool {
     /// The node's estimate for confirmation within `target_blocks`; `None` without enough data.
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError>;
 
-    /// The highest rate that nine tenths of one of the last six blocks paid at most, rounded up to a
-    /// whole sat/vB; `None` if they are empty, or where it cannot be known.
+    /// What one of the last blocks paid, the highest of them, rounded up to a whole sat/vB: nine tenths of it at most, or
+    /// on average where only that can be known; `None` if they are empty, or where it cannot be known.
     fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
         Ok(None)
     }

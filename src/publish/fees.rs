@@ -2,7 +2,8 @@
 //! else the fallback, else what the network allows.
 //!
 //! Guarantees that an estimator without data or gone mad is passed over, that of several servers one that lies does
-//! not decide, and that on mainnet nobody's money is spent on a guess. Every step is told, so that a person can see why.
+//! not decide, that the word of a single one is compared with recent blocks or bounded, and that on mainnet nobody's money
+//! is spent on a guess. Every step is told, so that a person can see why.
 
 use super::PublishError;
 use crate::chain::{ChainError, Mempool};
@@ -11,6 +12,9 @@ use bitcoin::{FeeRate, Network};
 
 /// Above this an estimate is not believed: 1,000 sat/vB.
 pub const HIGHEST_ESTIMATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
+/// Above this the estimate of one server that nothing confirms is not believed, and told of if only its own account of
+/// recent blocks does: 100 sat/vB.
+const HIGHEST_WORD: FeeRate = FeeRate::from_sat_per_kwu(25_000);
 /// An estimate above this multiple of what recent blocks paid is not believed.
 const BELIEVED_MULTIPLE: u64 = 10;
 /// Our own floor on regtest, where nobody competes: 1 sat/vB.
@@ -110,7 +114,7 @@ fn choose<'a>(
         let blocks = terms.target_blocks;
         let mut step = format!("{name} estimates {} for {blocks} blocks", SatPerVb(rate));
         if let Some(paid) = paid {
-            step += &format!("; nine tenths of each of the last blocks paid at most {}", SatPerVb(paid));
+            step += &format!("; the last blocks paid up to {}", SatPerVb(paid));
         }
         if rate > highest {
             steps.push(format!("{step}; above {} it is not believed", SatPerVb(highest)));
@@ -118,18 +122,33 @@ fn choose<'a>(
             continue;
         }
         steps.push(format!("{step}; the node takes {} and more", SatPerVb(floor)));
-        believed.push((rate, name));
+        believed.push((rate, name, is_own));
         if is_own {
             break;
         }
     }
     believed.sort();
-    if let Some((rate, name)) = believed.get(believed.len().saturating_sub(1) / 2) {
+    let mut warning = None;
+    if let [(rate, name, false)] = believed[..]
+        && rate > HIGHEST_WORD
+    {
+        let word = format!("{} is the word of one server, {name}, and nobody else's", SatPerVb(rate));
+        match known {
+            Some(_) => warning = Some(format!("{word}; compare it, and say --fee-rate or name a second server")),
+            None => {
+                steps
+                    .push(format!("{word}; without recent blocks it is not believed above {}", SatPerVb(HIGHEST_WORD)));
+                mad = mad.or(Some(PublishError::MadEstimate { rate, cap: HIGHEST_WORD }));
+                believed.clear();
+            }
+        }
+    }
+    if let Some((rate, name, _)) = believed.get(believed.len().saturating_sub(1) / 2) {
         if believed.len() > 1 {
             steps.push(format!("of {} estimates {name}'s is the middle one", believed.len()));
         }
         let source = RateSource::Estimate((*name).to_owned());
-        return Ok(ChosenRate { rate: floor.max(*rate), source, steps, warning: None });
+        return Ok(ChosenRate { rate: floor.max(*rate), source, steps, warning });
     }
     if let Some(rate) = terms.fallback {
         steps.push(format!("no estimate: {} as the fallback says", SatPerVb(rate)));
@@ -233,6 +252,24 @@ mod tests {
             assert_eq!((got.rate, got.source), (kwu(rate), RateSource::Estimate(name.into())), "{estimates:?}");
             assert!(got.steps.last().is_some_and(|step| step.contains("middle one")), "{:?}", got.steps);
         }
+    }
+
+    #[test]
+    fn the_word_of_one_server_is_bounded_and_told_of() {
+        for (estimate, paid, own, rate) in [
+            (25_000, None, false, Some((25_000, false))),
+            (25_001, None, false, None),
+            (25_001, Some(2_501), false, Some((25_001, true))),
+            (25_001, Some(2_500), false, None),
+            (25_001, None, true, Some((25_001, false))),
+        ] {
+            let sources = [("one", own, said(Some(estimate), paid))].into_iter();
+            let got = choose(&terms(Network::Bitcoin, None, None), kwu(25), sources);
+            let got = got.map(|got| (got.rate.to_sat_per_kwu(), got.warning.is_some())).ok();
+            assert_eq!(got, rate, "{estimate} {paid:?} {own}");
+        }
+        let asked_for = choose(&terms(Network::Bitcoin, Some(99_000), None), kwu(25), std::iter::empty());
+        assert_eq!(asked_for.expect("as asked").rate, kwu(99_000), "whatever anybody says");
     }
 
     #[test]

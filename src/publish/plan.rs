@@ -326,16 +326,17 @@ pub(crate) fn both(
     let (rate, must_spend) = (request.fee_rate, must_spend.as_ref());
     let terms = Terms { payload, rate, policy: &policy, change: &change, input: &input, must_spend };
 
+    // What all money could not pay is short of the wallet's coins, too.
     let ample = Coin { placeholder: input.witness.clone(), ..Coin::ample() };
     let unlimited = Policy { lock_at_most: None, ..policy };
     let alone = Terms { must_spend: Some(&ample), policy: &unlimited, ..terms };
     let op_return = match op_return(&coins, &terms) {
         Ok(plan) => planned(plan),
-        Err(shortfall) => supposed(op_return(&[], &alone)?, shortfall),
+        Err(shortfall) => supposed(op_return(&[], &alone).map_err(|_| shortfall)?, shortfall),
     };
     let taproot = match taproot(&envelope, &coins, &terms)? {
         Ok(plan) => planned(plan),
-        Err(shortfall) => supposed(taproot(&envelope, &[], &alone)??, shortfall),
+        Err(shortfall) => supposed(taproot(&envelope, &[], &alone)?.map_err(|_| shortfall)?, shortfall),
     };
     Ok([op_return, taproot])
 }

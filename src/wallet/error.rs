@@ -48,7 +48,9 @@ pub enum WalletError {
         source: std::io::Error,
     },
     /// Seed and database do not fit together, or one of them is damaged.
-    #[error("the wallet in {} is damaged ({what}); restore it from its words into another folder", dir.display())]
+    #[error(
+        "the wallet in {} is damaged ({what}); keep that folder, for its journal has what unrevealed commits need beside the words; restore the wallet from its words into another folder, then `sortie recover`", dir.display()
+    )]
     Damaged {
         /// Where it is.
         dir: PathBuf,

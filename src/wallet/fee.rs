@@ -39,9 +39,12 @@ impl fmt::Display for SatPerVb {
     }
 }
 
+/// 1 BTC/kvB, 100,000 sat/vB: Bitcoin Core sends nothing that pays it.
+const NOT_SENT: FeeRate = FeeRate::from_sat_per_kwu(25_000_000);
+
 /// Text that is no fee rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a fee rate is a number of sat/vB above 0 with up to three decimals, such as 2.5")]
+#[error("a fee rate is a number of sat/vB above 0 and below 100000 with up to three decimals, such as 2.5")]
 pub struct BadRate;
 
 impl FromStr for SatPerVb {
@@ -55,9 +58,9 @@ impl FromStr for SatPerVb {
             return Err(BadRate);
         }
         let per_kvb: u64 = format!("{whole}{decimals:0<3}").parse().map_err(|_| BadRate)?;
-        match per_kvb {
-            0 => Err(BadRate),
-            _ => Ok(Self(FeeRate::from_sat_per_kwu(per_kvb.div_ceil(4)))),
+        match FeeRate::from_sat_per_kwu(per_kvb.div_ceil(4)) {
+            rate if rate > FeeRate::ZERO && rate < NOT_SENT => Ok(Self(rate)),
+            _ => Err(BadRate),
         }
     }
 }
@@ -152,7 +155,7 @@ mod tests {
             assert_eq!(rate, SatPerVb(kwu(per_kwu)), "{text}");
             assert_eq!(rate.to_string(), shown);
         }
-        for text in ["", "0", "-1", "1e3", "1.0001", ".5", "0.000", "99999999999999999999"] {
+        for text in ["", "0", "-1", "1e3", "1.0001", ".5", "0.000", "100000", "99999999999999999999"] {
             assert_eq!(text.parse::<SatPerVb>(), Err(BadRate), "{text}");
         }
     }

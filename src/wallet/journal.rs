@@ -69,6 +69,11 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "user_version", VERSION)
 }
 
+/// Makes what is missing of a journal that an earlier program of this version made.
+pub(crate) fn complete_tables(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch("CREATE INDEX IF NOT EXISTS sortie_event_amended ON sortie_event (job) WHERE kind = 'amended'")
+}
+
 /// The version of a database's journal; 0 for one that was made before versions were counted.
 pub(crate) fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))

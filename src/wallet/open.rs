@@ -5,7 +5,7 @@
 
 use super::error::damaged;
 use super::files::Folder;
-use super::seed::{PublicKeys, SeedFile};
+use super::seed::{PublicKeys, Sealed, SeedFile};
 use super::{Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, payment, sync};
 use crate::primitives::BtcHeight;
 use bdk_wallet::{ChangeSet, KeychainKind};
@@ -78,9 +78,10 @@ impl Wallet {
         let text = self.folder.read_seed()?;
         let dir = || self.dir.clone();
         match (SeedFile::is_encrypted(&text), passphrase) {
-            (true, Some(passphrase)) => {
-                SeedFile::unseal(&text, passphrase).ok_or_else(|| WalletError::WrongPassphrase { dir: dir() })
-            }
+            (true, Some(passphrase)) => SeedFile::unseal(&text, passphrase).map_err(|sealed| match sealed {
+                Sealed::WrongPassphrase => WalletError::WrongPassphrase { dir: dir() },
+                Sealed::Damaged => damaged(&self.dir, "the seed file is cut or was changed"),
+            }),
             (true, None) => Err(WalletError::Locked { dir: dir() }),
             (false, _) => SeedFile::from_text(&text).ok_or_else(|| damaged(&self.dir, "the seed file cannot be read")),
         }
@@ -174,16 +175,27 @@ impl Wallet {
     }
 
     fn load(folder: Folder, dir: &Path) -> Result<Self, WalletError> {
+        Self::read(folder, dir).map_err(|error| match error {
+            WalletError::Database(error) if is_damage(&error) => damaged(dir, format_args!("wallet.sqlite: {error}")),
+            error => error,
+        })
+    }
+
+    fn read(folder: Folder, dir: &Path) -> Result<Self, WalletError> {
         let path = folder.database();
         if !path.exists() {
             return Err(damaged(dir, "wallet.sqlite is missing"));
         }
         let mut db = open_database(&path)?;
+        if db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, u32>(0))? == 0 {
+            return Err(damaged(dir, "wallet.sqlite is empty"));
+        }
         let (found, expected) = (journal::version(&db)?, journal::VERSION);
         if found != expected {
             return Err(WalletError::JournalVersion { dir: dir.to_owned(), found, expected });
         }
         let tx = db.transaction()?;
+        journal::complete_tables(&tx)?;
         payment::create_tables(&tx)?;
         let changes = ChangeSet::from_sqlite(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
@@ -240,6 +252,12 @@ fn open_database(path: &Path) -> Result<Connection, WalletError> {
     // As FULL, and after each commit the folder is flushed too.
     db.pragma_update(None, "synchronous", "EXTRA")?;
     Ok(db)
+}
+
+/// Whether the file is not what this program wrote, and not merely out of reach for now.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    matches!(error.sqlite_error_code(), None | Some(DatabaseCorrupt | NotADatabase | Unknown))
 }
 
 /// A column whose text is parsed.

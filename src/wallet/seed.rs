@@ -7,7 +7,7 @@
 use super::{Descriptors, WalletError};
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::secrecy::SecretString;
-use age::{Decryptor, Encryptor, scrypt};
+use age::{DecryptError, Decryptor, Encryptor, scrypt};
 use bdk_wallet::{KeychainKind, bip39};
 use bitcoin::bip32::{ChildNumber, DerivationPath, Fingerprint, Xpriv, Xpub};
 use bitcoin::key::{Keypair, Secp256k1};
@@ -103,6 +103,14 @@ pub(crate) struct SeedFile {
     pub mnemonic: Mnemonic,
 }
 
+/// Why an encrypted seed file does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sealed {
+    WrongPassphrase,
+    /// It was cut or changed.
+    Damaged,
+}
+
 impl SeedFile {
     const HEAD: &str = "sortie seed 1";
     const ENCRYPTED_HEAD: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
@@ -127,17 +135,20 @@ impl SeedFile {
         text.ok_or(WalletError::NotEncrypted)
     }
 
-    /// Decrypts a file's text; `None` for another passphrase or a file that was changed.
-    pub fn unseal(text: &str, Passphrase(secret): &Passphrase) -> Option<Self> {
+    /// Decrypts a file's text.
+    pub fn unseal(text: &str, Passphrase(secret): &Passphrase) -> Result<Self, Sealed> {
         let mut identity = scrypt::Identity::new(secret.clone());
         identity.set_max_work_factor(MAX_WORK_FACTOR);
-        let decrypt = || -> Result<String, Box<dyn std::error::Error>> {
-            let reader = Decryptor::new_buffered(ArmoredReader::new(text.as_bytes()))?;
-            let mut plain = String::new();
-            reader.decrypt(iter::once(&identity as _))?.take(MAX_SEED_TEXT).read_to_string(&mut plain)?;
-            Ok(plain)
-        };
-        Self::from_text(&decrypt().ok()?)
+        let decryptor = Decryptor::new_buffered(ArmoredReader::new(text.as_bytes())).map_err(|_| Sealed::Damaged)?;
+        let reader = decryptor.decrypt(iter::once(&identity as _)).map_err(|error| match error {
+            DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed | DecryptError::NoMatchingKeys => {
+                Sealed::WrongPassphrase
+            }
+            _ => Sealed::Damaged,
+        })?;
+        let mut plain = String::new();
+        reader.take(MAX_SEED_TEXT).read_to_string(&mut plain).map_err(|_| Sealed::Damaged)?;
+        Self::from_text(&plain).ok_or(Sealed::Damaged)
     }
 
     fn to_text(&self) -> String {
@@ -315,9 +326,13 @@ mod tests {
         let passphrase = |text: &str| Passphrase::new(text.into()).expect("not empty");
         let text = file.seal(Some(&passphrase("correct horse"))).expect("sealed");
         assert!(SeedFile::is_encrypted(&text) && !text.contains("abandon"), "{text}");
-        assert_eq!(SeedFile::unseal(&text, &passphrase("correct horse")), Some(file.clone()));
-        assert_eq!(SeedFile::unseal(&text, &passphrase("correct horsf")), None);
-        assert_eq!(SeedFile::unseal(&text.replacen('A', "B", 20), &passphrase("correct horse")), None);
+        assert_eq!(SeedFile::unseal(&text, &passphrase("correct horse")), Ok(file.clone()));
+        assert_eq!(SeedFile::unseal(&text, &passphrase("correct horsf")), Err(Sealed::WrongPassphrase));
+        assert!(SeedFile::unseal(&text.replacen('A', "B", 20), &passphrase("correct horse")).is_err());
+        for length in [40, 200, text.len() - 60] {
+            let cut = SeedFile::unseal(&text[..length], &passphrase("correct horse"));
+            assert_eq!(cut, Err(Sealed::Damaged), "{length} of {}", text.len());
+        }
         assert_eq!(SeedFile::from_text(&text), None);
         assert!(!SeedFile::is_encrypted(&file.seal(None).expect("plain")));
         assert!(matches!(Passphrase::new(String::new()), Err(WalletError::EmptyPassphrase)));

@@ -24,7 +24,7 @@ use clap::{Args, ValueEnum};
 use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::chain::Mempool;
-use sortie::envelope::{Body, Carrier, Payload};
+use sortie::envelope::{Body, Carrier, MIN_SHARED_TX, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
 use sortie::publish::{
@@ -121,6 +121,14 @@ impl Transactions {
         let given = self.read()?;
         if !self.unchecked {
             check(&given, of_manifest(manifest).ok().as_deref())?;
+        }
+        if let (true, Some(n)) = (given.len() > 1, given.iter().position(|given| given.tx.len() < MIN_SHARED_TX)) {
+            let Given { at, tx } = &given[n];
+            return Err(Failure::usage(format_args!(
+                "transaction {} ({at}) has {} bytes; one that shares an envelope has {MIN_SHARED_TX} or more; force it alone",
+                n + 1,
+                tx.len()
+            )));
         }
         let txs: Vec<_> = given.into_iter().map(|given| given.tx).collect();
         let body = match txs.as_slice() {
@@ -306,6 +314,7 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
         ..Request::at(rate.rate)
     };
     let (publication, quote) = if let Some(file) = &command.psbt {
+        let is_known = known.is_some();
         let draft = || match known {
             Some(job) => {
                 let psbt = publish::psbt::psbt(&wallet, &job)?;
@@ -313,7 +322,7 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
             }
             None => Ok(publish::psbt::draft(&mut wallet, &node, &payload, &request(&rate()?))?),
         };
-        return psbt::write(file, draft, out);
+        return psbt::write(file, is_known, draft, out);
     } else if let Some(refund) = refund {
         if command.carrier == CarrierChoice::Only(Carrier::OpReturn) {
             return Err(Failure::usage("--carrier op-return: what others pay for is a Taproot envelope; leave it out"));

@@ -3,7 +3,7 @@
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings, WalletName};
 use crate::failure::Failure;
-use crate::input::{address, address_on};
+use crate::input::{address, address_on, sats};
 use crate::output::{Output, field};
 use crate::passphrase;
 use bitcoin::address::NetworkUnchecked;
@@ -162,7 +162,7 @@ pub struct SendArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     to: Address<NetworkUnchecked>,
     /// How much, in satoshis; the fee comes on top
-    #[arg(long, value_name = "SATS")]
+    #[arg(long, value_name = "SATS", value_parser = sats)]
     amount: u64,
     #[command(flatten)]
     fees: Fees,

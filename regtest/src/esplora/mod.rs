@@ -42,6 +42,8 @@ pub enum Fault {
     Garbage,
     /// An answer that does not end: this many bytes.
     Flood(usize),
+    /// It is done, and the answer says that each of its transactions pays this fee.
+    Fee(u64),
 }
 
 /// An Esplora server; it ends with this value.
@@ -160,7 +162,7 @@ impl Shared {
             Some(Fault::Garbage) => return Answer::new(StatusCode::OK, "<html>as the test wishes"),
             Some(Fault::Flood(bytes)) => return Answer::new(StatusCode::OK, vec![b'0'; bytes]),
             Some(Fault::Slow(delay)) => sleep(delay),
-            Some(Fault::Lost) | None => {}
+            Some(Fault::Lost | Fault::Fee(_)) | None => {}
         }
         let mut index = self.index();
         let answer = index.refresh(&self.node).and_then(|()| {
@@ -169,7 +171,10 @@ impl Shared {
         });
         match answer {
             _ if fault == Some(Fault::Lost) => Answer::new(StatusCode::GATEWAY_TIMEOUT, "as the test wishes"),
-            Ok(answer) => answer,
+            Ok(answer) => match fault {
+                Some(Fault::Fee(fee)) => answer.with_fee(fee),
+                _ => answer,
+            },
             Err(error) => Answer::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
         }
     }

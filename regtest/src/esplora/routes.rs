@@ -31,6 +31,17 @@ impl Answer {
         Self { status, body: body.into() }
     }
 
+    /// The same, if it is of one transaction, but for its fee.
+    pub fn with_fee(self, fee: u64) -> Self {
+        match serde_json::from_slice::<Value>(&self.body) {
+            Ok(mut answer) if answer.get("fee").is_some() => {
+                answer["fee"] = json!(fee);
+                Self { body: answer.to_string().into(), ..self }
+            }
+            _ => self,
+        }
+    }
+
     fn text(body: impl ToString) -> Self {
         Self::new(StatusCode::OK, body.to_string())
     }

@@ -9,7 +9,9 @@ use crate::chain::mempool::{judge_words, read_package};
 use crate::chain::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
 use bdk_esplora::esplora_client::{OutputStatus, Tx, TxStatus};
 use bitcoin::consensus::encode::{deserialize, serialize_hex};
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::constants::SUBSIDY_HALVING_INTERVAL;
+use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid, Weight};
+use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +22,10 @@ const UNKNOWN_VERSION: u32 = 0;
 /// Relatives that a server is asked for in each direction: more than hang together in a mempool (64 in Bitcoin
 /// Core 31), but a transaction with many inputs has as many parents.
 const LOOKUPS: usize = 100;
+/// Blocks whose fees tell what is paid now.
+const RECENT_BLOCKS: usize = 6;
+/// Of these, the blocks that are asked for: each takes two requests.
+const ASKED_BLOCKS: usize = 3;
 /// Above this, in sat/vB, a number is not a rate.
 const HIGHEST_RATE: f64 = 1e9;
 
@@ -69,10 +75,11 @@ impl Mempool for Esplora {
         let route = format!("/tx/{txid}/raw");
         let Some(raw) = self.get(&route, MAX_JSON)? else { return Ok(None) };
         let tx: Transaction = deserialize(&raw).map_err(|error| self.malformed(&route, error))?;
-        match tx.compute_txid() == *txid {
-            true => Ok(Some(tx)),
-            false => Err(self.malformed(&route, "another transaction")),
+        if tx.compute_txid() != *txid {
+            return Err(self.malformed(&route, "another transaction"));
         }
+        self.check_amounts(&route, &tx.output)?;
+        Ok(Some(tx))
     }
 
     fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
@@ -98,6 +105,30 @@ impl Mempool for Esplora {
         let estimates: Option<BTreeMap<u16, f64>> = self.json(ROUTE)?;
         let rate = within(&estimates.unwrap_or_default(), target_blocks);
         rate.map(|rate| parse_rate(rate).ok_or_else(|| self.malformed(ROUTE, "a rate that is none"))).transpose()
+    }
+
+    /// What all transactions of a block paid on average: what its coinbase takes beyond the subsidy.
+    fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
+        const ROUTE: &str = "/blocks";
+        let blocks: Option<Vec<Block>> = self.json(ROUTE)?;
+        let mut highest = None;
+        let recent = blocks.unwrap_or_default().into_iter().take(RECENT_BLOCKS);
+        for block in recent.filter(|block| block.tx_count > 1).take(ASKED_BLOCKS) {
+            let Some(txid) = self.text(&format!("/block/{}/txid/0", block.id))? else { continue };
+            let txid: Txid = txid.parse().map_err(|error| self.malformed(ROUTE, error))?;
+            let Some(coinbase) = self.transaction(&txid)? else { continue };
+            let taken = coinbase
+                .output
+                .iter()
+                .map(|output| output.value)
+                .fold(Amount::ZERO, |sum, value| sum.checked_add(value).unwrap_or(Amount::MAX_MONEY));
+            let fees = taken.checked_sub(subsidy(self.network(), block.height)).unwrap_or(Amount::ZERO);
+            // Whole sat/vB, rounded up, as a node's are.
+            let weight = block.weight.clamp(1, Weight::MAX_BLOCK.to_wu());
+            let rate = fees.to_sat().saturating_mul(4).div_ceil(weight);
+            highest = highest.max(FeeRate::from_sat_per_vb(rate));
+        }
+        Ok(highest)
     }
 
     fn is_own_node(&self) -> bool {
@@ -163,12 +194,30 @@ impl Esplora {
     }
 }
 
-fn vsize(tx: &Tx) -> u64 {
-    tx.weight.div_ceil(4)
+/// What a server says of a block, as far as it matters here.
+#[derive(Deserialize)]
+struct Block {
+    id: BlockHash,
+    height: u32,
+    tx_count: u64,
+    weight: u64,
 }
 
+/// What the coinbase of the block at `height` may take beside the fees.
+fn subsidy(network: Network, height: u32) -> Amount {
+    const REGTEST_INTERVAL: u32 = 150;
+    let interval = if network == Network::Regtest { REGTEST_INTERVAL } else { SUBSIDY_HALVING_INTERVAL };
+    Amount::from_sat((50 * Amount::ONE_BTC.to_sat()).checked_shr(height / interval).unwrap_or(0))
+}
+
+/// What the server says of it, but no more than a block holds.
+fn vsize(tx: &Tx) -> u64 {
+    tx.weight.min(Weight::MAX_BLOCK.to_wu()).div_ceil(4)
+}
+
+/// What the server says of it, but no more than all money: that many of them add up.
 fn fee(tx: &Tx) -> Amount {
-    Amount::from_sat(tx.fee)
+    Amount::from_sat(tx.fee).min(Amount::MAX_MONEY)
 }
 
 /// What the node said, out of what the server made of it.
@@ -204,6 +253,14 @@ mod tests {
         for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e12] {
             assert_eq!(parse_rate(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_subsidy_is_halved() {
+        let sat = |network, height| subsidy(network, height).to_sat();
+        assert_eq!([0, 209_999].map(|height| sat(Network::Bitcoin, height)), [5_000_000_000; 2]);
+        assert_eq!([840_000, 33 * 210_000].map(|height| sat(Network::Bitcoin, height)), [312_500_000, 0]);
+        assert_eq!([149, 150, u32::MAX].map(|height| sat(Network::Regtest, height)), [5_000_000_000, 2_500_000_000, 0]);
     }
 
     #[test]

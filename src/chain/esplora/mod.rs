@@ -17,13 +17,13 @@ use crate::primitives::{BlockRef, BtcHeight};
 use bdk_esplora::EsploraAsyncExt;
 use bdk_esplora::esplora_client::{self, AsyncClient};
 use bdk_wallet::KeychainKind;
-use bdk_wallet::chain::TxUpdate;
 use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncRequest, SyncResponse};
+use bdk_wallet::chain::{ConfirmationBlockTime, TxUpdate};
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, TxMerkleNode, TxOut, Txid};
+use bitcoin::{Amount, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, TxMerkleNode, TxOut, Txid};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -48,6 +48,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// On regtest, where blocks come when somebody asks for them.
 const REGTEST_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What is asked for by BDK, in many requests.
+const HISTORY: &str = "a wallet's history";
 /// A hash, a height, an error's words.
 const SHORT: usize = 4_096;
 /// The largest block, in bytes.
@@ -202,13 +204,31 @@ impl Esplora {
         request: FullScanRequest<KeychainKind>,
         stop_gap: usize,
     ) -> Result<FullScanResponse<KeychainKind>, ChainError> {
-        self.ask(self.client.full_scan(request, stop_gap, PARALLEL))
-            .map_err(|error| self.explain("a wallet's history", *error))
+        let found = self.ask(self.client.full_scan(request, stop_gap, PARALLEL));
+        let found = found.map_err(|error| self.explain(HISTORY, *error))?;
+        self.check_history(&found.tx_update)?;
+        Ok(found)
     }
 
     /// Everything new about a wallet's revealed scripts.
     pub(crate) fn sync<I: Send>(&self, request: SyncRequest<I>) -> Result<SyncResponse, ChainError> {
-        self.ask(self.client.sync(request, PARALLEL)).map_err(|error| self.explain("a wallet's history", *error))
+        let found = self.ask(self.client.sync(request, PARALLEL)).map_err(|error| self.explain(HISTORY, *error))?;
+        self.check_history(&found.tx_update)?;
+        Ok(found)
+    }
+
+    fn check_history(&self, found: &TxUpdate<ConfirmationBlockTime>) -> Result<(), ChainError> {
+        found.txs.iter().try_for_each(|tx| self.check_amounts(HISTORY, &tx.output))?;
+        found.txouts.values().try_for_each(|output| self.check_amounts(HISTORY, std::slice::from_ref(output)))
+    }
+
+    /// No transaction holds more than all money; what does would not add up.
+    fn check_amounts(&self, route: &str, outputs: &[TxOut]) -> Result<(), ChainError> {
+        let sum = outputs.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value));
+        match sum.filter(|sum| *sum <= Amount::MAX_MONEY) {
+            Some(_) => Ok(()),
+            None => Err(self.malformed(route, "a transaction of more than all money")),
+        }
     }
 
     /// `GET`; `None` for what the server does not have.

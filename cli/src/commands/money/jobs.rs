@@ -3,14 +3,15 @@
 use super::super::wallet::{TARGET_BLOCKS, open_synced, open_to_look, open_to_sign, rate};
 use super::anywhere::{PaymentReport, ShowCode};
 use super::deadline::{self, DeadlineBump};
-use super::report::{name, transactions};
+use super::report::{name, sat_per_vb, transactions};
 use crate::bitcoin::Bitcoin;
 use crate::config::{DEFAULT_MAX_FEE, Fees, Settings, WalletName};
 use crate::failure::Failure;
+use crate::input::sats;
 use crate::output::{Output, field, utc};
 use crate::passphrase::unlock;
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Amount, BlockHash, TapNodeHash, Transaction, Txid};
+use bitcoin::{Address, Amount, BlockHash, Network, TapNodeHash, Transaction, Txid};
 use clap::Args;
 use serde::Serialize;
 use sortie::envelope::Carrier;
@@ -59,7 +60,7 @@ pub struct Resume {
     #[command(flatten)]
     code: ShowCode,
     /// Pay at most this many satoshis for one job, instead of what was set when it was forced
-    #[arg(long, value_name = "SATS")]
+    #[arg(long, value_name = "SATS", value_parser = sats)]
     max_fee: Option<u64>,
     /// Pay at most this rate, in sat/vB, instead of what was set when it was forced
     #[arg(long, value_name = "SAT_VB")]
@@ -124,7 +125,8 @@ pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Fai
         true => out.print(&report)?,
         false => out.print(&JobDetails(&report))?,
     }
-    publish::events(&wallet, id)?.iter().try_for_each(|event| out.print(&EventReport::new(event, &job)))
+    let events = publish::events(&wallet, id)?;
+    events.iter().try_for_each(|event| out.print(&EventReport::new(event, &job, wallet.network())))
 }
 
 /// Runs `resume`.
@@ -141,7 +143,10 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     for job in publish::jobs(&wallet)? {
         if is_unsigned(&wallet, &node, &job)? {
             is_to_sign = true;
-            anywhere::amend(&mut wallet, job, caps.clone())?;
+            match anywhere::amend(&mut wallet, job, caps.clone()) {
+                Err(error @ PublishError::FeeCap(_)) => out.warn(error),
+                amended => drop(amended?),
+            }
         }
     }
     if is_to_sign {
@@ -421,10 +426,37 @@ struct EventReport {
     block_hash: Option<BlockHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(flatten)]
+    changes: Changes,
+}
+
+/// What was settled anew.
+#[derive(Default, Serialize)]
+struct Changes {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<Address<NetworkUnchecked>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fee_rate_sat_vb: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_fee_sat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_fee_rate_sat_vb: Option<f64>,
+}
+
+impl Changes {
+    fn new(amendment: &Amendment, network: Network) -> Self {
+        let refund = amendment.refund.as_ref().and_then(|script| Address::from_script(script, network).ok());
+        Self {
+            refund: refund.map(Address::into_unchecked),
+            fee_rate_sat_vb: amendment.fee_rate.map(sat_per_vb),
+            max_fee_sat: amendment.max_fee.map(Amount::to_sat),
+            max_fee_rate_sat_vb: amendment.max_fee_rate.map(sat_per_vb),
+        }
+    }
 }
 
 impl EventReport {
-    fn new(recorded: &Recorded, job: &Job) -> Self {
+    fn new(recorded: &Recorded, job: &Job, network: Network) -> Self {
         let (txids, block) = match &recorded.event {
             Event::Planned { draft: Some(generation) } | Event::Signed { generation } => (generation.txids(), None),
             Event::Reclaiming { transactions } | Event::Swept { transactions } => {
@@ -454,6 +486,10 @@ impl EventReport {
                 Event::Abandoned { reason } => Some(reason.clone()),
                 _ => None,
             },
+            changes: match &recorded.event {
+                Event::Amended { amendment } => Changes::new(amendment, network),
+                _ => Changes::default(),
+            },
         }
     }
 }
@@ -472,6 +508,19 @@ impl fmt::Display for EventReport {
         }
         if let Some(height) = self.height {
             line += &format!("  in block {height}");
+        }
+        let Changes { refund, fee_rate_sat_vb, max_fee_sat, max_fee_rate_sat_vb } = &self.changes;
+        if let Some(refund) = refund {
+            line += &format!("  refund to {}", refund.clone().assume_checked());
+        }
+        if let Some(rate) = fee_rate_sat_vb {
+            line += &format!("  {rate} sat/vB");
+        }
+        if let Some(sat) = max_fee_sat {
+            line += &format!("  {sat} sat at most");
+        }
+        if let Some(rate) = max_fee_rate_sat_vb {
+            line += &format!("  {rate} sat/vB at most");
         }
         if let Some(reason) = &self.reason {
             line += &format!("  {reason}");

@@ -29,14 +29,22 @@ pub struct Finish {
     wallet: WalletName,
 }
 
-/// Writes what is to be signed into a file; `draft` plans it.
-pub fn write(file: &Path, draft: impl FnOnce() -> Result<(Job, Psbt), Failure>, out: &Output) -> Result<(), Failure> {
+/// Writes what is to be signed into a file; `draft` plans it, unless its job is known.
+pub fn write(
+    file: &Path,
+    is_known: bool,
+    draft: impl FnOnce() -> Result<(Job, Psbt), Failure>,
+    out: &Output,
+) -> Result<(), Failure> {
     // Only what stands there already may stand there: from the same command, before it was stopped.
     let before = match std::fs::read(file) {
         Ok(bytes) => Some(read(&bytes).map_err(|_| taken(file))?),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(Failure::file(file, &error)),
     };
+    if before.is_some() && !is_known {
+        return Err(taken(file));
+    }
     let (job, psbt) = draft()?;
     super::tell_backup(&job, out);
     match before {

@@ -12,6 +12,9 @@ use sortie::primitives::BtcHeight;
 use sortie::publish::{self, Backup, JobId, KEYS_TRIED, Lead, Reclaimed, Suspect};
 use std::fmt;
 
+/// Reveal keys that are tried at most: their addresses are all in memory, and in one question to the node.
+const MOST_KEYS: i64 = 100_000;
+
 const EXAMPLES: &str = "\
 Examples:
   sortie recover --backup 3:1f5c... --reclaim
@@ -38,8 +41,8 @@ pub struct Recover {
     /// Take the coins back instead of revealing
     #[arg(long)]
     reclaim: bool,
-    /// How many reveal keys are tried where only the L2 transaction is given
-    #[arg(long, value_name = "N", default_value_t = KEYS_TRIED, conflicts_with = "backup", requires = "tx")]
+    /// How many reveal keys are tried where only the L2 transaction is given, 100000 at most
+    #[arg(long, value_name = "N", default_value_t = KEYS_TRIED, value_parser = clap::value_parser!(u32).range(1..=MOST_KEYS), conflicts_with = "backup", requires = "tx")]
     keys: u32,
     /// Search the chain from this height [default: the wallet's birthday, if it is known]
     #[arg(long, value_name = "HEIGHT", conflicts_with_all = ["backup", "tx"])]
@@ -84,6 +87,9 @@ pub fn recover(command: &Recover, settings: &Settings, out: &Output) -> Result<(
     let rate = rate(&bitcoin, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
     let caps = settings.caps(&command.fees);
     let lead = Lead { backup: command.backup, payload: payload.as_deref(), keys: command.keys };
+    if lead.backup.is_none() {
+        out.note(format_args!("searching Bitcoin for the envelopes of {} keys", lead.keys));
+    }
     let found = publish::recover(&mut wallet, &bitcoin, lead, rate, &caps)?;
     let job = found.id;
     let can_be_revealed = found.state.is_unfinished() && found.state.is_publishing();
