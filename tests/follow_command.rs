@@ -150,6 +150,9 @@ fn reorganised_while_it_was_far_behind_its_bar_begins_lower() -> Result<()> {
     world.bitcoind.mine(20)?;
     let first = world.sortie(&["--data-dir", "terminal", "follow", "--once"])?.output()?;
     ensure!(first.status.success(), "{}", said(&first));
+    // However little there is to read.
+    let told = "reading Bitcoin blocks from REST at";
+    assert!(said(&first).contains(told) && said(&first).contains("(the node serves REST)"), "{}", said(&first));
     world.bitcoind.reorg(10)?;
     world.bitcoind.mine(300)?;
     let shown = on_a_terminal(world.sortie(&["--data-dir", "terminal", "follow", "--once"])?)?;

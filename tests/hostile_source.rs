@@ -7,6 +7,7 @@ use regtest::hostile::{Alteration, Fault, HostileSource, Miner, PaperBitcoin};
 use sortie::chain::{BlockSource, ChainError};
 use sortie::envelope::Carrier;
 use sortie::node::{Node, NodeError};
+use sortie::scanner::ScanError;
 
 /// Follows with each call failing in turn, as often as it takes; every failure must be one that passes.
 fn struggle(node: &mut Node, source: &HostileSource<'_, PaperBitcoin>) -> Result<()> {
@@ -108,12 +109,12 @@ fn a_block_whose_bytes_are_missing_is_waited_for_and_never_taken_for_an_empty_on
     for height in START + 1..=paper.bitcoin.tip()?.height {
         source.give(Fault::Lost(height));
         let error = refusal(node.sync(&source, |_| ()))?;
-        assert!(matches!(error, NodeError::Chain(ChainError::NotFound(_))), "{error}");
+        assert!(matches!(error, NodeError::Scan(ScanError::Chain(ChainError::NotFound(_)))), "{error}");
         assert_eq!(node.derivation().tip().block.height, height - 1);
         source.heal();
         source.give(Fault::OtherBlock(height));
         let error = refusal(node.sync(&source, |_| ()))?;
-        assert!(matches!(error, NodeError::OtherBlock { .. }) && error.is_temporary(), "{error}");
+        assert!(matches!(error, NodeError::Scan(ScanError::OtherBlock { .. })) && error.is_temporary(), "{error}");
         assert_eq!(node.derivation().tip().block.height, height - 1);
         source.heal();
         node.step(&source)?;
@@ -135,7 +136,10 @@ fn a_pruned_source_stops_the_follower_with_the_height_it_needs() -> Result<()> {
     let at = paper.bitcoin.tip()?.height;
     source.give(Fault::Pruned(at));
     let error = refusal(node.sync(&source, |_| ()))?;
-    assert!(matches!(&error, NodeError::Chain(ChainError::Pruned { height, .. }) if *height == at), "{error}");
+    assert!(
+        matches!(&error, NodeError::Scan(ScanError::Chain(ChainError::Pruned { height, .. })) if *height == at),
+        "{error}"
+    );
     assert!(!error.is_temporary(), "somebody has to mend it");
     assert_eq!(everything(&node)?, before);
     // Blocks that were derived already may be gone.

@@ -265,7 +265,7 @@ fn on_a_node_that_began_with_a_utxo_snapshot_what_starts_above_it_is_followed_an
         assert_eq!(high.derivation(), expected.derivation(), "{name}");
         let mut low = Node::open(&world.path(&format!("{name}-low")), low.clone(), &node)?;
         let error = low.sync(scanner, |_| ()).err().context("the block is not there")?;
-        let told = NodeError::Chain(ChainError::NotDownloaded { height: 51, snapshot: Some(SNAPSHOT) });
+        let told = ChainError::NotDownloaded { height: 51, snapshot: Some(SNAPSHOT) };
         assert_eq!(error.to_string(), told.to_string(), "{name}");
         assert!(error.to_string().contains("has all blocks from 111") && error.is_temporary(), "{error}");
     }

@@ -115,7 +115,7 @@ fn altered(world: &World, name: &str, source: impl BlockSource) -> Result<()> {
         hostile.give(Fault::Altered(at, *alteration));
         let error =
             node.sync(&hostile, |_| ()).err().with_context(|| format!("{name}: {alteration:?} was believed"))?;
-        let refused = matches!(error, NodeError::BadBlock(_) | NodeError::OtherBlock { .. });
+        let refused = matches!(error, NodeError::Scan(ScanError::BadBlock { .. } | ScanError::OtherBlock { .. }));
         assert!(refused && error.is_temporary(), "{name}, {alteration:?}: {error}");
         assert_eq!(node.derivation().tip().block.height, at - 1, "{name}, {alteration:?}");
         hostile.heal();
@@ -145,7 +145,7 @@ fn a_remote_source_cannot_hide_an_item_and_an_own_one_cannot_either_if_all_is_ve
         hostile.give(Fault::Altered(at, alteration));
         let mut node = Node::open(&world.path(&format!("{alteration:?}")), world.manifest.clone(), &hostile)?;
         let error = node.sync(&hostile, |_| ()).err().context("taken for the block")?;
-        assert!(matches!(error, NodeError::BadBlock(_)), "{error}");
+        assert!(matches!(error, NodeError::Scan(ScanError::BadBlock { block, .. }) if block.height == at), "{error}");
         assert_eq!(node.derivation().tip().block.height, at - 1);
         hostile.heal();
         node.sync(&hostile, |_| ())?;
@@ -339,7 +339,7 @@ fn on_a_pruned_node_a_rollup_that_starts_above_is_followed_and_one_below_is_told
         assert!(digest(&node)?.1 >= 8, "{name}");
         let mut node = Node::open(&world.path(&format!("{name}-low")), low.clone(), &rpc)?;
         let error = node.sync(Scanner::from(&rpc).readers(&readers), |_| ()).err().context("pruned")?;
-        let told = matches!(&error, NodeError::Chain(ChainError::Pruned { height: 121, first_available }) if *first_available == first);
+        let told = matches!(&error, NodeError::Scan(ScanError::Chain(ChainError::Pruned { height: 121, first_available })) if *first_available == first);
         assert!(told && !error.is_temporary(), "{name}: {error}");
         assert!(error.to_string().contains(&format!("keeps blocks from {first}")), "{error}");
     }

@@ -22,7 +22,8 @@ Options of every command, each with the variable that can stand in for it:
   --broadcast-url URL    SORTIE_BROADCAST_URL   Esplora servers that transactions go to as well
   --proxy URL            SORTIE_PROXY           socks5h://HOST:PORT for all that leaves this machine
   --source KIND          SORTIE_SOURCE          where blocks are read: auto, rpc, rest, blk [auto]
-  --blocks-dir DIR       SORTIE_BLOCKS_DIR      the node's folder with blk00000.dat, to read there
+  --blocks-dir DIR       SORTIE_BLOCKS_DIR      the running node's folder with blk00000.dat, to
+                                                read there; a copy needs --verify-all-blocks
   --verify-all-blocks    SORTIE_VERIFY_ALL_BLOCKS
                                                 check blocks without envelopes, too (slow)
   --max-reorg-depth N    SORTIE_MAX_REORG_DEPTH Bitcoin blocks that can be taken back [144]

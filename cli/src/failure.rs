@@ -157,7 +157,7 @@ impl From<ChainError> for Failure {
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         let code = match &error {
-            NodeError::Chain(error) => chain_code(error),
+            NodeError::Scan(ScanError::Chain(error)) => chain_code(error),
             NodeError::StartNotOnChain(_) | NodeError::StartTooShallow { .. } | NodeError::OtherRollup { .. } => {
                 Code::Refused
             }

@@ -15,7 +15,7 @@ use sortie::chain::BlockSource;
 use sortie::manifest::Manifest;
 use sortie::node::{Event, Node, NodeError};
 use sortie::primitives::{BlockRef, BtcHeight};
-use sortie::scanner::MAX_HEADERS;
+use sortie::scanner::{MAX_HEADERS, ScanError};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,9 @@ pub struct Writer {
     pub node: Node,
     file: PathBuf,
     reading: Reading,
-    /// Once opened.
+    /// Once opened, and whether it was told which they are.
     readers: Option<Readers>,
+    told: bool,
     refusals: Refusals,
 }
 
@@ -149,7 +150,7 @@ impl Place {
         let mut node = Node::open(&file, self.manifest.clone(), source).map_err(|error| Ended::at(&file, error))?;
         let reading = self.reading.clone();
         reading.max_reorg_depth.into_iter().for_each(|depth| node.set_max_reorg_depth(depth));
-        Ok(Writer { node, file, reading, readers: None, refusals: Refusals::default() })
+        Ok(Writer { node, file, reading, readers: None, told: false, refusals: Refusals::default() })
     }
 
     /// The file as it is now, which another process may go on writing.
@@ -175,7 +176,9 @@ impl Writer {
             match self.advance(source, None, out, |_, _| Ok(ControlFlow::Continue(()))) {
                 // The chain changed while it was read.
                 Err(Ended::Node(error))
-                    if tries < TRIES && error.is_temporary() && !matches!(error, NodeError::Chain(_)) =>
+                    if tries < TRIES
+                        && error.is_temporary()
+                        && !matches!(error, NodeError::Scan(ScanError::Chain(_))) =>
                 {
                     tries += 1;
                     sleep(Duration::from_millis(200));
@@ -187,7 +190,15 @@ impl Writer {
 
     /// Opens what blocks are read from anew: the source is another one from now on.
     pub fn close_readers(&mut self) {
-        self.readers = None;
+        (self.readers, self.told) = (None, false);
+    }
+
+    /// Says what blocks are read from, and why that, however few they are.
+    pub fn tell_source(&mut self, source: &Bitcoin, out: &Output) -> Result<(), Failure> {
+        let readers = self.reading.open(source, out)?;
+        out.note(format_args!("reading Bitcoin blocks from {readers}"));
+        (self.readers, self.told) = (Some(readers), true);
+        Ok(())
     }
 
     /// Follows Bitcoin to its tip or to a height, telling of each event, until one of them says that it is enough.
@@ -218,7 +229,8 @@ impl Writer {
         let scanner = readers.scanner(source);
         let (from, shown) = (self.node.derivation().tip().block.height, source.tip().map_err(Failure::from)?.height);
         let to = until.map_or(shown, |until| until.min(shown));
-        let mut progress = Progress::begin(out, from, to, (&readers.first, &readers.why));
+        let mut progress = Progress::begin(out, from, to, (!self.told).then_some(readers));
+        self.told |= progress.is_some();
         let mut failed = None;
         loop {
             let at = self.node.derivation().tip().block.height;
@@ -276,7 +288,7 @@ impl Ended {
     /// Whether Bitcoin cannot be read (now), rather than that something is wrong here.
     fn is_of_bitcoin(&self) -> bool {
         match self {
-            Self::Node(NodeError::Chain(_)) => true,
+            Self::Node(NodeError::Scan(ScanError::Chain(_))) => true,
             Self::Node(error) => error.is_temporary(),
             Self::Failure(failure) => failure.is_unreachable(),
         }

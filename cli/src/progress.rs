@@ -2,6 +2,7 @@
 //! `--json` as JSON. On stderr, and never with `--quiet`.
 
 use crate::output::{Output, count};
+use crate::reading::Readers;
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
 use sortie::node::{Applied, Event};
@@ -32,14 +33,13 @@ pub struct Progress<'a> {
 impl<'a> Progress<'a> {
     /// Reading from the block above `from` to `to`; `None` if that is not worth telling.
     ///
-    /// `source`: what is read, and why that.
-    pub fn begin(out: &'a Output, from: BtcHeight, to: BtcHeight, source: (&str, &str)) -> Option<Self> {
+    /// `readers`: what is read, if that is to be told as well.
+    pub fn begin(out: &'a Output, from: BtcHeight, to: BtcHeight, readers: Option<&Readers>) -> Option<Self> {
         if to.saturating_sub(from) < WORTH_A_NOTE || out.is_quiet() {
             return None;
         }
-        let (source, why) = source;
-        let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-        out.note(format_args!("reading Bitcoin blocks {} to {to} from {source}{why}", from + 1));
+        let source = readers.map_or(String::new(), |readers| format!(" from {readers}"));
+        out.note(format_args!("reading Bitcoin blocks {} to {to}{source}", from + 1));
         let now = Instant::now();
         let bar = (std::io::stderr().is_terminal() && !out.is_json()).then(|| bar(from, to));
         Some(Self { out, from, to, at: from, bytes: 0, items: 0, began: now, told: now, bar })

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sortie::chain::{BlkFiles, BlockReader, ChainError, Mempool, RestNode};
 use sortie::scanner::{Refusal, Scanner};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 /// More than a person ever wants to take back, and what a file is kept small by.
@@ -48,9 +49,9 @@ pub struct Readers {
     /// Whether blocks without envelopes are checked, too.
     pub verify_all: bool,
     /// Which one is read first.
-    pub first: String,
+    first: String,
     /// Why it is that one.
-    pub why: String,
+    why: String,
 }
 
 impl Reading {
@@ -113,6 +114,14 @@ impl Readers {
     /// Reads the chain by these sources.
     pub fn scanner<'a>(&'a self, bitcoin: &'a Bitcoin) -> Scanner<'a> {
         Scanner::from(bitcoin).readers(&self.readers).verify_all_blocks(self.verify_all)
+    }
+}
+
+/// What is read first, and why that.
+impl fmt::Display for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.first)?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, " ({})", self.why) }
     }
 }
 

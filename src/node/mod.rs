@@ -15,14 +15,12 @@ pub use store::{DerivedBlock, Fate, QueuedItem, Store, Tally};
 use crate::chain::{BlockSource, ChainError};
 use crate::database::OpenError;
 use crate::derive::{Derivation, Judged, NotChild, Step};
-use crate::envelope::BadBlock;
 use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
 use crate::l2::{L2Block, Origin};
 use crate::manifest::{Manifest, network_of};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
-use crate::proof::Refutation;
-use crate::scanner::{MAX_HEADERS, Refusal, ScanError, Scanned, Scanner};
-use bitcoin::{BlockHash, Network};
+use crate::scanner::{MAX_HEADERS, NextBlock, Refusal, ScanError, Scanned, Scanner};
+use bitcoin::Network;
 use rusqlite::ErrorCode;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -45,9 +43,9 @@ const REBUILD: &str = "derive it anew with `sortie follow --rebuild`, a sequence
 /// Why the follower cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Bitcoin cannot be read.
+    /// Bitcoin cannot be read, or what was read cannot be believed.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Scan(#[from] ScanError),
     /// The file cannot be read or written.
     #[error("the node's database: {_0}{cure}", cure = cure(_0))]
     Store(#[from] rusqlite::Error),
@@ -65,20 +63,6 @@ pub enum NodeError {
         /// The file's id.
         found: RollupId,
     },
-    /// A block's bytes do not match its header: wait for a source that has it.
-    #[error("{0}; the source served a damaged block, nothing of it was used")]
-    BadBlock(#[from] BadBlock),
-    /// Headers that cannot be Bitcoin's: wait for a source that has others.
-    #[error("{0}; the source showed headers that are not Bitcoin's, nothing of it was used")]
-    BadHeaders(Refutation),
-    /// The source answered with another block than the one asked for.
-    #[error("asked for Bitcoin block {expected}, got {got}")]
-    OtherBlock {
-        /// What was asked for.
-        expected: BlockHash,
-        /// What came.
-        got: BlockHash,
-    },
     /// The source names no block at a height that it must have: it is behind, or has a gap.
     #[error("the Bitcoin node has no block at height {height}, its tip is at {tip}; wait until it has caught up")]
     Missing {
@@ -87,9 +71,6 @@ pub enum NodeError {
         /// The height of the source's tip.
         tip: BtcHeight,
     },
-    /// The source's chain changed while a block was fetched: try again.
-    #[error(transparent)]
-    NotChild(#[from] NotChild),
     /// The manifest's start is not there.
     #[error(
         "the manifest's start block {0} is not on the best chain of this Bitcoin node; check --network and the manifest"
@@ -136,15 +117,15 @@ impl From<OpenError> for NodeError {
     }
 }
 
-impl From<ScanError> for NodeError {
-    fn from(error: ScanError) -> Self {
-        match error {
-            ScanError::Chain(error) => NodeError::Chain(error),
-            ScanError::BadHeaders(reason) => NodeError::BadHeaders(reason),
-            ScanError::BadBlock(error) => NodeError::BadBlock(error),
-            ScanError::NotChild(error) => NodeError::NotChild(error),
-            ScanError::OtherBlock { expected, got } => NodeError::OtherBlock { expected, got },
-        }
+impl From<ChainError> for NodeError {
+    fn from(error: ChainError) -> Self {
+        ScanError::from(error).into()
+    }
+}
+
+impl From<NotChild> for NodeError {
+    fn from(error: NotChild) -> Self {
+        ScanError::from(error).into()
     }
 }
 
@@ -152,12 +133,8 @@ impl NodeError {
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            NodeError::Chain(error) => error.is_temporary(),
-            NodeError::BadBlock(_)
-            | NodeError::BadHeaders(_)
-            | NodeError::OtherBlock { .. }
-            | NodeError::Missing { .. }
-            | NodeError::NotChild(_) => true,
+            NodeError::Scan(error) => error.is_temporary(),
+            NodeError::Missing { .. } => true,
             _ => false,
         }
     }
@@ -457,14 +434,14 @@ impl Node {
         let undo_blocks = self.undo_blocks();
         let writer = self.store.writer()?;
         let mut all = Vec::new();
-        for Scanned { block, len, found, refused } in step {
-            let step = self.derivation.apply(&block.header, &found)?;
+        for scanned in step {
+            let NextBlock { at: BlockRef { height, .. }, header } = scanned.block;
+            let step = self.derivation.apply(&header, &scanned.found)?;
             // Far below a tip that has shown its work, nothing is going to be taken back.
-            let keep_undo = block.at.height.saturating_add(undo_blocks) > last;
-            let applied = record(&writer, self.executor.as_ref(), &mut self.state, step, keep_undo)?;
-            writer.put_sequencers(block.at.height, &self.derivation)?;
-            all.push(Applied { len, refused, ..applied });
-            if let Some(old) = block.at.height.checked_sub(undo_blocks) {
+            let keep_undo = height.saturating_add(undo_blocks) > last;
+            all.push(record(&writer, self.executor.as_ref(), &mut self.state, scanned, step, keep_undo)?);
+            writer.put_sequencers(height, &self.derivation)?;
+            if let Some(old) = height.checked_sub(undo_blocks) {
                 writer.forget_undo(old)?;
             }
         }
@@ -492,11 +469,12 @@ impl Node {
     }
 }
 
-/// Executes what a step derived, and writes all of it.
+/// Executes what a step derived from a block, and writes all of it.
 fn record(
     writer: &Writer<'_>,
     executor: &dyn Executor,
     state: &mut State,
+    scanned: Scanned,
     step: Step,
     keep_undo: bool,
 ) -> Result<Applied, NodeError> {
@@ -525,7 +503,7 @@ fn record(
         }
         executed.push(done);
     }
-    Ok(Applied { block, len: 0, refused: Vec::new(), queued, judged, blocks: executed })
+    Ok(Applied { block, len: scanned.len, refused: scanned.refused, queued, judged, blocks: executed })
 }
 
 /// Executes a block on a state: its forced section first, then its own transactions.

@@ -7,7 +7,7 @@ use super::{NodeError, Store};
 use crate::chain::BlockSource;
 use crate::derive::MEDIAN_TIME_SPAN;
 use crate::primitives::{BlockRef, BtcHeight};
-use bitcoin::BlockHash;
+use crate::scanner::header_of;
 
 /// How the source's chain goes on from the last block applied.
 pub(super) enum Next {
@@ -62,17 +62,12 @@ pub(super) fn check_start(source: &dyn BlockSource, start: BlockRef) -> Result<(
     }
 }
 
-fn check_hash(expected: BlockHash, got: BlockHash) -> Result<(), NodeError> {
-    if got == expected { Ok(()) } else { Err(NodeError::OtherBlock { expected, got }) }
-}
-
 /// Header times of a block and up to ten ancestors, oldest first.
 pub(super) fn times_up_to(source: &dyn BlockSource, block: BlockRef) -> Result<Vec<u32>, NodeError> {
     let mut times = Vec::new();
     let mut hash = block.hash;
     for _ in 0..MEDIAN_TIME_SPAN.min(block.height as usize + 1) {
-        let header = source.header(&hash)?;
-        check_hash(hash, header.block_hash())?;
+        let header = header_of(source, hash)?;
         times.push(header.time);
         hash = header.prev_blockhash;
     }

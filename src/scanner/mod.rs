@@ -52,12 +52,17 @@ pub enum ScanError {
     /// The source cannot answer.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// Headers without their work, or that do not hang together.
+    /// Headers without their work, or that do not hang together: wait for a source that has others.
     #[error("{0}; the source showed headers that are not Bitcoin's, nothing of it was used")]
     BadHeaders(#[from] Refutation),
-    /// A block's bytes do not match its header.
-    #[error("{0}; the source served a damaged block, nothing of it was used")]
-    BadBlock(#[from] BadBlock),
+    /// A block's bytes do not match its header: wait for a source that has it.
+    #[error("Bitcoin block {}: {reason}; the source served a damaged block, nothing of it was used", block.height)]
+    BadBlock {
+        /// The block that was asked for.
+        block: BlockRef,
+        /// What is wrong with the bytes.
+        reason: BadBlock,
+    },
     /// The chain changed between two questions: try again.
     #[error(transparent)]
     NotChild(#[from] NotChild),
@@ -69,6 +74,16 @@ pub enum ScanError {
         /// What came.
         got: BlockHash,
     },
+}
+
+impl ScanError {
+    /// Whether the same question may be answered later without anybody mending anything.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            ScanError::Chain(error) => error.is_temporary(),
+            _ => true,
+        }
+    }
 }
 
 /// A block's place in the chain, with its header.
@@ -165,11 +180,11 @@ impl<'a> Scanner<'a> {
         }
         let mut below = BTreeMap::new();
         if let Some(period) = difficulty_period(network) {
-            below.insert(parent.height, self.header(parent.hash)?);
+            below.insert(parent.height, header_of(self.chain, parent.hash)?);
             let period_start = parent.height - parent.height % period;
             let retargets = parent.height + headers.len() as u32 >= period_start + period;
             match known(period_start) {
-                Some(hash) => below.insert(period_start, self.header(hash)?),
+                Some(hash) => below.insert(period_start, header_of(self.chain, hash)?),
                 // To a server of other people these would be thousands of questions.
                 None if retargets && self.chain.is_own() => {
                     below.insert(period_start, self.ancestor(period_start, parent)?)
@@ -220,12 +235,6 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn header(&self, hash: BlockHash) -> Result<Header, ScanError> {
-        let header = self.chain.header(&hash)?;
-        let got = header.block_hash();
-        if got == hash { Ok(header) } else { Err(ScanError::OtherBlock { expected: hash, got }) }
-    }
-
     /// Hands out what each of these blocks holds for a rollup, in their order, while those behind it are read.
     ///
     /// At most a few blocks' envelopes wait at a time.
@@ -250,7 +259,11 @@ impl<'a> Scanner<'a> {
                 Ok(found) => return Ok(Scanned { block: *block, len: raw.len(), found, refused }),
                 Err(ScanError::Chain(ChainError::NotFound(_))) => {}
                 Err(error) => {
-                    refused.push(Refusal { source: reader.name(), block: block.at, reason: error.to_string() });
+                    let reason = match error {
+                        ScanError::BadBlock { reason, .. } => reason.to_string(),
+                        error => error.to_string(),
+                    };
+                    refused.push(Refusal { source: reader.name(), block: block.at, reason });
                 }
             }
         }
@@ -260,15 +273,23 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// A block's header, if it is the one that was asked for.
+pub(crate) fn header_of(chain: &dyn BlockSource, hash: BlockHash) -> Result<Header, ScanError> {
+    let header = chain.header(&hash)?;
+    let got = header.block_hash();
+    if got == hash { Ok(header) } else { Err(ScanError::OtherBlock { expected: hash, got }) }
+}
+
 /// What a block's bytes hold, if they can be believed.
 fn judge(raw: &[u8], block: &NextBlock, namespace: Namespace, verify_all: bool) -> Result<Vec<Found>, ScanError> {
-    let scanned = scan_block(raw, Some(namespace))?;
+    let bad = |reason| ScanError::BadBlock { block: block.at, reason };
+    let scanned = scan_block(raw, Some(namespace)).map_err(bad)?;
     if scanned.header != block.header {
         return Err(ScanError::OtherBlock { expected: block.at.hash, got: scanned.header.block_hash() });
     }
     if (verify_all || looks_unwritten(raw)) && scanned.found.is_empty() {
         // Only then is it known that nothing was hidden or cut off.
-        check_block(raw)?;
+        check_block(raw).map_err(bad)?;
     }
     Ok(scanned.found)
 }

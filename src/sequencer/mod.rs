@@ -26,7 +26,7 @@ use crate::node::{Event, Node, NodeError};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
 use crate::publish::{Publication, PublishError};
 use crate::queue::Place;
-use crate::scanner::Scanner;
+use crate::scanner::{ScanError, Scanner};
 use crate::wallet::{Caps, Wallet, WalletError};
 use bitcoin::secp256k1::Keypair;
 use bitcoin::{BlockHash, FeeRate, XOnlyPublicKey};
@@ -115,7 +115,7 @@ impl SequencerError {
         match self {
             // Whatever else a node that has served us says: it may be restarting, catching up, or changing its
             // cookie.
-            SequencerError::Node(NodeError::Chain(error)) => {
+            SequencerError::Node(NodeError::Scan(ScanError::Chain(error))) => {
                 !matches!(error, ChainError::WrongNetwork { .. } | ChainError::Pruned { .. })
             }
             SequencerError::Node(error) => error.is_temporary(),

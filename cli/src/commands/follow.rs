@@ -95,7 +95,8 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
         if follow.rebuild {
             place.clear(&lock, &source, out)?;
         }
-        let writer = place.open(&lock, &source)?;
+        let mut writer = place.open(&lock, &source)?;
+        writer.tell_source(&source, out)?;
         Ok((source, writer))
     };
     let (source, writer) = loop {
