@@ -380,15 +380,14 @@ impl Reader {
     /// Waits a moment for a new block, and looks again: follows Bitcoin, or lets another process do that.
     pub fn wait(&mut self, out: &Output) -> Result<(), Failure> {
         let known = self.node.derivation().tip().block.hash;
-        let shown = match &self.source {
-            Ok(source) => source.wait_for_tip(&known, source.look())?.hash,
-            Err(_) => known,
-        };
-        if let (Some(lock), Ok(source)) = (self.place.lock()?, &self.source) {
-            self.place.open(&lock, source)?.sync(source, out)?;
-        } else if self.source.is_err() || shown != known {
-            // It is the other process that everybody waits for.
-            sleep(PAUSE);
+        match &self.source {
+            Ok(source) if source.wait_for_tip(&known, source.look())?.hash == known => return Ok(()),
+            Ok(source) => match self.place.lock()? {
+                Some(lock) => self.place.open(&lock, source)?.sync(source, out)?,
+                // It is the other process that everybody waits for.
+                None => sleep(PAUSE),
+            },
+            Err(_) => sleep(PAUSE),
         }
         self.node = self.place.as_it_is()?;
         Ok(())

@@ -381,8 +381,7 @@ impl Node {
         let scanned = scanner.scan(&blocks, self.manifest.rollup_id().namespace(), |scanned| {
             let at = scanned.block.at.height;
             step.push(scanned);
-            let with_envelopes = step.iter().filter(|scanned: &&Scanned| !scanned.found.is_empty());
-            let bytes: usize = with_envelopes.map(|scanned| scanned.len).sum();
+            let bytes: usize = step.iter().map(Scanned::weight).sum();
             if at == last || step.len() >= STEP_BLOCKS || bytes >= STEP_BYTES {
                 told = self.take(std::mem::take(&mut step), last, &mut on_event)?;
             }

@@ -108,6 +108,13 @@ pub struct Scanned {
     pub refused: Vec<Refusal>,
 }
 
+impl Scanned {
+    /// At most how many bytes of the block are kept in it.
+    pub(crate) fn weight(&self) -> usize {
+        if self.found.is_empty() { 0 } else { self.len }
+    }
+}
+
 /// What a source did wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -237,7 +244,7 @@ impl<'a> Scanner<'a> {
 
     /// Hands out what each of these blocks holds for a rollup, in their order, while those behind it are read.
     ///
-    /// At most a few blocks' envelopes wait at a time.
+    /// At most some megabytes of blocks with envelopes wait at a time, and one such block for each lane.
     ///
     /// # Errors
     /// The first error, of a block or of `each`: it got every block before that one, and none behind it.
@@ -248,7 +255,8 @@ impl<'a> Scanner<'a> {
         mut each: impl FnMut(Scanned) -> Result<(), E>,
     ) -> Result<(), E> {
         let lanes = self.readers.iter().map(|reader| reader.lanes()).max().unwrap_or_else(|| self.chain.lanes());
-        lanes::in_order(lanes, blocks, |block, raw| self.fetch(block, namespace, raw), |scanned| each(scanned?))
+        let fetch = |block: &NextBlock, raw: &mut Vec<u8>| self.fetch(block, namespace, raw);
+        lanes::in_order(lanes, blocks, fetch, |scanned| scanned.as_ref().map_or(0, Scanned::weight), |one| each(one?))
     }
 
     fn fetch(&self, block: &NextBlock, namespace: Namespace, raw: &mut Vec<u8>) -> Result<Scanned, ScanError> {
