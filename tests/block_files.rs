@@ -10,6 +10,7 @@ use sortie::node::Event;
 use sortie::scanner::Scanner;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const KEY: [u8; 8] = [1, 2, 3, 0, 255, 6, 7, 8];
 const MAGIC_BYTES: bitcoin::p2p::Magic = bitcoin::p2p::Magic::REGTEST;
@@ -239,23 +240,24 @@ fn a_file_that_has_not_changed_is_not_opened_again_for_a_block_that_is_not_there
     let mut raw = Vec::new();
     let unknown = "00".repeat(32).parse()?;
     assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))));
-    // Damaged behind our back, so that whoever opened it would say so.
-    let first = &files(dir.path())?[0];
-    let changed = fs::metadata(first)?.modified()?;
-    let mut bytes = fs::read(first)?;
-    bytes.extend([0x55; 100]);
-    let len = bytes.len();
-    fs::write(first, &bytes)?;
-    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::BlockFiles { .. })), "it has grown");
-    bytes.truncate(len - 100);
-    fs::write(first, &bytes)?;
-    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))), "it is mended");
-    // Removed, and another one with its length and time in its place.
-    let stamp = fs::metadata(first)?.modified()?;
-    assert!(stamp >= changed);
-    fs::write(first, vec![0x55; bytes.len()])?;
-    fs::File::options().write(true).open(first)?.set_modified(stamp)?;
+    // The first of more than two, with space behind its last block; then with something there that whoever opens it
+    // finds to be no block.
+    let paths = files(dir.path())?;
+    assert!(paths.len() > 2);
+    let mut bytes = fs::read(&paths[0])?;
+    let end = bytes.len();
+    bytes.extend([0; 100]);
+    fs::write(&paths[0], &bytes)?;
+    assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))));
+    let stamp = fs::metadata(&paths[0])?.modified()?;
+    bytes[end..].fill(0x55);
+    fs::write(&paths[0], &bytes)?;
+    let file = fs::File::options().write(true).open(&paths[0])?;
+    file.set_modified(stamp)?;
     assert!(matches!(reader.read_block(&unknown, &mut raw), Err(ChainError::NotFound(_))), "it is not opened");
+    file.set_modified(stamp + Duration::from_secs(1))?;
+    let opened = reader.read_block(&unknown, &mut raw).expect_err("a bad record");
+    assert!(opened.to_string().contains("blk00000.dat: the record at byte"), "{opened}");
     Ok(())
 }
 
