@@ -173,10 +173,12 @@ pub fn quote(
 /// Publishes `payload`. Sync the wallet first.
 ///
 /// A payload that has a job already, unfinished or confirmed, is not paid for again: an unfinished
-/// job is resumed with the same bytes. [`Request::again`] makes a new one on purpose.
+/// job is resumed with the same bytes. One that was taken back is paid for from what was, so that never both are
+/// mined. [`Request::again`] makes a new one on purpose.
 ///
 /// # Errors
 /// [`PublishError::Refused`]: nothing left. [`PublishError::Unsent`]: calling again is safe.
+/// [`PublishError::MayComeBack`]: what was taken back holds no coin of this wallet.
 pub fn publish(
     wallet: &mut Wallet,
     node: &impl Mempool,

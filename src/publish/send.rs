@@ -199,8 +199,8 @@ fn conflicted(wallet: &mut Wallet, job: &Job) -> Result<PublishError, PublishErr
         give_up(wallet, job, SPENT_OTHERWISE)?;
         return Ok(PublishError::Lost { job: job.id });
     }
-    let txid = first_txid(job)?;
-    Ok(PublishError::Stuck { job: job.id, txid, reason: "another mined transaction spends its coins".to_owned() })
+    let reason = "another mined transaction spends its coins, which is final when it is six blocks deep".to_owned();
+    Ok(PublishError::Stuck { job: job.id, txid: first_txid(job)?, reason })
 }
 
 /// Why a job is given up that [`is_lost`].
