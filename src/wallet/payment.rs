@@ -177,7 +177,11 @@ impl Wallet {
         if amount < limit {
             return Err(WalletError::Dust { amount, limit });
         }
-        self.settle_payments(node)?;
+        for payment in pending(self.db())? {
+            self.settle(node, payment)?;
+        }
+        // Their change may pay for this one; whether that succeeds, this one's test will tell.
+        let _ = self.send_forgotten(node);
         if let Some(payment) = unknown(self.db(), &output)? {
             return Ok(payment);
         }
@@ -234,15 +238,22 @@ impl Wallet {
     /// [`WalletError::Unsent`] if the answer is lost again.
     pub fn settle_payments(&mut self, node: &impl Mempool) -> Result<Vec<Settled>, WalletError> {
         let mut settled = Vec::new();
-        let (confirmed, buried) = (self.confirmed(), self.buried());
-        for payment in signed(self.db())? {
-            if !payment.has_left {
-                settled.push(self.settle(node, payment)?);
-            } else if !confirmed.contains_key(&payment.tx.compute_txid()) && !self.is_conflicted(&payment.tx, &buried) {
-                settled.extend(self.send_again(node, payment)?);
-            }
+        for payment in pending(self.db())? {
+            settled.push(self.settle(node, payment)?);
         }
+        settled.extend(self.send_forgotten(node)?);
         Ok(settled)
+    }
+
+    /// Sends the payments again that had left and that the node has forgotten, oldest first.
+    fn send_forgotten(&self, node: &impl Mempool) -> Result<Vec<Settled>, WalletError> {
+        let (confirmed, buried) = (self.confirmed(), self.buried());
+        let mut open = signed(self.db())?;
+        open.retain(|payment| {
+            let is_mined = confirmed.contains_key(&payment.tx.compute_txid());
+            payment.has_left && !is_mined && !self.is_conflicted(&payment.tx, &buried)
+        });
+        open.into_iter().filter_map(|payment| self.send_again(node, payment).transpose()).collect()
     }
 
     /// Sends a payment again that had left, if the node has forgotten it, and whatever it hangs on.
