@@ -179,11 +179,13 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     if command.deadline.is_wanted() {
         return command.hold(wallet, &node, settings, out);
     }
+    let unpaid = settled.iter().filter(|settled| settled.outcome != PaymentOutcome::Sent);
+    let unpaid = unpaid.map(|settled| Failure::failed(SettledReport::from(settled)));
     let failures = resumed.into_iter().filter_map(|resumed| match resumed.outcome {
         Outcome::Failed(error) => Some(Failure::from(error)),
         _ => None,
     });
-    failures.max_by_key(Failure::code).map_or(Ok(()), Err)
+    unpaid.chain(failures).max_by_key(Failure::code).map_or(Ok(()), Err)
 }
 
 impl Resume {
