@@ -10,10 +10,12 @@ use regtest::{Bitcoind, EsploraServer};
 use sortie::chain::{Esplora, Mempool};
 use sortie::envelope::Carrier;
 use sortie::publish::{
-    Bump, Caps, CarrierChoice, PublishError, Reclaimed, Request, bump, publish, quote, reclaim, resume,
+    Bump, Caps, CarrierChoice, PublishError, RateTerms, Reclaimed, Request, bump, fee_rate, publish, quote, reclaim,
+    resume,
 };
 use sortie::wallet::Wallet;
 
+const TERMS: RateTerms = RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 1 };
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
 
 #[test]
@@ -97,6 +99,10 @@ fn a_servers_estimate_is_compared_with_what_its_blocks_paid() -> Result<()> {
     let (code, error) = cli.fails(&quote)?;
     assert!(code == 4 && error.contains("100 sat/vB") && error.contains("--fee-rate"), "{error}");
     cli.run(&[&quote[..], &["--fee-rate", "101"]].concat())?;
+    server.set_fee_estimates(&[(1, 100.0)]);
+    server.fail("/blocks", Fault::Status(502));
+    assert_eq!(fee_rate(&[&esplora], &TERMS)?.rate, rate(100), "what cannot be compared is not lost");
+    server.heal();
 
     payer.publish(&payload(&world, 150)?, Carrier::OpReturn, 11)?;
     world.bitcoind.mine(1)?;

@@ -73,7 +73,12 @@ type Said = Result<(Option<FeeRate>, Option<FeeRate>), ChainError>;
 pub fn fee_rate(sources: &[&dyn Mempool], terms: &RateTerms) -> Result<ChosenRate, PublishError> {
     let first = sources.first().ok_or(PublishError::Broken("no source of fee rates"))?;
     let floor = first.relay()?.floor;
-    let ask = |source: &&dyn Mempool| -> Said { Ok((source.estimate(terms.target_blocks)?, source.recently_paid()?)) };
+    let ask = |source: &&dyn Mempool| -> Said {
+        let estimate = source.estimate(terms.target_blocks)?;
+        // Of a server that tells nothing about its blocks less is believed.
+        let paid = source.recently_paid().or_else(|error| if source.is_own_node() { Err(error) } else { Ok(None) });
+        Ok((estimate, paid?))
+    };
     choose(terms, floor, sources.iter().map(|source| (source.name(), source.is_own_node(), ask(source))))
 }
 

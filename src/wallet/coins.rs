@@ -121,7 +121,9 @@ pub(crate) fn pay(
     input: &TxIn,
     rate: FeeRate,
 ) -> Result<Draft, Shortfall> {
-    let paid: Amount = outputs.iter().map(|output| output.value).sum();
+    // More than all money is short of any coins, too.
+    let paid = outputs.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value));
+    let paid = paid.unwrap_or(Amount::MAX_MONEY).min(Amount::MAX_MONEY);
     let dust = change.minimal_non_dust();
     let mut with_change = outputs.to_vec();
     with_change.push(TxOut { value: dust, script_pubkey: change.to_owned() });
@@ -244,6 +246,14 @@ mod tests {
         assert_eq!(chosen(&coins, &must, 900), Ok(vec![1_000]));
         assert_eq!(chosen(&coins, &must, 1_400), Ok(vec![1_000, 500]));
         assert_eq!(chosen(&coins, &coins[0], 600), Ok(vec![500, 9_000]));
+    }
+
+    #[test]
+    fn more_than_all_money_is_a_shortfall() {
+        let outputs = [u64::MAX, 1].map(|sat| TxOut { value: Amount::from_sat(sat), script_pubkey: change() });
+        let rate = FeeRate::from_sat_per_kwu(250);
+        let short = pay(&[coin(1, 500, 1)], None, &outputs, &change(), &key_spend(OutPoint::null()), rate);
+        assert_eq!(short.expect_err("too much").available, Amount::from_sat(500));
     }
 
     #[test]

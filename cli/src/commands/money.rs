@@ -324,6 +324,9 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
         };
         return psbt::write(file, is_known, draft, out);
     } else if let Some(refund) = refund {
+        if command.locking.lock_at_most.is_some() {
+            out.note("--lock-at-most does not matter here: nothing of this wallet is locked");
+        }
         if command.carrier == CarrierChoice::Only(Carrier::OpReturn) {
             return Err(Failure::usage("--carrier op-return: what others pay for is a Taproot envelope; leave it out"));
         }
