@@ -211,6 +211,7 @@ impl Answer {
 }
 
 /// The first refusal among verdicts, with the node's words.
+#[cfg(feature = "wallet")]
 pub(crate) fn refusal(verdicts: Vec<Verdict>) -> Option<(Txid, String)> {
     verdicts.into_iter().find_map(|verdict| match verdict.answer {
         Answer::Refused(reason) => Some((verdict.txid, reason)),
