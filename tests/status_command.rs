@@ -72,11 +72,13 @@ fn whatever_is_in_hand_finds_it_at_every_stage_with_its_due_height_and_what_to_d
     world.bitcoind.mine(6)?;
     all_say(&["1"], &[&moved, &second], "executed", "nothing: it is executed for good")?;
 
+    let (code, error) = cli.fails(&["force", "@second"])?;
+    assert!(code == 4 && error.contains("needs no forcing") && error.contains("--again"), "{error}");
     cli.run(&["force", "@second", "--again"])?;
     world.bitcoind.mine(7)?;
     let status = cli.run(&["status", "2"])?;
     assert_eq!((&status["outcome"], &status["reason"]), (&"no-op".into(), &"bad_nonce".into()));
-    assert!(text(&status["next"])?.contains("the account's next nonce"), "{status}");
+    assert!(text(&status["next"])?.contains("nothing: the same transaction was executed in L2 block"), "{status}");
 
     for (hand, words) in [
         ("7", vec!["no job 7", "the journal of the wallet default", "`sortie jobs`"]),
@@ -88,6 +90,8 @@ fn whatever_is_in_hand_finds_it_at_every_stage_with_its_due_height_and_what_to_d
         assert_eq!(code, 1, "{error}");
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
+    let (_, error) = cli.fails(&["status", "7", "--wallet", "other"])?;
+    assert!(error.contains("`sortie jobs --wallet other`"), "{error}");
     Ok(())
 }
 

@@ -70,6 +70,11 @@ pub struct Reader {
     pub source: Result<Bitcoin, Failure>,
 }
 
+/// What was derived here of the configured rollup, if anything was, however old it is. Bitcoin is not asked.
+pub fn derived_before(settings: &Settings) -> Result<Option<Node>, Failure> {
+    Ok(Place::new(settings)?.as_it_is().ok())
+}
+
 impl Place {
     /// The place of the configured manifest's rollup.
     pub fn new(settings: &Settings) -> Result<Self, Failure> {

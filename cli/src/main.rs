@@ -14,22 +14,36 @@ mod progress;
 mod reading;
 
 use args::Cli;
-use clap::FromArgMatches;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, FromArgMatches};
 use config::Settings;
 use failure::{Code, Failure};
 use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let parsed = args::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let parsed = args::command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, named_wallet(&matches))));
+    let (cli, wallet) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return ExitCode::from(bad_usage(&error)),
     };
-    let out = Output::new(cli.globals.json, cli.globals.quiet);
+    let out = Output::new(cli.globals.json, cli.globals.quiet).of_wallet(wallet);
     let done = Settings::load(cli.globals).and_then(|settings| commands::run(cli.command, &settings, &out));
     ExitCode::from(done.map_or_else(|failure| out.end(&failure), |()| 0))
+}
+
+/// The wallet that a command is given by a flag, not by a variable or file that the next one sees, too.
+fn named_wallet(matches: &ArgMatches) -> Option<String> {
+    let (_, command) = matches.subcommand()?;
+    let is_named = command.try_contains_id("wallet").is_ok_and(|is_known| is_known)
+        && command.value_source("wallet") == Some(ValueSource::CommandLine);
+    match is_named {
+        true => command.try_get_one("wallet").ok().flatten().cloned(),
+        false => named_wallet(command),
+    }
 }
 
 /// Help and version as clap prints them; an error as the one line that every error is.

@@ -11,17 +11,46 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
+/// Commands that a text may advise, and that act on the wallet they are given.
+const OF_A_WALLET: [&str; 11] = [
+    "bump",
+    "finish",
+    "force",
+    "jobs",
+    "reclaim",
+    "recover",
+    "resume",
+    "status",
+    "wallet address",
+    "wallet passphrase",
+    "wallet send",
+];
+
 /// How to talk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     json: bool,
     quiet: bool,
+    /// The wallet that was named on the command line, and has to be named again.
+    wallet: Option<String>,
 }
 
 impl Output {
     /// `json`: every answer is one JSON object a line. `quiet`: no notes.
     pub fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+        Self { json, quiet, wallet: None }
+    }
+
+    /// Advises commands on this wallet.
+    pub fn of_wallet(self, wallet: Option<String>) -> Self {
+        Self { wallet, ..self }
+    }
+
+    fn advice(&self, text: &str) -> String {
+        let Some(wallet) = &self.wallet else { return text.to_owned() };
+        OF_A_WALLET.iter().fold(text.to_owned(), |text, command| {
+            text.replace(&format!("sortie {command}"), &format!("sortie {command} --wallet {wallet}"))
+        })
     }
 
     /// Whether answers are JSON.
@@ -41,13 +70,13 @@ impl Output {
         }
         match answer.to_string() {
             text if text.is_empty() => Ok(()),
-            text => line(text.trim_end_matches('\n')),
+            text => line(&self.advice(text.trim_end_matches('\n'))),
         }
     }
 
     /// Prints an answer that is JSON for everybody.
     pub fn json_line<T: Serialize>(&self, answer: &T) -> Result<(), Failure> {
-        line(&serde_json::to_string(answer).map_err(Failure::failed)?)
+        line(&self.advice(&serde_json::to_string(answer).map_err(Failure::failed)?))
     }
 
     /// Prints a line that is the same for everybody.
@@ -78,7 +107,7 @@ impl Output {
     }
 
     fn aside(&self, kind: &str, text: impl fmt::Display) {
-        let text = text.to_string();
+        let text = self.advice(&text.to_string());
         // Nobody can be told that stderr is gone.
         let _ = match self.json {
             true => writeln!(io::stderr(), "{}", json!({ kind: text })),
@@ -97,6 +126,7 @@ impl Output {
     /// The error line.
     pub fn error(&self, code: Code, message: &str) -> u8 {
         let number = code as u8;
+        let message = self.advice(message);
         let _ = match self.json {
             true => writeln!(io::stderr(), r#"{{"error":{},"code":{number}}}"#, json!(message)),
             false => writeln!(io::stderr(), "error: {message}"),
@@ -137,6 +167,15 @@ pub fn count(n: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_are_advised_on_the_wallet_that_was_named() {
+        let said = "`sortie bump 2`, (sortie wallet address), sortie follow";
+        let out = Output::new(false, false);
+        assert_eq!(out.advice(said), said);
+        let advice = out.of_wallet(Some("cold".into())).advice(said);
+        assert_eq!(advice, "`sortie bump --wallet cold 2`, (sortie wallet address --wallet cold), sortie follow");
+    }
 
     #[test]
     fn a_time_is_a_date() {

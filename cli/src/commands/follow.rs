@@ -84,7 +84,7 @@ enum Next {
 /// Runs the command.
 pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let sequencer = follow.sequencer.as_deref().map(|url| settings.sequencer(url)).transpose()?;
-    let stop = stop_signal(*out)?;
+    let stop = stop_signal(out.clone())?;
     let place = Place::new(settings)?;
     let lock = place.lock_soon()?.ok_or_else(|| {
         Failure::failed("another process follows this rollup already; stop it, or use another --data-dir")

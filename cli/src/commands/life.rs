@@ -135,6 +135,15 @@ impl<'a> Teller<'a> {
         })
     }
 
+    /// The lives of all that has this SHA-256: items of the queue, then what sequencers took.
+    pub fn lives(&self, tx_hash: &Hash32) -> Result<Vec<Life>, Failure> {
+        let store = self.node.store();
+        let forced = store.items_with_hash(tx_hash)?;
+        let own = store.own_txs_with_hash(tx_hash)?;
+        let forced = forced.iter().map(|item| self.forced(item));
+        forced.chain(own.into_iter().map(|fate| self.own(*tx_hash, fate))).collect()
+    }
+
     /// The life of a transaction that a sequencer took.
     pub fn own(&self, tx_hash: Hash32, fate: Fate) -> Result<Life, Failure> {
         let execution = Some(self.execution(fate)?);

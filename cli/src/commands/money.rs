@@ -17,7 +17,7 @@ use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, open_to_spend, rat
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Locking, Settings, WalletName};
 use crate::failure::Failure;
-use crate::follower::Reader;
+use crate::follower::{Reader, derived_before};
 use crate::input::{hex_argument, hex_lines};
 use crate::output::Output;
 use clap::{Args, ValueEnum};
@@ -27,6 +27,7 @@ use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier, MIN_SHARED_TX, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
+use sortie::primitives::sha256;
 use sortie::publish::{
     self, Amendment, Backup, CarrierChoice, ChosenRate, FURTHEST_TARGET, Job, Payer, Profile, Publication, RateTerms,
     Request, fee_rate, publish_telling,
@@ -180,6 +181,22 @@ fn check(given: &[Given], executor: Option<&dyn Executor>) -> Result<(), Failure
     Ok(())
 }
 
+/// That none of them is in the queue or executed, whoever brought it there, as far as this machine has followed the rollup.
+fn check_not_taken(txs: &[Vec<u8>], settings: &Settings) -> Result<(), Failure> {
+    let Some(node) = derived_before(settings)? else { return Ok(()) };
+    let teller = Teller::new(&node, settings)?;
+    for (tx, n) in txs.iter().zip(1..) {
+        let lives = teller.lives(&sha256(tx))?;
+        let is_taken = |life: &&Life| life.execution.is_none_or(|execution| execution.effect.reason.is_none());
+        if let Some(life) = lives.iter().find(is_taken) {
+            return Err(Failure::refused(format_args!(
+                "transaction {n} needs no forcing: {life}; nothing was paid; --again forces it all the same"
+            )));
+        }
+    }
+    Ok(())
+}
+
 const FORCE_EXAMPLE: &str = "\
 Examples:
   sortie force --txs-file withdrawals.hex --fee-rate 2
@@ -198,8 +215,9 @@ Examples:
 /// it would be executed later, too.
 ///
 /// It returns when the transactions are sent; with --wait confirmed when they are mined, with --wait executed when it is
-/// executed, with exit code 1 if it had no effect. Exit code 4, and nothing is paid: a cap on fees, or a transaction that
-/// the rollup's executor is sure not to run.
+/// executed, with exit code 1 if it had no effect. Exit code 4, and nothing is paid: a cap on fees, a transaction that
+/// the rollup's executor is sure not to run, or one that is queued or executed already, as far as this machine has
+/// followed the rollup.
 #[derive(Args, Debug)]
 #[command(after_long_help = FORCE_EXAMPLE)]
 pub struct Force {
@@ -302,6 +320,9 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
         true => None,
         false => publish::job_of_payload(&wallet, &payload)?,
     };
+    if known.is_none() && !command.again && !command.txs.unchecked {
+        check_not_taken(&txs, settings)?;
+    }
     let rate = || rate(&node, &command.fees, command.target, settings, out);
     let caps = settings.caps(&command.fees);
     let request = |rate: &ChosenRate| Request {

@@ -171,14 +171,14 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
-    let out = *out;
+    let (out, errors) = (out.clone(), out.clone());
     runtime.block_on(async move {
         let listener = TcpListener::bind(command.listen).await.map_err(|error| {
             Failure::failed(format_args!("cannot listen on {}: {error}; choose another --listen", command.listen))
         })?;
         let address = listener.local_addr().map_err(Failure::failed)?;
         started(&out, manifest.rollup_id(), address, &payer)?;
-        let on_error = move |error: &SequencerError| out.survived(&Failure::failed(error), "trying again");
+        let on_error = move |error: &SequencerError| errors.survived(&Failure::failed(error), "trying again");
         // A log that nobody reads any more is no reason to stop serving.
         let on_done = move |done| {
             if let Done::Bitcoin(Event::Applied(applied)) = &done {

@@ -135,7 +135,7 @@ pub fn run(status: &Status, settings: &Settings, out: &Output) -> Result<(), Fai
     if found.is_empty() {
         let journal = status.journal(what, settings, out)?;
         let meant = journal.jobs.iter().filter(|job| is_meant(job, what));
-        found = meant.map(|job| search.job(job)).collect::<Result<Vec<_>, _>>()?.concat();
+        found = meant.map(|job| search.job(job, &journal)).collect::<Result<Vec<_>, _>>()?.concat();
         if found.is_empty() {
             found = search.mempool(out)?;
         }
@@ -157,6 +157,14 @@ struct Journal {
     jobs: Vec<Job>,
     /// Set if they could not be looked at.
     why_not: Option<String>,
+}
+
+impl Journal {
+    /// The job that forces again what this one was to.
+    fn instead_of(&self, job: &Job) -> Option<JobId> {
+        let is_instead = |other: &&Job| other.payload_hash == job.payload_hash && other.state.is_publishing();
+        self.jobs.iter().find(is_instead).map(|other| other.id)
+    }
 }
 
 impl Status {
@@ -225,7 +233,7 @@ impl Search<'_> {
         let is_waiting = life.state == Stage::Mempool;
         let earliest_due_height = u64::from(tip) + 1 + u64::from(node.manifest().sequencing_window);
         Ok(Standing {
-            next: next::of_life(&life, job, tip, &self.teller),
+            next: next::of_life(&life, job, tip, &self.teller)?,
             stands: Stands::Item(life),
             job: job.map(|job| job.id),
             earliest_due_height: is_waiting.then_some(earliest_due_height),
@@ -245,9 +253,8 @@ impl Search<'_> {
             What::Place(place) => self.forced(store.item_at(&place)?.as_slice(), None),
             What::Hash { txid, tx_hash } => {
                 let mut found = self.forced(&store.items_of_transaction(&txid)?, None)?;
-                found.extend(self.forced(&store.items_with_hash(&tx_hash)?, None)?);
-                for fate in store.own_txs_with_hash(&tx_hash)? {
-                    found.push(self.standing(self.teller.own(tx_hash, fate)?, None)?);
+                for life in self.teller.lives(&tx_hash)? {
+                    found.push(self.standing(life, None)?);
                 }
                 Ok(found)
             }
@@ -256,7 +263,7 @@ impl Search<'_> {
 
     /// One job: its items in the queue, whichever of its transactions was mined; else in the mempool; else as the
     /// journal has it.
-    fn job(&self, job: &Job) -> Result<Vec<Standing>, Failure> {
+    fn job(&self, job: &Job, journal: &Journal) -> Result<Vec<Standing>, Failure> {
         let node = self.reader.node();
         let hashes: Vec<Hash32> = txs_of(job).iter().map(|tx| sha256(tx)).collect();
         // All of them, unless one is named.
@@ -284,7 +291,7 @@ impl Search<'_> {
             return lives.map(|life| self.standing(life, Some(job))).collect();
         }
         Ok(vec![Standing {
-            next: next::of_job(job, is_ours, !hashes.is_empty()),
+            next: next::of_job(job, journal.instead_of(job), is_ours, !hashes.is_empty()),
             stands: Stands::Job(Waiting { state: job.state.name(), place: job.place(), words: job.state.to_string() }),
             job: Some(job.id),
             earliest_due_height: None,

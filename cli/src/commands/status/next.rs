@@ -1,47 +1,58 @@
 //! What to do next about something that was forced.
 
 use crate::commands::life::{Execution, Life, Queued, Teller};
+use crate::failure::Failure;
 use crate::output::count;
 use sortie::primitives::BtcHeight;
-use sortie::publish::{Job, JobState, Payer};
+use sortie::publish::{Job, JobId, JobState, Payer};
 
 /// About an L2 transaction that Bitcoin or its mempool has, at this height.
-pub fn of_life(life: &Life, job: Option<&Job>, tip: BtcHeight, teller: &Teller<'_>) -> String {
-    match (life.execution, life.queued) {
-        (Some(execution), _) => executed(&execution, teller),
+pub fn of_life(life: &Life, job: Option<&Job>, tip: BtcHeight, teller: &Teller<'_>) -> Result<String, Failure> {
+    Ok(match (life.execution, life.queued) {
+        (Some(execution), _) => executed(life, &execution, teller)?,
         (None, Some(Queued { due_height, .. })) => {
             let left = count(due_height.saturating_sub(tip.into()), "block");
             format!("nothing: every node executes it at Bitcoin block {due_height} at the latest, in {left}")
         }
         (None, None) => match job {
             Some(job) => format!("wait for a block; to pay more for it: `sortie bump {} --fee-rate SAT_VB`", job.id),
-            None => "wait for a block; the wallet that sent it can pay more for it (`sortie bump`)".into(),
+            None => "wait for a block; whoever sent it can pay more for it".into(),
         },
-    }
+    })
 }
 
-fn executed(execution: &Execution, teller: &Teller<'_>) -> String {
-    match execution.effect.reason {
+fn executed(life: &Life, execution: &Execution, teller: &Teller<'_>) -> Result<String, Failure> {
+    if execution.effect.reason.is_some()
+        && let Some(done) = done_elsewhere(life, teller)?
+    {
+        return Ok(format!("nothing: the same transaction was executed in L2 block {}", done.l2_number));
+    }
+    Ok(match execution.effect.reason {
         None if execution.is_final => "nothing: it is executed for good".into(),
         None => format!("nothing: it is executed, for good at Bitcoin block {}", teller.final_at(execution)),
-        // The same bytes may have been executed before, by the sequencer.
-        Some("bad_nonce") => {
-            "it had no effect: if it was not executed before, sign another one with the account's next nonce, and force that"
-                .into()
-        }
+        Some("bad_nonce") => "it had no effect: sign another one with the account's next nonce, and force that".into(),
         Some("insufficient_balance") => {
             "it had no effect: force it once more (--again) when the balance suffices, or another one".into()
         }
         Some(_) => "it had no effect, and never has: sign another one, and force that".into(),
-    }
+    })
 }
 
-/// About a job of which neither Bitcoin nor its mempool has anything; whether it is of the manifest's rollup, and whether it
-/// carries L2 transactions.
-pub fn of_job(job: &Job, is_ours: bool, has_txs: bool) -> String {
+/// Where the same bytes had their effect.
+fn done_elsewhere(life: &Life, teller: &Teller<'_>) -> Result<Option<Execution>, Failure> {
+    let executions = teller.lives(&life.tx_hash)?.into_iter().filter_map(|life| life.execution);
+    Ok(executions.into_iter().find(|execution| execution.effect.reason.is_none()))
+}
+
+/// About a job of which neither Bitcoin nor its mempool has anything; which job forces the same again, whether it is of the
+/// manifest's rollup, and whether it carries L2 transactions.
+pub fn of_job(job: &Job, again: Option<JobId>, is_ours: bool, has_txs: bool) -> String {
     let id = job.id;
     match &job.state {
         JobState::Reclaiming => "wait until its coins are back; it is not forced".into(),
+        JobState::Reclaimed(_) | JobState::Abandoned(_) if let Some(again) = again => {
+            format!("see job {again}, which forces the same: `sortie status {again}`")
+        }
         JobState::Reclaimed(_) => "nothing: its coins are back; `sortie force` forces the same again".into(),
         _ if job.payload.is_empty() => format!("recovered without its L2 transaction: `sortie reclaim {id}`"),
         _ if !is_ours => "nothing here: it is of another rollup; give that one's --manifest".into(),
