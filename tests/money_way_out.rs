@@ -252,6 +252,8 @@ fn an_envelope_that_nobody_pays_is_given_up_and_what_comes_later_is_told_and_com
     assert_eq!(told, [(&1.into(), &"stranded".into()), (&2.into(), &"stranded".into())]);
     let jobs = cli.lines(&["jobs"])?;
     assert_eq!(jobs[1]["stranded_sat"], 77_777, "{jobs:?}");
+    let status = cli.run(&["status", "1"])?;
+    assert!(status["next"].as_str().is_some_and(|next| next.contains("78117 sat: `sortie reclaim 1`")), "{status}");
     for id in ["1", "2"] {
         assert_eq!(cli.run(&["reclaim", id, "--fee-rate", "2"])?["outcome"], "sweeping");
     }

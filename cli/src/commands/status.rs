@@ -11,17 +11,18 @@ use crate::input::{hex, hex_argument};
 use crate::output::{Output, field};
 use bitcoin::hashes::Hash;
 use bitcoin::hex::FromHex;
-use bitcoin::{Transaction, Txid};
+use bitcoin::{Amount, Transaction, Txid};
 use clap::Args;
 use serde::Serialize;
 use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier, Payload, scan_transaction};
 use sortie::node::QueuedItem;
 use sortie::primitives::{BlockRef, Hash32, sha256};
-use sortie::publish::{self, Job, JobId, Payer};
+use sortie::publish::{self, Job, JobId, Payer, PublishError};
 use sortie::queue::{Item, Place, items_of};
 use sortie::scanner::MempoolWatch;
 use sortie::wallet::Wallet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -151,10 +152,13 @@ pub fn run(status: &Status, settings: &Settings, out: &Output) -> Result<(), Fai
 }
 
 /// A wallet's jobs.
+#[derive(Default)]
 struct Journal {
     /// The wallet's name.
     wallet: String,
     jobs: Vec<Job>,
+    /// What is at the envelopes of jobs that are closed.
+    stranded: BTreeMap<JobId, Amount>,
     /// Set if they could not be looked at.
     why_not: Option<String>,
 }
@@ -174,14 +178,19 @@ impl Status {
         let wallet = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !is_needed && !Wallet::exists(&dir) {
             let why_not = Some(format!("there is no wallet {wallet}, whose journal might know it"));
-            return Ok(Journal { wallet, jobs: Vec::new(), why_not });
+            return Ok(Journal { wallet, why_not, ..Journal::default() });
         }
         match open_to_look(settings, &self.wallet, out) {
-            Ok(opened) => Ok(Journal { wallet, jobs: publish::jobs(&opened)?, why_not: None }),
+            Ok(opened) => {
+                let jobs = publish::jobs(&opened)?;
+                let stranded = jobs.iter().map(|job| Ok((job.id, publish::stranded(&opened, job)?)));
+                let stranded = stranded.collect::<Result<_, PublishError>>()?;
+                Ok(Journal { wallet, jobs, stranded, why_not: None })
+            }
             Err(failure) if is_needed => Err(failure),
             Err(failure) => {
                 let why_not = Some(format!("the journal of the wallet {wallet} was not looked at: {failure}"));
-                Ok(Journal { wallet, jobs: Vec::new(), why_not })
+                Ok(Journal { wallet, why_not, ..Journal::default() })
             }
         }
     }
@@ -290,8 +299,14 @@ impl Search<'_> {
             let lives = meant.map(|(position, hash)| Teller::mempool(Place { position, ..place }, *hash));
             return lives.map(|life| self.standing(life, Some(job))).collect();
         }
+        let stranded = journal.stranded.get(&job.id).copied().unwrap_or(Amount::ZERO);
         Ok(vec![Standing {
-            next: next::of_job(job, journal.instead_of(job), is_ours, !hashes.is_empty()),
+            next: match stranded {
+                Amount::ZERO => next::of_job(job, journal.instead_of(job), is_ours, !hashes.is_empty()),
+                held => {
+                    format!("its envelope holds {} sat: `sortie reclaim {}` brings them back", held.to_sat(), job.id)
+                }
+            },
             stands: Stands::Job(Waiting { state: job.state.name(), place: job.place(), words: job.state.to_string() }),
             job: Some(job.id),
             earliest_due_height: None,
