@@ -31,7 +31,7 @@ Examples:
   sortie ledger key --out sequencer.key
   sortie rollup new --name mine --out mine.toml \\
     --sequencer $(sortie ledger key --show sequencer.key)
-  sortie wallet create --wallet sequencer
+  sortie wallet create --manifest mine.toml --wallet sequencer
   sortie sequencer --manifest mine.toml --key sequencer.key --wallet sequencer
 
 It answers POST /v1/tx (a transaction in hexadecimal), GET /v1/tx/SHA256, GET /v1/block/NUMBER
