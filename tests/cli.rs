@@ -27,7 +27,8 @@ fn bad_input_gets_one_line_and_its_exit_code() -> Result<()> {
     fs::write(dir.path().join("sortie.toml"), "network = 'regtest'\n")?;
     fs::write(dir.path().join("unknown.toml"), "networc = 'regtest'\n")?;
     let unreachable = ["--bitcoin-url", "http://127.0.0.1:1", "--bitcoin-user", "u"];
-    let table: [(&str, i32, Vec<&str>); 13] = [
+    let txid = "ab".repeat(32);
+    let table: [(&str, i32, Vec<&str>); 15] = [
         ("no such command", 2, vec!["fly"]),
         ("no manifest", 2, vec!["rollup", "show"]),
         ("a manifest that is not there", 2, vec!["rollup", "show", "nowhere.toml"]),
@@ -36,6 +37,8 @@ fn bad_input_gets_one_line_and_its_exit_code() -> Result<()> {
         ("odd hexadecimal", 2, vec!["envelope", "decode", "abc"]),
         ("not hexadecimal", 2, vec!["envelope", "decode", "zz"]),
         ("not a transaction", 2, vec!["envelope", "decode", "00"]),
+        ("a txid, not a transaction", 2, vec!["envelope", "decode", &txid]),
+        ("not a job", 2, vec!["bump", "abc"]),
         ("not a place", 2, vec!["status", "here"]),
         ("a network that is not served", 2, vec!["--network", "testnet3", "wallet", "balance"]),
         ("a wallet that is not there", 2, vec!["wallet", "address"]),

@@ -25,6 +25,7 @@ fn what_comes_back_is_checked_and_its_coins_are_reserved_until_then() -> Result<
         let (drafted, unsigned) = psbt::draft(&mut purse.wallet, &purse.rpc, &payload(&world, 150)?, &request)?;
         assert_eq!(drafted.state, JobState::Planned);
         assert!(purse.wallet.coins()?.is_empty(), "reserved");
+        assert_eq!(purse.wallet.reserved()?, [(drafted.id, bitcoin::Amount::from_sat(500_000))]);
         let again = psbt::draft(&mut purse.wallet, &purse.rpc, &payload(&world, 150)?, &request)?;
         assert_eq!((again.0.id, &again.1), (drafted.id, &unsigned));
 
@@ -46,6 +47,7 @@ fn what_comes_back_is_checked_and_its_coins_are_reserved_until_then() -> Result<
         let freed = reclaim(&mut purse.wallet, &purse.rpc, drafted.id, rate(2), &Default::default())?;
         assert_eq!(freed, Reclaimed::Freed);
         assert_eq!(purse.wallet.coins()?.len(), 1, "free again");
+        assert!(purse.wallet.reserved()?.is_empty());
         assert!(world.bitcoind.mempool()?.is_empty());
     }
     Ok(())

@@ -1,8 +1,11 @@
 //! What a sequencer says over HTTP. Nothing that it says is believed where money is at stake.
 
 use crate::failure::Failure;
+use serde::Deserialize;
 use serde_json::Value;
 use sortie::chain::{Proxy, is_loopback};
+use sortie::primitives::RollupId;
+use std::io::ErrorKind;
 use std::time::Duration;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
@@ -14,6 +17,14 @@ const PROXIED_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
+
+/// Refuses another rollup than the manifest's.
+pub fn check_served(served: RollupId, ours: RollupId) -> Result<(), Failure> {
+    if served == ours {
+        return Ok(());
+    }
+    Err(Failure::refused(format_args!("the sequencer serves rollup {served}, the manifest's is {ours}")))
+}
 
 /// A sequencer's address.
 #[derive(Clone, Debug)]
@@ -47,6 +58,14 @@ impl SequencerUrl {
         self.answer(self.agent.get(format!("{}/v1/status", self.base)).call())
     }
 
+    /// Refuses a sequencer of another rollup.
+    pub fn check_serves(&self, ours: RollupId) -> Result<(), Failure> {
+        let served = RollupId::deserialize(&self.status()?["rollup_id"]);
+        let served =
+            served.map_err(|_| Failure::failed(format_args!("{} does not answer as a sequencer does", self.base)))?;
+        check_served(served, ours)
+    }
+
     /// `POST /v1/tx`.
     pub fn submit(&self, tx_hex: &str) -> Result<Value, Failure> {
         self.answer(self.agent.post(format!("{}/v1/tx", self.base)).send(tx_hex))
@@ -69,8 +88,14 @@ impl SequencerUrl {
     fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
         let base = &self.base;
         let mut response = answer.map_err(|error| {
+            let why = match &error {
+                ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    "nothing listens there".into()
+                }
+                error => error.to_string(),
+            };
             Failure::failed(format_args!(
-                "the sequencer at {base} does not answer ({error}); without it, use `sortie force`"
+                "the sequencer at {base} does not answer ({why}); without it, use `sortie force`"
             ))
         })?;
         let status = response.status();

@@ -91,6 +91,11 @@ pub fn address(text: &str) -> Result<Address<NetworkUnchecked>, String> {
     text.parse().map_err(|_| "it is not a Bitcoin address".into())
 }
 
+/// A job's number, for clap.
+pub fn job_number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "it is not a job's number; `sortie jobs` lists them".into())
+}
+
 /// A number of satoshis, no more than all money.
 pub fn sats(text: &str) -> Result<u64, String> {
     let most = Amount::MAX_MONEY.to_sat();

@@ -1,6 +1,6 @@
 //! A node that outlives the process that started it, for people at a terminal.
 //!
-//! The state file is written after the node answers and removed after it has ended. What it says is
+//! The state file is written after the node answers and moved away after it has ended. What it says is
 //! checked against the running process, so a file left by a crash is only a stale file.
 
 use std::fs;
@@ -20,6 +20,8 @@ use crate::wait::wait_until;
 use crate::watchdog::signal;
 
 const STATE: &str = "regtest.json";
+/// What the state file becomes when the node is taken down.
+const LAST: &str = "regtest.last.json";
 const DATADIR: &str = "bitcoind";
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -27,16 +29,19 @@ impl Bitcoind {
     /// Starts a node that keeps running: chain in `dir/bitcoind`, state in `dir/regtest.json`.
     /// It accepts peers on 127.0.0.1.
     ///
-    /// A chain from an earlier `up` goes on where it was; ports are new.
+    /// A chain from an earlier `up` goes on where it was, at the same ports if they are free.
     ///
     /// # Errors
     /// A node runs there already; see also [`Options::start`](crate::Options::start).
     pub fn up(dir: &Path) -> Result<Self> {
-        if let Some(state) = State::read(dir)?.filter(State::runs) {
+        let state = State::read(&dir.join(STATE))?;
+        if let Some(state) = state.as_ref().filter(|state| state.runs()) {
             let (dir, pid, url) = (dir.display(), state.pid, state.place.rpc_url());
             bail!("a node is already running in {dir} (pid {pid}, {url})");
         }
-        let (process, place) = Self::options().peers().start_detached(&dir.join(DATADIR))?;
+        // They are a convenience: a file that cannot be read is none.
+        let last = state.or_else(|| State::read(&dir.join(LAST)).ok().flatten()).map(|state| state.place);
+        let (process, place) = Self::options().peers().start_detached(&dir.join(DATADIR), last)?;
         let node = Self::connected(place.clone(), None)?;
         let pid = process.pid();
         State { pid, place }.write(dir)?;
@@ -49,27 +54,27 @@ impl Bitcoind {
     /// # Errors
     /// No node runs there.
     pub fn attach(dir: &Path) -> Result<Self> {
-        match State::read(dir)? {
+        match State::read(&dir.join(STATE))? {
             Some(state) if state.runs() => Self::connected(state.place, None),
             Some(state) => bail!("the node in {} is gone (pid {}): start it again", dir.display(), state.pid),
             None => bail!("no node is running in {}", dir.display()),
         }
     }
 
-    /// Stops the node that [`up`](Self::up) started in `dir`, waits for its end and removes the
-    /// state file; the chain stays. `false`: none was running.
+    /// Stops the node that [`up`](Self::up) started in `dir`, waits for its end and moves the
+    /// state file away; the chain stays. `false`: none was running.
     ///
     /// # Errors
     /// It does not end, not even after a kill.
     pub fn down(dir: &Path) -> Result<bool> {
-        let Some(state) = State::read(dir)? else {
+        let Some(state) = State::read(&dir.join(STATE))? else {
             return Ok(false);
         };
         let running = state.runs();
         if running {
             state.stop()?;
         }
-        fs::remove_file(dir.join(STATE)).context("cannot remove the state file")?;
+        fs::rename(dir.join(STATE), dir.join(LAST)).context("cannot move the state file away")?;
         Ok(running)
     }
 }
@@ -80,9 +85,8 @@ struct State {
 }
 
 impl State {
-    fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(STATE);
-        let bytes = match fs::read(&path) {
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).context(path.display().to_string()),

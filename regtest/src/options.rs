@@ -94,25 +94,34 @@ impl Options {
                 if self.persistent { (folder.keep(), None) } else { (folder.path().to_owned(), Some(folder)) }
             }
         };
-        let (mut process, place) =
-            self.spawn_on_free_ports(&datadir, |child| Process::guarded(child, temporary.as_ref().map(TempDir::path)))?;
+        let (mut process, place) = self.spawn_on_free_ports(&datadir, None, |child| {
+            Process::guarded(child, temporary.as_ref().map(TempDir::path))
+        })?;
         process.remove_at_exit(temporary);
         Bitcoind::connected(place, Some(process))
     }
 
-    /// Starts a node that outlives this process; until it answers, it dies with the returned value.
-    pub(crate) fn start_detached(self, datadir: &Path) -> Result<(Process, Place)> {
+    /// Starts a node that outlives this process, at the ports of `last` if they are free; until it answers, it dies
+    /// with the returned value.
+    pub(crate) fn start_detached(self, datadir: &Path, last: Option<Place>) -> Result<(Process, Place)> {
         let datadir = created(datadir)?;
-        self.spawn_on_free_ports(&datadir, |child| Ok(Process::unguarded(child)))
+        self.spawn_on_free_ports(&datadir, last, |child| Ok(Process::unguarded(child)))
     }
 
     /// `own` takes responsibility for the child before anything else can fail.
-    fn spawn_on_free_ports(&self, datadir: &Path, own: impl Fn(Child) -> Result<Process>) -> Result<(Process, Place)> {
+    fn spawn_on_free_ports(
+        &self,
+        datadir: &Path,
+        mut last: Option<Place>,
+        own: impl Fn(Child) -> Result<Process>,
+    ) -> Result<(Process, Place)> {
         let bitcoind = Bitcoind::find()?;
         let mut refusal = String::new();
         for _ in 0..PORT_ATTEMPTS {
             // Both are held at once, so that they differ.
-            let (rpc, p2p) = (free_port()?, free_port()?);
+            let last = last.take();
+            let rpc = free_port(last.as_ref().map(|last| last.rpc))?;
+            let p2p = free_port(last.and_then(|last| last.p2p))?;
             let place = Place {
                 datadir: datadir.to_owned(),
                 rpc: rpc.local_addr()?,
@@ -197,8 +206,10 @@ pub(crate) fn datadir_arg(datadir: &Path) -> OsString {
     arg
 }
 
-fn free_port() -> Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")
+/// The wanted one, if it is free.
+fn free_port(wanted: Option<SocketAddr>) -> Result<TcpListener> {
+    let wanted = wanted.and_then(|wanted| TcpListener::bind(wanted).ok());
+    wanted.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok).context("no free port on 127.0.0.1")
 }
 
 /// bitcoind wants an existing folder and resolves relative paths in its own way.

@@ -256,7 +256,7 @@ fn a_daemon_outlives_its_handles_until_it_is_taken_down() -> Result<()> {
     drop(node);
     assert!(refusal(Bitcoind::up(dir)).contains("already running"));
     let node = Bitcoind::attach(dir)?;
-    assert_eq!((node.tip()?, node.rpc_url()), (tip, url));
+    assert_eq!((node.tip()?, node.rpc_url()), (tip, url.clone()));
     assert!(refusal(node.stop()).contains("not ours"));
 
     let pid = state_pid(dir)?;
@@ -266,8 +266,9 @@ fn a_daemon_outlives_its_handles_until_it_is_taken_down() -> Result<()> {
     assert!(!dir.join("regtest.json").exists());
     assert!(!Bitcoind::down(dir)?);
 
-    // A crash leaves a stale file; the chain goes on.
-    assert_eq!(Bitcoind::up(dir)?.tip()?, tip);
+    // A crash leaves a stale file; the chain goes on, and at the same address.
+    let node = Bitcoind::up(dir)?;
+    assert_eq!((node.tip()?, node.rpc_url()), (tip, url));
     let pid = state_pid(dir)?;
     crate::watchdog::signal(pid, "KILL")?;
     ends(pid)?;

@@ -4,7 +4,7 @@
 //! left; of what is unconfirmed, only change of transactions that nobody else can take back.
 
 use super::seed::Branch;
-use super::{Coin, Job, JobState, Wallet, WalletError, journal, payment};
+use super::{Coin, Job, JobId, JobState, Wallet, WalletError, inputs_of, journal, payment};
 use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use std::collections::BTreeSet;
 
@@ -31,6 +31,12 @@ impl Balance {
     }
 }
 
+/// What is to be signed elsewhere spends its coins already.
+fn reserved_by(job: &Job) -> BTreeSet<OutPoint> {
+    let draft = job.draft.as_ref().filter(|_| job.state == JobState::Planned);
+    draft.into_iter().flat_map(|draft| &draft.transactions).flat_map(inputs_of).collect()
+}
+
 impl Wallet {
     /// What the wallet holds.
     pub fn balance(&self) -> Balance {
@@ -43,18 +49,24 @@ impl Wallet {
         }
     }
 
+    /// What jobs whose transactions are to be signed elsewhere hold back, by job: part of the balance, and not
+    /// spendable.
+    pub fn reserved(&self) -> Result<Vec<(JobId, Amount)>, WalletError> {
+        let (jobs, coins) = (journal::watched(&self.db)?, self.unspent());
+        let held = |job: &Job| -> Amount {
+            let inputs = reserved_by(job);
+            coins.iter().filter(|coin| inputs.contains(&coin.outpoint)).map(|coin| coin.value).sum()
+        };
+        Ok(jobs.iter().map(|job| (job.id, held(job))).filter(|(_, held)| *held > Amount::ZERO).collect())
+    }
+
     /// The coins that may be spent: confirmed ones, and unconfirmed change of what was sent.
     pub fn coins(&self) -> Result<Vec<Coin>, WalletError> {
         let jobs = journal::watched(&self.db)?;
         // Change of a transaction that has perhaps not left cannot pay for another.
         let mut unsent: BTreeSet<Txid> = jobs.iter().filter(|job| !job.has_left).flat_map(Job::txids).collect();
         unsent.extend(payment::pending(&self.db)?.iter().map(|pending| pending.tx.compute_txid()));
-        // What is to be signed elsewhere spends its coins already.
-        let drafts = jobs.iter().filter(|job| job.state == JobState::Planned).filter_map(|job| job.draft.as_ref());
-        let reserved: BTreeSet<OutPoint> = drafts
-            .flat_map(|draft| &draft.transactions)
-            .flat_map(|tx| tx.input.iter().map(|input| input.previous_output))
-            .collect();
+        let reserved: BTreeSet<OutPoint> = jobs.iter().flat_map(reserved_by).collect();
         let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
         let for_bump: BTreeSet<OutPoint> = for_bump.collect();
         // Anybody can pay to a change address, and take that back until it is mined.

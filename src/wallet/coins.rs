@@ -60,7 +60,7 @@ impl Coin {
 /// The wallet's spendable coins do not suffice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "not enough coins: {} sat needed, {} sat spendable; pay the wallet (sortie wallet address), or wait for confirmations", needed.to_sat(), available.to_sat()
+    "not enough coins: {} sat needed, {} sat spendable; pay the wallet (sortie wallet address), wait for confirmations, or free what a job reserves (sortie wallet balance tells)", needed.to_sat(), available.to_sat()
 )]
 pub struct Shortfall {
     /// What the transaction costs with the coins at hand.

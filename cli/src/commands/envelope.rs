@@ -5,8 +5,9 @@ use crate::failure::Failure;
 use crate::input::{hex_argument, xonly};
 use crate::output::Output;
 use bitcoin::consensus::encode::{self, deserialize};
+use bitcoin::hashes::Hash;
 use bitcoin::hex::DisplayHex;
-use bitcoin::{Transaction, XOnlyPublicKey};
+use bitcoin::{Transaction, Txid, XOnlyPublicKey};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use sortie::envelope::{
@@ -177,6 +178,11 @@ impl Decode {
             return Ok(scan_block(&raw, namespace).map_err(bad_block)?.found);
         }
         let raw = hex_argument(&self.transaction.unwrap_or_default())?;
+        if raw.len() == Txid::LEN {
+            return Err(Failure::usage(
+                "that is a txid; give the raw transaction, as `bitcoin-cli getrawtransaction TXID` prints it",
+            ));
+        }
         let transaction: Transaction = deserialize(&raw)
             .map_err(|error| Failure::usage(format_args!("not a raw Bitcoin transaction: {}", words(&error))))?;
         Ok(scan_transaction(&transaction, namespace))

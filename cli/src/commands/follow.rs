@@ -6,7 +6,7 @@ use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::{Place, Writer};
-use crate::http::SequencerUrl;
+use crate::http::{SequencerUrl, check_served};
 use crate::output::Output;
 use clap::Args;
 pub use report::UnconfirmedLine;
@@ -236,11 +236,8 @@ impl Session<'_> {
                 .map_err(|error| Failure::failed(format_args!("the sequencer's status cannot be read: {error}")))
         });
         match status {
-            Ok(status) if status.rollup_id != self.rollup_id => Err(Failure::refused(format_args!(
-                "the sequencer serves rollup {}, the manifest's is {}",
-                status.rollup_id, self.rollup_id
-            ))),
             Ok(status) => {
+                check_served(status.rollup_id, self.rollup_id)?;
                 self.deaf = false;
                 Ok(Some(Some(status.head)))
             }

@@ -31,7 +31,7 @@ Examples:
   sortie ledger key --out sequencer.key
   sortie rollup new --name mine --out mine.toml \\
     --sequencer $(sortie ledger key --show sequencer.key)
-  sortie wallet create --wallet sequencer
+  sortie wallet create --manifest mine.toml --wallet sequencer
   sortie sequencer --manifest mine.toml --key sequencer.key --wallet sequencer
 
 It answers POST /v1/tx (a transaction in hexadecimal), GET /v1/tx/SHA256, GET /v1/block/NUMBER
@@ -71,7 +71,8 @@ Example:
 /// Send a transaction to a sequencer
 ///
 /// The fast way, while the sequencer is willing: waits until the transaction is in an unsafe block. Exit code 1 if the
-/// sequencer refuses it or it would have no effect; `sortie force` needs no sequencer.
+/// sequencer refuses it or it would have no effect; `sortie force` needs no sequencer. With a manifest, a sequencer of
+/// another rollup is refused (exit code 4).
 #[derive(Args, Debug)]
 #[command(after_long_help = SEND_EXAMPLE)]
 pub struct Send {
@@ -149,6 +150,13 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         out.note(format_args!("the wallet's balance is as of block {}: {error}", wallet.synced_to().height));
     }
     let payer = Payer::new(&wallet);
+    if payer.spendable_sat == 0 {
+        let address = wallet.address()?;
+        out.warn(format_args!(
+            "the wallet `{}` has no coins, and batches are paid from it: none is posted until you fund {address}",
+            payer.wallet
+        ));
+    }
     if command.rebuild {
         place.clear(&lock, &bitcoin, out)?;
     }
@@ -295,6 +303,9 @@ impl fmt::Display for Sent {
 pub fn send(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let url = settings.sequencer(&command.sequencer)?;
     let tx = hex_argument(&command.tx)?;
+    if let Some(manifest) = settings.optional_manifest()? {
+        url.check_serves(manifest.rollup_id())?;
+    }
     let mut answer = url.submit(&tx.to_lower_hex_string())?;
     let hash = Hash32::to_string(&sortie::primitives::sha256(&tx));
     let deadline = Instant::now() + Duration::from_secs(command.timeout);

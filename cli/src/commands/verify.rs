@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::output::Output;
 use clap::Args;
-use sortie::proof::{Anchors, File, MAX_FILE, Verdict, judge};
+use sortie::proof::{Anchors, File, FileError, MAX_FILE, Verdict, judge};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -77,5 +77,10 @@ pub fn read_file(path: &Path) -> Result<File, Failure> {
     let mut bytes = Vec::new();
     // One more than a file may have: enough to see that it is too long.
     source.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(|error| bad(&error))?;
-    File::from_json(&bytes).map_err(|error| bad(&error))
+    File::from_json(&bytes).map_err(|error| match &error {
+        FileError::Json(json) if json.is_syntax() || json.is_eof() => {
+            bad(&"it is not JSON; give a file that `sortie prove` wrote")
+        }
+        _ => bad(&error),
+    })
 }

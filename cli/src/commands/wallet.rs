@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::{BlockRef, BtcHeight};
-use sortie::publish::{ChosenRate, fee_rate};
+use sortie::publish::{ChosenRate, JobId, fee_rate};
 use sortie::wallet::{Descriptors, Mnemonic, Passphrase, Wallet, WalletError};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -132,7 +132,8 @@ pub struct AddressArgs {
 
 /// Show what the wallet holds
 ///
-/// In satoshis. Confirmed coins and unconfirmed change can be spent; what others pay can be once it is confirmed.
+/// In satoshis. Confirmed coins and unconfirmed change can be spent, but for those that a transaction from `force --psbt`
+/// reserves until it is signed; what others pay can be once it is confirmed.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet balance --wallet alice --json | jq .spendable_sat")]
 pub struct BalanceArgs {
@@ -154,7 +155,8 @@ pub struct DescriptorsArgs {
 /// Pay somebody
 ///
 /// Refused above the caps on fees, and if the node does not take it: then nothing was sent. After a crash or an answer
-/// that was lost, run it again: the same payment is sent, not a second one.
+/// that was lost, run it again: the same payment is sent, not a second one. Once it has printed a transaction it is done:
+/// the same command pays a second time then.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet send --to bc1p... --amount 25000 --fee-rate 2.5")]
 pub struct SendArgs {
@@ -273,17 +275,24 @@ impl fmt::Display for DescriptorsShown {
 #[derive(Serialize)]
 struct BalanceShown {
     spendable_sat: u64,
+    reserved_sat: u64,
     confirmed_sat: u64,
     change_sat: u64,
     incoming_sat: u64,
     immature_sat: u64,
     total_sat: u64,
     synced_to: BlockRef,
+    #[serde(skip)]
+    reserved: Vec<(JobId, Amount)>,
 }
 
 impl fmt::Display for BalanceShown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         field(f, "spendable", format_args!("{} sat", self.spendable_sat))?;
+        for (job, held) in &self.reserved {
+            let sats = held.to_sat();
+            field(f, "reserved", format_args!("{sats} sat by job {job} (`sortie reclaim {job}` frees them)"))?;
+        }
         for (name, sats) in [("incoming", self.incoming_sat), ("immature", self.immature_sat)] {
             if sats > 0 {
                 field(f, name, format_args!("{sats} sat"))?;
@@ -325,15 +334,18 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
         }
         WalletCommand::Balance(BalanceArgs { name }) => {
             let (wallet, _) = open_synced(settings, &name)?;
-            let balance = wallet.balance();
+            let (balance, reserved) = (wallet.balance(), wallet.reserved()?);
+            let reserved_sat = reserved.iter().map(|(_, held)| held.to_sat()).sum();
             out.print(&BalanceShown {
-                spendable_sat: (balance.confirmed + balance.change).to_sat(),
+                spendable_sat: (balance.confirmed + balance.change).to_sat().saturating_sub(reserved_sat),
+                reserved_sat,
                 confirmed_sat: balance.confirmed.to_sat(),
                 change_sat: balance.change.to_sat(),
                 incoming_sat: balance.incoming.to_sat(),
                 immature_sat: balance.immature.to_sat(),
                 total_sat: balance.total().to_sat(),
                 synced_to: wallet.synced_to(),
+                reserved,
             })
         }
         WalletCommand::Descriptors(DescriptorsArgs { name }) => {

@@ -141,9 +141,13 @@ impl Esplora {
         if self.checked.get().is_some() {
             return Ok(());
         }
-        let genesis = self.block_hash(0)?.map_or("unknown".to_owned(), |hash| hash.to_string());
-        if genesis != genesis_block(self.network).block_hash().to_string() {
-            let (server, expected) = (self.server.clone(), self.network);
+        let server = self.server.clone();
+        let Some(genesis) = self.block_hash(0)? else {
+            let reason = format!("{server} knows no block-height/0 below its path (is the path right?)");
+            return Err(EsploraError::Url { reason }.into());
+        };
+        if genesis != genesis_block(self.network).block_hash() {
+            let (expected, genesis) = (self.network, genesis.to_string());
             return Err(EsploraError::WrongNetwork { server, expected, genesis }.into());
         }
         let _ = self.checked.set(());

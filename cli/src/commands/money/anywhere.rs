@@ -77,6 +77,9 @@ pub fn published(
             Ok(Paid::Missing(payment)) => {
                 if told != Some(payment) {
                     out.print(&PaymentReport::new(&wallet, &job, payment, how.code)?)?;
+                    if told.is_none() && !how.no_wait {
+                        out.note("waiting for the payment; Ctrl-C loses nothing, `sortie resume` goes on");
+                    }
                     told = Some(payment);
                 }
             }
@@ -178,6 +181,6 @@ impl fmt::Display for PaymentReport {
         if let Some(backup) = &self.backup {
             field(f, "backup", backup)?;
         }
-        field(f, "job", format_args!("{}; stopped, it goes on with `sortie resume`", self.job))
+        field(f, "job", format_args!("{}; `sortie resume` reveals it once it is paid", self.job))
     }
 }

@@ -7,7 +7,7 @@ use super::report::{name, sat_per_vb, transactions};
 use crate::bitcoin::Bitcoin;
 use crate::config::{DEFAULT_MAX_FEE, Fees, Settings, WalletName};
 use crate::failure::Failure;
-use crate::input::sats;
+use crate::input::{job_number, sats};
 use crate::output::{Output, field, utc};
 use crate::passphrase::unlock;
 use bitcoin::address::NetworkUnchecked;
@@ -37,6 +37,7 @@ use std::fmt;
 #[command(after_long_help = "Examples:\n  sortie jobs\n  sortie jobs 3 --json")]
 pub struct Jobs {
     /// The job's number, as `force` and `jobs` print it
+    #[arg(value_parser = job_number)]
     job: Option<i64>,
     #[command(flatten)]
     wallet: WalletName,
@@ -86,6 +87,7 @@ pub struct Resume {
 #[command(after_long_help = "Example:\n  sortie bump 3 --fee-rate 12")]
 pub struct Bump {
     /// The job's number, as `force` and `jobs` print it
+    #[arg(value_parser = job_number)]
     job: i64,
     #[command(flatten)]
     fees: Fees,
@@ -95,13 +97,14 @@ pub struct Bump {
 
 /// Take back the coins of a Taproot envelope that was not revealed
 ///
-/// Sweeps the commit's coins back into the wallet, also when the reveal waits in the mempool or was refused. The L2
+/// Sweeps the commit's coins back into the wallet (those of --pay-from-anywhere to the refund address), also when the reveal waits in the mempool or was refused. The L2
 /// transaction is not forced then; one that is mined already cannot be taken back. What came to an envelope after its
 /// job was closed comes back, too.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie reclaim 3 --fee-rate 5")]
 pub struct Reclaim {
     /// The job's number, as `force` and `jobs` print it
+    #[arg(value_parser = job_number)]
     job: i64,
     #[command(flatten)]
     fees: Fees,
@@ -109,23 +112,36 @@ pub struct Reclaim {
     wallet: WalletName,
 }
 
+/// A job that somebody names.
+fn job(wallet: &Wallet, number: i64) -> Result<Job, Failure> {
+    publish::job(wallet, JobId(number)).map_err(|error| match error {
+        PublishError::NoJob(id) => {
+            let name = wallet.dir().file_name().unwrap_or_default().to_string_lossy();
+            Failure::usage(format_args!(
+                "there is no job {id} in the journal of the wallet {name}; `sortie jobs` lists them"
+            ))
+        }
+        error => error.into(),
+    })
+}
+
 /// Runs `jobs`.
 pub fn jobs(command: &Jobs, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let wallet = open_to_look(settings, &command.wallet, out)?;
-    let Some(id) = command.job.map(JobId) else {
+    let Some(id) = command.job else {
         let jobs = publish::jobs(&wallet)?;
         if jobs.is_empty() {
             out.note("nothing was forced from this wallet");
         }
         return jobs.iter().try_for_each(|job| out.print(&JobReport::of(&wallet, job)?));
     };
-    let job = publish::job(&wallet, id)?;
+    let job = job(&wallet, id)?;
     let report = JobReport::of(&wallet, &job)?;
     match out.is_json() {
         true => out.print(&report)?,
         false => out.print(&JobDetails(&report))?,
     }
-    let events = publish::events(&wallet, id)?;
+    let events = publish::events(&wallet, job.id)?;
     events.iter().try_for_each(|event| out.print(&EventReport::new(event, &job, wallet.network())))
 }
 
@@ -235,8 +251,9 @@ impl Resume {
 /// Runs `bump`.
 pub fn bump(command: &Bump, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
+    let job = job(&wallet, command.job)?;
     let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
-    let bumped = publish::bump(&mut wallet, &node, JobId(command.job), rate, &settings.caps_of_bump(&command.fees))?;
+    let bumped = publish::bump(&mut wallet, &node, job.id, rate, &settings.caps_of_bump(&command.fees))?;
     let report = BumpReport::from(bumped);
     if report.place != report.place_before {
         out.warn(format_args!("the place has changed: from now on it is `sortie status {}`", report.place));
@@ -247,10 +264,11 @@ pub fn bump(command: &Bump, settings: &Settings, out: &Output) -> Result<(), Fai
 /// Runs `reclaim`.
 pub fn reclaim(command: &Reclaim, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
+    let job = job(&wallet, command.job)?;
     let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
-    let job = JobId(command.job);
-    let reclaimed = publish::reclaim(&mut wallet, &node, job, rate, &settings.caps(&command.fees))?;
-    out.print(&ReclaimReport::new(job, reclaimed))
+    let reclaimed = publish::reclaim(&mut wallet, &node, job.id, rate, &settings.caps(&command.fees))?;
+    let to = anywhere::refund_address(&wallet, &job).map(Address::into_unchecked);
+    out.print(&ReclaimReport::new(job.id, reclaimed, to))
 }
 
 /// A job of the journal.
@@ -678,18 +696,23 @@ struct ReclaimReport {
     fee_sat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amount_sat: Option<u64>,
+    /// Whose the coins are then, if not the wallet's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Address<NetworkUnchecked>>,
 }
 
 impl ReclaimReport {
-    fn new(job: JobId, reclaimed: Reclaimed) -> Self {
+    /// `to` is the refund address of what others paid.
+    fn new(job: JobId, reclaimed: Reclaimed, to: Option<Address<NetworkUnchecked>>) -> Self {
         match reclaimed {
-            Reclaimed::Freed => Self { job, outcome: "freed", txid: None, fee_sat: None, amount_sat: None },
+            Reclaimed::Freed => Self { job, outcome: "freed", txid: None, fee_sat: None, amount_sat: None, to: None },
             Reclaimed::Sweeping { txid, fee, amount } => Self {
                 job,
                 outcome: "sweeping",
                 txid: Some(txid),
                 fee_sat: Some(fee.to_sat()),
                 amount_sat: Some(amount.to_sat()),
+                to,
             },
         }
     }
@@ -699,7 +722,12 @@ impl fmt::Display for ReclaimReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.txid, self.amount_sat, self.fee_sat) {
             (Some(txid), Some(amount), Some(fee)) => {
-                write!(f, "job {}: {amount} sat come back with {txid}, which pays {fee} sat", self.job)
+                write!(f, "job {}: {amount} sat ", self.job)?;
+                match &self.to {
+                    Some(refund) => write!(f, "go to the refund address {}", refund.clone().assume_checked())?,
+                    None => f.write_str("come back")?,
+                }
+                write!(f, " with {txid}, which pays {fee} sat")
             }
             _ => write!(f, "job {}: given up; nothing of it is there, and its coins are free again", self.job),
         }
