@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Commands that a text may advise, and that act on the wallet they are given.
-const OF_A_WALLET: [&str; 11] = [
+const OF_A_WALLET: [&str; 12] = [
     "bump",
     "finish",
     "force",
@@ -22,6 +22,7 @@ const OF_A_WALLET: [&str; 11] = [
     "resume",
     "status",
     "wallet address",
+    "wallet balance",
     "wallet passphrase",
     "wallet send",
 ];
