@@ -28,6 +28,8 @@ mod crash;
 mod database;
 #[cfg(feature = "node")]
 pub mod node;
+#[cfg(feature = "node")]
+pub mod patience;
 #[cfg(feature = "wallet")]
 pub mod publish;
 #[cfg(feature = "node")]
