@@ -21,6 +21,7 @@ mod open;
 mod payment;
 mod restore;
 mod seed;
+mod store;
 mod sync;
 mod watch;
 
@@ -282,7 +283,7 @@ impl Wallet {
         let tx = self.db.transaction()?;
         let value = more(&tx)?;
         if let Some(changes) = self.bdk.staged() {
-            changes.persist_to_sqlite(&tx)?;
+            store::append(&tx, changes)?;
         }
         crash::point();
         tx.commit()?;

@@ -6,16 +6,16 @@
 use super::error::damaged;
 use super::files::Folder;
 use super::seed::{PublicKeys, Sealed, SeedFile};
-use super::{Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, payment, sync};
+use super::{
+    Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, payment, store, sync,
+};
 use crate::primitives::BtcHeight;
-use bdk_wallet::{ChangeSet, KeychainKind};
+use bdk_wallet::KeychainKind;
 use bitcoin::Network;
 use bitcoin::key::Secp256k1;
-use rusqlite::types::{Type, ValueRef};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, params};
 use std::collections::HashSet;
 use std::path::Path;
-use std::str::FromStr;
 
 /// Addresses beyond the last one handed out that are recognised.
 const LOOKAHEAD: u32 = 50;
@@ -145,7 +145,7 @@ impl Wallet {
         folder.touch(&unfinished)?;
         let mut db = open_database(&unfinished)?;
         let tx = db.transaction()?;
-        ChangeSet::init_sqlite_tables(&tx)?;
+        store::create_tables(&tx)?;
         journal::create_tables(&tx)?;
         tx.execute_batch(
             "CREATE TABLE sortie_wallet (
@@ -165,7 +165,7 @@ impl Wallet {
             params![seed.network.to_string(), seed.birthday, key_base, fingerprint, coins, reveals],
         )?;
         if let Some(changes) = bdk.take_staged() {
-            changes.persist_to_sqlite(&tx)?;
+            store::append(&tx, &changes)?;
         }
         tx.commit()?;
         db.close().map_err(|(_, error)| error)?;
@@ -197,19 +197,16 @@ impl Wallet {
         let tx = db.transaction()?;
         journal::complete_tables(&tx)?;
         payment::create_tables(&tx)?;
-        let changes = ChangeSet::from_sqlite(&tx)?;
+        let changes = store::load(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
             Ok((
-                parsed::<Network>(row, "network")?,
+                store::parsed::<Network>(row, "network")?,
                 row.get("birthday")?,
                 row.get("key_base")?,
                 PublicKeys {
-                    fingerprint: parsed(row, "fingerprint")?,
-                    coins: match row.get_ref("coins_xpub")? {
-                        ValueRef::Null => None,
-                        _ => Some(parsed(row, "coins_xpub")?),
-                    },
-                    reveals: parsed(row, "reveals_xpub")?,
+                    fingerprint: store::parsed(row, "fingerprint")?,
+                    coins: store::optional(row, "coins_xpub")?,
+                    reveals: store::parsed(row, "reveals_xpub")?,
                 },
             ))
         })?;
@@ -258,14 +255,4 @@ fn open_database(path: &Path) -> Result<Connection, WalletError> {
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
     matches!(error.sqlite_error_code(), None | Some(DatabaseCorrupt | NotADatabase | Unknown))
-}
-
-/// A column whose text is parsed.
-fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
-where
-    T: FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }

@@ -289,3 +289,38 @@ fn a_payment_that_was_refused_in_the_end_and_the_one_in_its_place_are_never_both
     let next = wallet.send(&FakeNode::default(), &to, amount, rate(), &caps).expect("sent");
     assert_ne!(spent(&wallet, next.txid), coin);
 }
+
+#[test]
+fn a_wallet_that_bdk_stored_opens_with_its_coins_and_goes_on_from_there() {
+    let dir = tempfile::tempdir().expect("dir");
+    let words = "depend hint salon time subject page place public swap shoe effort hurdle";
+    std::fs::write(dir.path().join("seed"), format!("sortie seed 1\nnetwork regtest\nbirthday 3\nwords {words}\n"))
+        .expect("written");
+    let db = Connection::open(dir.path().join("wallet.sqlite")).expect("database");
+    db.execute_batch(include_str!("tests/version_0_1.sql")).expect("filled");
+    drop(db);
+    let open = || Wallet::open(dir.path(), Network::Regtest).expect("opened");
+    let mut wallet = open();
+    assert_eq!((wallet.synced_to().height, wallet.balance().confirmed.to_sat()), (3, 50_000));
+    assert_eq!(wallet.balance().total().to_sat(), 50_000, "the one that was forgotten stays so");
+    let address = wallet.address().expect("address").to_string();
+    assert_eq!(address, "bcrt1puylsr9cdk6e8hd2ewwy0ymtyz8y5h9rzksggzsudun5749gs7axq4jnrvz");
+    fund(&mut wallet, &[20_000]);
+    drop(wallet);
+    assert_eq!(open().balance().total().to_sat(), 70_000);
+}
+
+#[test]
+fn every_store_is_on_a_sqlite_that_keeps_what_it_has_committed() {
+    // 3.7.0 to 3.51.2 could lose a transaction when the write-ahead log was begun anew.
+    assert!(rusqlite::version_number() > 3_051_002, "{}", rusqlite::version());
+    let dir = tempfile::tempdir().expect("dir");
+    let (wallet, _) = Wallet::create(dir.path(), Network::Regtest, 0, None).expect("created");
+    let stored = crate::database::open(&dir.path().join("store.sqlite"), 1, "").expect("made");
+    for db in [wallet.db(), &stored] {
+        let version: String = db.query_row("SELECT sqlite_version()", [], |row| row.get(0)).expect("asked");
+        assert_eq!(version, rusqlite::version());
+    }
+    let packages = include_str!("../../Cargo.lock").lines().filter(|line| *line == "name = \"libsqlite3-sys\"");
+    assert_eq!(packages.count(), 1);
+}
