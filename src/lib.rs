@@ -27,6 +27,8 @@ mod crash;
 #[cfg(feature = "node")]
 mod database;
 #[cfg(feature = "node")]
+pub mod durable;
+#[cfg(feature = "node")]
 pub mod node;
 #[cfg(feature = "node")]
 pub mod patience;

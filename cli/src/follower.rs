@@ -12,11 +12,12 @@ use crate::progress::Progress;
 use crate::reading::{Readers, Reading, Refusals};
 use bitcoin::Network;
 use sortie::chain::BlockSource;
+use sortie::durable::{self, Access};
 use sortie::manifest::Manifest;
 use sortie::node::{Event, Node, NodeError};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::scanner::{MAX_HEADERS, ScanError};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -113,7 +114,7 @@ impl Place {
 
     /// The lock, or `None` if another process holds it.
     pub fn lock(&self) -> Result<Option<Lock>, Failure> {
-        fs::create_dir_all(&self.dir).map_err(|error| Failure::file(&self.dir, &error))?;
+        durable::make_folder(&self.dir, Access::Umask).map_err(|error| Failure::file(&self.dir, &error))?;
         let path = self.path("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| Failure::file(&path, &error))?;
@@ -139,12 +140,10 @@ impl Place {
     pub fn clear(&self, _held: &Lock, source: &Bitcoin, out: &Output) -> Result<(), Failure> {
         let readers = self.reading.open(source, out)?;
         Node::check_source(&self.manifest, &readers.scanner(source))?;
+        // One after the other, also on the disk: a database without its log may not be whole.
         for name in ["node.sqlite", "node.sqlite-wal", "node.sqlite-shm"] {
             let path = self.path(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Failure::file(&path, &error)),
-                _ => {}
-            }
+            durable::remove(&path).map_err(|error| Failure::file(&path, &error))?;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! The wallet's folder: a lock for one process, and files that are there whole or not at all.
 
 use super::WalletError;
+use crate::durable::{self, Access};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A wallet's folder, locked for this process as long as this value lives.
 #[derive(Debug)]
@@ -19,11 +20,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Makes the folder if it is missing (readable by its owner only), and locks it.
     pub fn make(path: &Path) -> Result<Self, WalletError> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        builder.mode(0o700);
-        builder.create(path).map_err(|source| file_error(path, source))?;
+        durable::make_folder(path, Access::Owner).map_err(|source| file_error(path, source))?;
         Self::lock(path)
     }
 
@@ -76,14 +73,9 @@ impl Folder {
         private().truncate(false).open(path).map(|_| ()).map_err(|e| file_error(path, e))
     }
 
-    /// Puts a prepared file in its place: flushed, renamed, the folder flushed.
+    /// Puts a prepared file in its place.
     pub fn settle(&self, from: &Path, to: &Path) -> Result<(), WalletError> {
-        let flush = || {
-            File::open(from)?.sync_all()?;
-            fs::rename(from, to)?;
-            File::open(&self.path)?.sync_all()
-        };
-        flush().map_err(|source| file_error(to, source))
+        durable::settle(from, to).map_err(|source| file_error(to, source))
     }
 
     /// Writes the seed file in one step, readable by its owner only.

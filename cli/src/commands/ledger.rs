@@ -12,13 +12,13 @@ use bitcoin::secp256k1::rand::rngs::OsRng;
 use bitcoin::secp256k1::{All, Keypair, Secp256k1, SecretKey};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use sortie::durable::{self, Access};
 use sortie::executor::ledger::{Account, Holding, Transfer, holding};
 use sortie::manifest::{ExecutorKind, Manifest};
 use sortie::node::Node;
 use sortie::primitives::{Hash32, L2Number, sha256};
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Keys, transfers and accounts of a ledger rollup
@@ -179,23 +179,18 @@ impl Key {
 }
 
 fn make_key(secp: &Secp256k1<All>, path: &Path) -> Result<Keypair, Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut secret = [0; 32];
     OsRng.try_fill_bytes(&mut secret).map_err(|_| Failure::failed("the operating system gave no randomness"))?;
     // All but one in 2^128 random numbers are keys.
     let key = SecretKey::from_slice(&secret).map_err(Failure::failed)?;
-    let mut file = options.open(path).map_err(|error| match error.kind() {
+    let text = format!("{}\n", key.secret_bytes().to_lower_hex_string());
+    durable::write_new(path, text.as_bytes(), Access::Owner).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Failure::refused(format_args!(
             "{} exists already and was not touched; choose another --out",
             path.display()
         )),
         _ => Failure::file(path, &error),
     })?;
-    let text = format!("{}\n", key.secret_bytes().to_lower_hex_string());
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| Failure::file(path, &error))?;
     Ok(key.keypair(secp))
 }
 

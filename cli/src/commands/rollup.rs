@@ -10,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sortie::chain::BlockSource;
+use sortie::durable::{self, Access};
 use sortie::executor::ledger::Parameters;
 use sortie::manifest::{
     DEFAULT_MAX_FORCED, DEFAULT_WINDOW, ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet,
@@ -17,8 +18,7 @@ use sortie::manifest::{
 use sortie::node::MIN_START_DEPTH;
 use sortie::primitives::{BlockRef, BtcHeight, Hash32};
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// Make a rollup's manifest, or show one
@@ -139,12 +139,11 @@ impl New {
             predecessor: None,
         })
         .map_err(Failure::usage)?;
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).open(&self.out).map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => exists(&self.out),
-                _ => Failure::file(&self.out, &error),
-            })?;
-        file.write_all(manifest.to_toml().as_bytes()).map_err(|error| Failure::file(&self.out, &error))?;
+        let written = durable::write_new(&self.out, manifest.to_toml().as_bytes(), Access::Umask);
+        written.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => exists(&self.out),
+            _ => Failure::file(&self.out, &error),
+        })?;
 
         let confirmations = settings.confirmations(network);
         let comfortable = confirmations.saturating_mul(4).saturating_add(6);

@@ -9,11 +9,11 @@ use bitcoin::Txid;
 use bitcoin::psbt::Psbt;
 use clap::Args;
 use serde::Serialize;
+use sortie::durable::{self, Access};
 use sortie::publish::{Backup, Job, JobId, psbt};
 use sortie::queue::Place;
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Publish what was signed elsewhere
@@ -48,23 +48,15 @@ pub fn write(
     let (job, psbt) = draft()?;
     super::tell_backup(&job, out);
     match before {
-        None => put(file, &psbt).map_err(|error| Failure::file(file, &error))?,
-        Some(before) if before == psbt => {}
+        None => durable::write_new(file, psbt.to_string().as_bytes(), Access::Umask),
+        // From a process that was killed, perhaps before it had flushed it.
+        Some(before) if before == psbt => durable::flush(file),
         Some(_) => return Err(taken(file)),
     }
+    .map_err(|error| Failure::file(file, &error))?;
     let backup = Backup::of(&job).map(|backup| backup.to_string());
     let fee_sat = job.current().map_or(0, |current| current.fee.to_sat());
     out.print(&PsbtReport { state: "planned", job: job.id, fee_sat, file: file.to_owned(), backup })
-}
-
-/// Writes the whole file or none of it.
-fn put(file: &Path, psbt: &Psbt) -> std::io::Result<()> {
-    let mut part = file.as_os_str().to_owned();
-    part.push(".part");
-    let mut written = File::create(&part)?;
-    written.write_all(psbt.to_string().as_bytes())?;
-    written.sync_all()?;
-    std::fs::rename(part, file)
 }
 
 fn taken(file: &Path) -> Failure {

@@ -5,11 +5,11 @@ use crate::failure::Failure;
 use crate::output::{Output, field};
 use clap::Args;
 use serde::{Serialize, Serializer};
+use sortie::durable::{self, Access};
 use sortie::primitives::RollupId;
 use sortie::proof::{Anchors, File, Proven, Verdict, judge};
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A file, or stdout.
@@ -112,27 +112,12 @@ impl Target {
 
     /// Writes the whole file or none of it.
     fn write(&self, path: &Path, text: &str) -> Result<(), Failure> {
-        let failed = |error: &std::io::Error| match error.kind() {
+        let write = if self.force { durable::replace } else { durable::write_new };
+        write(path, text.as_bytes(), Access::Umask).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => exists(path),
-            _ => Failure::file(path, error),
-        };
-        let name = path.file_name().ok_or_else(|| Failure::usage(format_args!("{} is no file", path.display())))?;
-        let part = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(|error| failed(&error))?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        let placed = written.and_then(|()| if self.force { fs::rename(&part, path) } else { place(&part, path) });
-        // After a rename it is gone already.
-        let _ = fs::remove_file(&part);
-        placed.map_err(|error| failed(&error))
-    }
-}
-
-/// Gives a file its name, unless that name is taken.
-fn place(part: &Path, path: &Path) -> std::io::Result<()> {
-    match fs::hard_link(part, path) {
-        // Some file systems have no links; there, two who write at once can meet.
-        Err(error) if error.kind() != ErrorKind::AlreadyExists && !path.exists() => fs::rename(part, path),
-        placed => placed,
+            ErrorKind::InvalidFilename => Failure::usage(format_args!("{} is no file", path.display())),
+            _ => Failure::file(path, &error),
+        })
     }
 }
 
