@@ -90,7 +90,7 @@ fn a_sequencer_whose_node_fell_behind_or_forgot_signs_nothing_new_until_it_is_ba
             key: world.sequencer_key.keypair,
             confirmations: 1,
             denied: BTreeSet::new(),
-            fee_rate: None,
+            rate: crate::support::RATE,
             caps: Caps::default(),
         };
         let node = Node::open(&world.path("node.sqlite"), world.manifest.clone(), &connect()?)?;

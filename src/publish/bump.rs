@@ -13,14 +13,15 @@ use crate::chain::Mempool;
 use crate::primitives::BlockRef;
 use crate::queue::Place;
 use crate::wallet::{
-    Caps, Coin, Event, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, journal, key_spend, outputs_of,
-    select, transaction, vsize,
+    Caps, Coin, Event, FeeCap, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, journal, key_spend,
+    outputs_of, rate_of, select, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// How a publication was made to pay more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bump {
     /// It paid the rate already; what was missing in the mempool was sent again.
     Enough,
@@ -33,15 +34,17 @@ pub enum Bump {
 }
 
 /// A publication that pays more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bumped {
     /// The job.
     pub job: JobId,
     /// How.
     pub how: Bump,
     /// Fee of all its transactions before.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub fee_before: Amount,
     /// Fee of all its transactions now.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
     pub fee: Amount,
     /// Virtual size of all its transactions now.
     pub vsize: u64,
@@ -130,6 +133,62 @@ pub(super) fn raise(
     }
 }
 
+/// What a job's transactions weigh and pay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Package {
+    /// Fee and virtual size of the job's own, mined or not: what caps are about.
+    own: (Amount, u64),
+    /// Fee and virtual size of those that are not mined, with everything unconfirmed that they hang on: what miners
+    /// look at.
+    waiting: (Amount, u64),
+}
+
+impl Package {
+    /// What miners see it pay.
+    pub fn rate(&self) -> FeeRate {
+        let (fee, vsize) = self.waiting;
+        rate_of(fee, vsize)
+    }
+
+    /// The highest rate to which the caps let it be raised.
+    pub fn highest_rate(&self, caps: &Caps) -> Option<FeeRate> {
+        let ((own_fee, own), (fee, vsize)) = (self.own, self.waiting);
+        if vsize == own {
+            return caps.highest_rate(own);
+        }
+        let by_rate = caps.max_fee_rate.map(|rate| fee_for(rate, own));
+        let most = [by_rate, caps.max_fee].into_iter().flatten().min()?;
+        let more = most.checked_sub(own_fee).unwrap_or(Amount::ZERO);
+        Caps { max_fee: Some(fee + more), max_fee_rate: None }.highest_rate(vsize)
+    }
+
+    /// Checks what it would pay when it is raised to `rate`.
+    pub fn check(&self, caps: &Caps, rate: FeeRate) -> Result<(), FeeCap> {
+        let ((own_fee, own), (fee, vsize)) = (self.own, self.waiting);
+        let more = fee_for(rate, vsize).checked_sub(fee).unwrap_or(Amount::ZERO);
+        caps.check(own_fee + more, own)
+    }
+}
+
+/// What a job's transactions weigh and pay; nothing, before they are signed.
+pub(super) fn weigh(wallet: &Wallet, node: &impl Mempool, job: &Job) -> Result<Package, PublishError> {
+    let nothing = (Amount::ZERO, 0);
+    let Some((current, last)) = job.current().and_then(|current| Some((current, current.transactions.last()?))) else {
+        return Ok(Package { own: nothing, waiting: nothing });
+    };
+    let ancestors = Ancestors::of(wallet, node, &wallet.confirmed(), &current.transactions, last)?;
+    let fee = last_fee(wallet, current).unwrap_or(Amount::ZERO);
+    Ok(Package { own: (current.fee, current.vsize), waiting: (ancestors.fee + fee, ancestors.vsize + vsize(last)) })
+}
+
+/// What the last transaction of a generation pays.
+fn last_fee(wallet: &Wallet, current: &Generation) -> Option<Amount> {
+    match current.child() {
+        Some(child) => paid_by(wallet, &current.transactions, child),
+        None => fee_of(current.transactions.last()?, &current.spent),
+    }
+}
+
 /// A job that is to pay more, and what is known of it.
 struct Stage<'a, N> {
     node: &'a N,
@@ -151,11 +210,7 @@ impl<N: Mempool> Stage<'_, N> {
     /// Whether its last transaction brings everything to the rate that is asked for.
     fn pays_enough(&self, wallet: &Wallet) -> Result<bool, PublishError> {
         let last = self.current.transactions.last().ok_or(PublishError::Broken("a generation without transactions"))?;
-        let fee = match self.current.child() {
-            Some(child) => paid_by(wallet, &self.current.transactions, child),
-            None => fee_of(last, &self.current.spent),
-        };
-        let fee = fee.unwrap_or(Amount::ZERO);
+        let fee = last_fee(wallet, self.current).unwrap_or(Amount::ZERO);
         Ok(fee >= self.ancestors(wallet, last)?.fee_with(self.rate, vsize(last)))
     }
 

@@ -6,13 +6,13 @@
 //! in one write.
 
 use super::anywhere::is_unsigned;
-use super::bump::{Bump, Bumped, raise};
+use super::bump::{Bump, Bumped, raise, weigh};
 use super::{PublishError, RateTerms, broadcast, fee_rate, load};
 use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::BtcHeight;
 use crate::wallet::{
-    Caps, Deadline, Event, Job, JobId, JobState, Payer, SatPerVb, Wallet, WalletError, fee_for, rate_of,
+    Caps, Deadline, Event, Job, JobId, JobState, Payer, SatPerVb, Wallet, WalletError,
 };
 use bitcoin::FeeRate;
 
@@ -26,8 +26,10 @@ pub struct Held {
     pub confirm_by: BtcHeight,
     /// Blocks that remain until then.
     pub remaining: u32,
-    /// What all its transactions pay together, after whatever was done.
+    /// What its transactions pay, together with everything unconfirmed that they hang on, after whatever was done.
     pub pays: FeeRate,
+    /// What it has to pay for that, if anybody was asked.
+    pub asked: Option<FeeRate>,
     /// What was asked and decided, in order; one sentence each.
     pub steps: Vec<String>,
     /// What was done.
@@ -63,7 +65,8 @@ pub fn confirm_by(wallet: &mut Wallet, id: JobId, height: BtcHeight) -> Result<J
         return Err(PublishError::NotBumpable { job: id, why });
     }
     if job.deadline.is_none_or(|deadline| deadline.confirm_by != height) {
-        let seen = wallet.synced_to().height;
+        // Another height is no reason to act upon a block twice, or not at all.
+        let seen = job.deadline.map_or(wallet.synced_to().height, |deadline| deadline.seen);
         wallet.record(id, &[Event::Deadline { deadline: Deadline { confirm_by: height, seen } }])?;
     }
     load(wallet, id)
@@ -87,14 +90,15 @@ pub fn hold(
     let tip = wallet.synced_to().height;
     let confirm_by = job.deadline.map_or(tip, |deadline| deadline.confirm_by);
     let remaining = confirm_by.saturating_sub(tip);
-    let (pays, size) = job.current().map_or((FeeRate::ZERO, 0), |now| (rate_of(now.fee, now.vsize), now.vsize));
+    let package = weigh(wallet, node, &job)?;
+    let pays = package.rate();
     let mut steps = Vec::new();
-    let held = |act, pays, steps| Ok(Held { confirm_by, remaining, pays, steps, act });
+    let held = |act, pays, asked, steps| Ok(Held { confirm_by, remaining, pays, asked, steps, act });
     let Some(deadline) = job.deadline.filter(|_| waits(&job.state)) else {
-        return held(Act::Settled, pays, steps);
+        return held(Act::Settled, pays, None, steps);
     };
     if tip <= deadline.seen || is_unsigned(wallet, node, &job)? {
-        return held(sent_again(wallet, node, id)?, pays, steps);
+        return held(sent_again(wallet, node, id)?, pays, None, steps);
     }
     let left = if remaining == 1 { "1 block remains".into() } else { format!("{remaining} blocks remain") };
     steps.push(format!("job {id} pays {}; {left} until height {confirm_by}", SatPerVb(pays)));
@@ -118,14 +122,14 @@ pub fn hold(
         wanted = wanted.max(FeeRate::from_sat_per_kwu(pays.to_sat_per_kwu().saturating_add(step.to_sat_per_kwu())));
         steps.push(format!("it is about to be late: {} more at least", SatPerVb(step)));
     }
-    let rate = caps.highest_rate(size).map_or(wanted, |highest| wanted.min(highest));
-    if rate <= pays {
-        let capped = caps.check(fee_for(wanted, size), size);
+    let rate = package.highest_rate(caps).map_or(wanted, |highest| wanted.min(highest));
+    let capped = package.check(caps, wanted);
+    if rate <= pays || rate < relay.floor {
         let act = match capped {
             Err(cap) if wanted > pays => Act::Stopped(cap.into()),
             _ => sent_again(wallet, node, id)?,
         };
-        return held(act, pays, steps);
+        return held(act, pays, Some(wanted), steps);
     }
     steps.push(format!("job {id} is to pay {}", SatPerVb(rate)));
     let acted = Event::Deadline { deadline: Deadline { seen: tip, ..deadline } };
@@ -134,8 +138,22 @@ pub fn hold(
         Ok(bumped) => Act::Bumped(bumped),
         Err(error) => stopped(error)?,
     };
-    let pays = load(wallet, id)?.current().map_or(pays, |now| rate_of(now.fee, now.vsize));
-    held(act, pays, steps)
+    let pays = weigh(wallet, node, &load(wallet, id)?)?.rate();
+    held(act, pays, Some(wanted), steps)
+}
+
+/// How a publication is doing, without asking anybody: what it has to pay and what was done is the caller's to say.
+pub fn look(
+    wallet: &Wallet,
+    node: &impl Mempool,
+    job: &Job,
+    asked: Option<FeeRate>,
+    act: Act,
+) -> Result<Held, PublishError> {
+    let tip = wallet.synced_to().height;
+    let confirm_by = job.deadline.map_or(tip, |deadline| deadline.confirm_by);
+    let (remaining, pays) = (confirm_by.saturating_sub(tip), weigh(wallet, node, job)?.rate());
+    Ok(Held { confirm_by, remaining, pays, asked, steps: Vec::new(), act })
 }
 
 /// Whether something of it has perhaps left, and nothing is in the chain.

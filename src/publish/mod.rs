@@ -22,13 +22,13 @@ pub use crate::wallet::{
     Shortfall,
 };
 pub use bump::{Bump, Bumped, bump};
-pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold};
+pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold, look};
 pub use error::PublishError;
 pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
 pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
 pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
-pub use send::{Outcome, Resumed, broadcast, resume, stranded};
+pub use send::{Outcome, Resumed, broadcast, give_up_absent, resume, stranded};
 
 use crate::chain::{Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};

@@ -329,6 +329,26 @@ fn is_unspent(node: &impl Mempool, tx: &Transaction) -> Result<bool, ChainError>
     Ok(false)
 }
 
+/// Gives an unfinished job up if neither chain nor mempool has anything of it, so that another can be made from its
+/// coins; returns whether it did. Sync first.
+///
+/// Somebody else may send it all the same: whoever must not see both mined spends one of its coins.
+pub fn give_up_absent(
+    wallet: &mut Wallet,
+    node: &impl Mempool,
+    id: JobId,
+    reason: &str,
+) -> Result<bool, PublishError> {
+    let job = load(wallet, id)?;
+    let active = job.active();
+    let is_absent = absent(node, &active, &wallet.confirmed())?.len() == active.len();
+    let gives_up = job.state.is_unfinished() && is_absent;
+    if gives_up {
+        give_up(wallet, &job, reason)?;
+    }
+    Ok(gives_up)
+}
+
 /// Abandons a job and frees its coins.
 pub(super) fn give_up(wallet: &mut Wallet, job: &Job, reason: &str) -> Result<(), PublishError> {
     wallet.forget(&job.all_txids().collect::<Vec<_>>());

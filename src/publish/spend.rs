@@ -73,8 +73,8 @@ pub(super) fn output_script(
 /// Fee and virtual size of the unconfirmed transactions that a spend hangs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ancestors {
-    fee: Amount,
-    vsize: u64,
+    pub fee: Amount,
+    pub vsize: u64,
 }
 
 impl Ancestors {

@@ -317,7 +317,7 @@ fn run_engine(
         }
         match stopped.recv_timeout(TICK) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return sequencer.stop(),
         }
     }
 }

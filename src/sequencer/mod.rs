@@ -6,12 +6,16 @@
 //! derives by. Nothing that it signs convicts it, whatever Bitcoin does. Trusts its Bitcoin node.
 
 mod api;
+mod in_flight;
+mod order;
 mod post;
 mod sign;
 mod soft;
 mod store;
 
 pub use api::{MAX_TX_LEN, Refusal, Submit, serve};
+pub use in_flight::InFlight;
+pub use order::Carried;
 pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
 
@@ -24,12 +28,12 @@ use crate::l2::{L2Head, Origin};
 use crate::manifest::Manifest;
 use crate::node::{Event, Node, NodeError};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
-use crate::publish::{Publication, PublishError};
+use crate::publish::{Bumped, Publication, PublishError, RateTerms};
 use crate::queue::Place;
 use crate::scanner::{ScanError, Scanner};
-use crate::wallet::{Caps, Wallet, WalletError};
+use crate::wallet::{Caps, JobId, Wallet, WalletError};
 use bitcoin::secp256k1::Keypair;
-use bitcoin::{BlockHash, FeeRate, XOnlyPublicKey};
+use bitcoin::{BlockHash, XOnlyPublicKey};
 use serde::Serialize;
 use sign::Signer;
 use soft::Next;
@@ -95,6 +99,9 @@ pub enum SequencerError {
         /// Why.
         reason: DropReason,
     },
+    /// It was told to stop while a batch does not get to Bitcoin.
+    #[error("stopped while a batch is stuck since Bitcoin block {}: {_0}; started again, it goes on with it", _0.stuck_since.unwrap_or_default())]
+    StoppedStuck(Box<InFlight>),
     /// The HTTP server.
     #[error("the HTTP server: {0}")]
     Http(#[from] std::io::Error),
@@ -122,6 +129,18 @@ impl SequencerError {
             _ => false,
         }
     }
+
+    /// Whether one of its files could not be read or written.
+    fn is_of_disk(&self) -> bool {
+        use WalletError::Database;
+        matches!(
+            self,
+            SequencerError::Store(_)
+                | SequencerError::Node(NodeError::Store(_))
+                | SequencerError::Wallet(Database(_))
+                | SequencerError::Publish(PublishError::Wallet(Database(_)))
+        )
+    }
 }
 
 /// The sequencer's policy: nothing here is part of the protocol.
@@ -133,8 +152,8 @@ pub struct Policy {
     pub confirmations: u32,
     /// Accounts whose transactions are refused: the cheat that demos and tests need.
     pub denied: BTreeSet<Account>,
-    /// Rate of batch transactions, or the node's estimate.
-    pub fee_rate: Option<FeeRate>,
+    /// What decides the rate of a new batch.
+    pub rate: RateTerms,
     /// What a batch may cost.
     pub caps: Caps,
 }
@@ -171,6 +190,8 @@ pub struct Status {
     pub accepting: bool,
     /// Why the last attempt to post failed, if it did.
     pub posting_error: Option<String>,
+    /// The batch that waits to be mined.
+    pub in_flight: Option<InFlight>,
 }
 
 /// One thing that a [`Sequencer::tick`] did.
@@ -191,6 +212,26 @@ pub enum Done {
     },
     /// Posting failed and is tried again.
     PostingFailed(String),
+    /// A batch on its way, or another job of the wallet, pays more now.
+    Raised {
+        /// A batch's first and last block.
+        blocks: Option<(L2Number, L2Number)>,
+        /// How.
+        bumped: Bumped,
+    },
+    /// The batch on its way pays less than is asked, or is late.
+    Stuck(InFlight),
+    /// What somebody asked for cannot be done, for this reason.
+    OrderRefused {
+        /// The job that was to be bumped.
+        job: JobId,
+        /// Why not.
+        reason: String,
+    },
+    /// Something stands in the way of another transaction of the wallet.
+    Trouble(String),
+    /// How a rate was chosen, one sentence each.
+    Explained(Vec<String>),
 }
 
 /// The sequencer's engine; [`serve`] puts HTTP and a clock around it.
@@ -253,6 +294,7 @@ impl Sequencer {
             bitcoin: node.derivation().tip().block,
             accepting: true,
             posting_error: None,
+            in_flight: None,
         };
         Ok(Self {
             node,
@@ -304,21 +346,7 @@ impl Sequencer {
         let accepting = self.may_promise();
         self.make_blocks(now, accepting, on_done)?;
         self.show(accepting);
-        match self.post() {
-            Ok(posted) => {
-                posted.into_iter().for_each(&mut *on_done);
-                self.posting.error = None;
-            }
-            // Money or relay trouble does not stop soft blocks; the store's would.
-            Err(SequencerError::Store(error)) => return Err(error.into()),
-            Err(error) => {
-                let error = error.to_string();
-                if self.posting.error.as_ref() != Some(&error) {
-                    on_done(Done::PostingFailed(error.clone()));
-                }
-                self.posting.error = Some(error);
-            }
-        }
+        self.post(now, on_done)?;
         self.show(accepting);
         // What no reorganisation that the follower can take back could orphan need not be watched.
         let settled = self.node.settled_head()?.head.header.number;
@@ -345,10 +373,14 @@ impl Sequencer {
             return false;
         }
         let max_lag = u32::from(self.node.manifest().max_lag);
-        let posting_margin = max_lag / 4;
         let base = self.node.derivation().head();
         let oldest = self.soft.after(&base.hash).find(|soft| !soft.block.own_txs.is_empty());
-        oldest.is_none_or(|soft| self.lag(soft.block.header.origin.height) + posting_margin <= max_lag)
+        oldest.is_none_or(|soft| self.lag(soft.block.header.origin.height) + self.posting_margin() <= max_lag)
+    }
+
+    /// Bitcoin blocks before its end by which a batch is to be mined.
+    fn posting_margin(&self) -> u32 {
+        u32::from(self.node.manifest().max_lag) / 4
     }
 
     /// How far an origin lies behind the Bitcoin block that could carry a batch at the earliest.
@@ -398,6 +430,18 @@ impl Sequencer {
         status.bitcoin = self.node.derivation().tip().block;
         status.accepting = accepting;
         status.posting_error.clone_from(&self.posting.error);
+        status.in_flight.clone_from(&self.posting.in_flight);
+    }
+
+    /// What is left undone when it stops now.
+    ///
+    /// # Errors
+    /// [`SequencerError::StoppedStuck`] if a batch does not get to Bitcoin.
+    pub fn stop(self) -> Result<(), SequencerError> {
+        match self.posting.in_flight.filter(|in_flight| in_flight.stuck_since.is_some()) {
+            Some(stuck) => Err(SequencerError::StoppedStuck(Box::new(stuck))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,77 +1,177 @@
 //! Batches to Bitcoin: signed once, written down, and the same bytes sent until they are there.
 
+use super::in_flight::InFlight;
+use super::order::is_of;
 use super::{Done, Seen, Sequencer, SequencerError, SoftBlock, lock};
 use crate::batch::{BatchBlock, BatchTerms, MAX_BLOCKS, batch_message, encode_batch, encode_blocks};
-use crate::derive::{DropReason, Verdict};
+use crate::chain::Mempool;
 use crate::envelope::{Body, Payload};
-use crate::primitives::Hash32;
-use crate::publish::{Publication, RateTerms, Request, fee_rate, publish, resume};
+use crate::primitives::{BtcHeight, Hash32, L2Number};
+use crate::publish::{
+    Act, Caps, FeeCap, Outcome, Publication, PublishError, RateTerms, Request, bump, fee_rate, job, look, publish,
+    resume,
+};
 use crate::sequencer::store::StoredBatch;
-use bitcoin::OutPoint;
+use crate::wallet::{Order, PaymentOutcome, WalletError};
 use bitcoin::secp256k1::{Message, Secp256k1};
+use bitcoin::{FeeRate, OutPoint};
 
 /// Most bytes of plain data in one batch: its payload stays within what Bitcoin nodes relay.
 pub(super) const MAX_PLAIN_DATA: usize = 380_000;
 
-/// Bitcoin blocks that a wallet's fee estimate is asked for.
-const CONFIRMATION_TARGET: u16 = 2;
+/// Longest pause after an attempt that failed, in seconds; a new Bitcoin block ends it.
+const LONGEST_PAUSE: u64 = 60;
 
 /// What posting remembers between ticks; all of it can be lost.
 #[derive(Debug, Default)]
 pub(super) struct Posting {
-    /// The Bitcoin tip at which every batch was last seen to be on its way.
+    /// The Bitcoin tip at which everything was last looked at.
     checked_at: Seen,
     /// Why the last attempt failed.
     pub(super) error: Option<String>,
+    /// How many failed in a row, and when the next one is due.
+    failures: u32,
+    retry_at: u64,
+    /// The batch that waits to be mined.
+    pub(super) in_flight: Option<InFlight>,
+    /// What stands in the way of other transactions of the wallet.
+    troubles: Vec<String>,
+}
+
+/// A signed batch that can still be accepted.
+pub(super) struct Batch {
+    pub payload: Vec<u8>,
+    /// Its first and last L2 block.
+    pub blocks: (L2Number, L2Number),
+    /// The Bitcoin height by which it is to be mined.
+    pub confirm_by: BtcHeight,
+}
+
+/// How a batch's transactions are made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sending {
+    /// A coin that they have to spend.
+    pub fund_from: Option<OutPoint>,
+    /// Whether they are made although there are others around the same bytes.
+    pub again: bool,
 }
 
 impl Sequencer {
-    /// Keeps signed batches on their way and posts what is new, once for each Bitcoin tip.
-    pub(super) fn post(&mut self) -> Result<Vec<Done>, SequencerError> {
+    /// Keeps what is signed on its way to Bitcoin, and posts what is new when nothing waits; once for each Bitcoin tip,
+    /// and when an attempt has failed.
+    pub(super) fn post(&mut self, now: u64, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
         let tip = self.node.derivation().tip().block.hash;
         let mut parent = self.node.derivation().head().hash;
         let live = self.live_batches(&mut parent)?;
-        let is_new_tip = self.posting.checked_at != Some(tip);
-        if !is_new_tip && !live.is_empty() {
-            return Ok(Vec::new());
-        }
-        let due = self.is_due(&parent);
-        if !due && live.is_empty() {
-            self.posting.checked_at = Some(tip);
-            return Ok(Vec::new());
-        }
-        self.wallet.sync(&self.rpc)?;
-        // Also what carries batches that no longer count: later ones are paid from its change.
-        resume(&mut self.wallet, &self.rpc)?;
-        let mut done = Vec::new();
-        let mut change = None;
-        for batch in &live {
-            let publication = self.keep_on_its_way(&batch.payload)?;
-            change = unconfirmed_change(&publication);
-        }
-        if due {
-            let batch = self.sign_batch(&parent)?;
-            let blocks = self.numbers(&parent, &batch.last_hash);
-            lock(&self.store).put_batch(&parent, &batch)?;
-            // After a reorganisation a batch that no longer counts may have spent it.
-            let coins = self.wallet.coins()?;
-            let change = change.filter(|change| coins.iter().any(|coin| coin.outpoint == *change));
-            let publication = self.send(&batch.payload, change, false)?;
-            done.push(Done::Posted { blocks, publication });
+        let is_due = live.is_empty() && self.is_due(&parent);
+        let orders = self.wallet.orders()?;
+        let is_wanted = match self.posting.error {
+            None => is_due,
+            Some(_) => now >= self.posting.retry_at,
+        };
+        if self.posting.checked_at == Some(tip) && !is_wanted && orders.is_empty() {
+            return Ok(());
         }
         self.posting.checked_at = Some(tip);
-        Ok(done)
+        match self.try_to_post(parent, &live, &orders, on_done) {
+            Ok(()) => {
+                (self.posting.error, self.posting.failures) = (None, 0);
+                Ok(())
+            }
+            // Money or relay trouble does not stop soft blocks; the disk's would.
+            Err(error) if error.is_of_disk() => Err(error),
+            Err(error) => {
+                let error = error.to_string();
+                if self.posting.error.as_ref() != Some(&error) {
+                    on_done(Done::PostingFailed(error.clone()));
+                }
+                self.posting.error = Some(error);
+                self.posting.retry_at = now + LONGEST_PAUSE.min(1 << self.posting.failures.min(16));
+                self.posting.failures += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn try_to_post(
+        &mut self,
+        parent: Hash32,
+        live: &[Batch],
+        orders: &[Order],
+        on_done: &mut impl FnMut(Done),
+    ) -> Result<(), SequencerError> {
+        self.wallet.sync(&self.rpc)?;
+        self.watch_others(live, on_done)?;
+        for order in orders {
+            self.carry_out(order, live, on_done)?;
+        }
+        if self.keep(live, on_done)? {
+            return Ok(());
+        }
+        self.posting.in_flight = None;
+        if live.is_empty() && self.is_due(&parent) {
+            let signed = self.sign_batch(&parent)?;
+            lock(&self.store).put_batch(&parent, &signed)?;
+            let batch = self.batch(&parent, signed);
+            self.send(&batch, Sending::default(), on_done)?;
+        }
+        Ok(())
+    }
+
+    /// Sends again whatever of the wallet's transactions the node has forgotten, and tells what stands in their way.
+    fn watch_others(&mut self, live: &[Batch], on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
+        let mut troubles = Vec::new();
+        match self.wallet.settle_payments(&self.rpc) {
+            Ok(settled) => troubles.extend(settled.iter().filter_map(|settled| {
+                let name = settled.outcome.name();
+                (settled.outcome != PaymentOutcome::Sent).then(|| format!("payment {} is {name}", settled.payment.txid))
+            })),
+            Err(WalletError::Database(error)) => return Err(WalletError::Database(error).into()),
+            Err(error) => troubles.push(error.to_string()),
+        }
+        let resumed = resume(&mut self.wallet, &self.rpc)?;
+        self.give_up_dead(live, &resumed)?;
+        for resumed in resumed {
+            let is_live = is_of(&self.wallet, resumed.job, live)?;
+            if let (Outcome::Failed(error), false) = (resumed.outcome, is_live) {
+                troubles.push(error.to_string());
+            }
+        }
+        troubles.iter().filter(|trouble| !self.posting.troubles.contains(trouble)).for_each(|trouble| {
+            on_done(Done::Trouble(trouble.clone()));
+        });
+        self.posting.troubles = troubles;
+        Ok(())
     }
 
     /// The signed batches that can still be accepted, in order; moves `parent` behind the last one.
-    fn live_batches(&self, parent: &mut Hash32) -> Result<Vec<StoredBatch>, SequencerError> {
+    fn live_batches(&self, parent: &mut Hash32) -> Result<Vec<Batch>, SequencerError> {
         let store = lock(&self.store);
         let mut live = Vec::new();
         while let Some(batch) = store.batches(parent)?.into_iter().find(|batch| self.soft.contains(&batch.last_hash)) {
-            *parent = batch.last_hash;
-            live.push(batch);
+            let last_hash = batch.last_hash;
+            live.push(self.batch(parent, batch));
+            *parent = last_hash;
         }
         Ok(live)
+    }
+
+    fn batch(&self, parent: &Hash32, signed: StoredBatch) -> Batch {
+        let blocks = self.soft.between(parent, &signed.last_hash);
+        let first = self.soft.head_with(parent).header.number + 1;
+        let last = self.soft.head_with(&signed.last_hash).header.number;
+        Batch { payload: signed.payload, blocks: (first, last), confirm_by: self.confirm_by(blocks) }
+    }
+
+    /// The height by which a batch with these blocks is to be mined: a posting margin before it could count no more,
+    /// because own transactions are stale or everyone has gone on without them.
+    fn confirm_by<'a>(&self, blocks: impl Iterator<Item = &'a SoftBlock>) -> BtcHeight {
+        let (manifest, derivation) = (self.node.manifest(), self.node.derivation());
+        let with_own = blocks.filter(|soft| !soft.block.own_txs.is_empty());
+        let stale = with_own.map(|soft| soft.block.header.origin.height.saturating_add(manifest.max_lag.into())).min();
+        let window = derivation.head().header.origin.height.saturating_add(manifest.sequencing_window.into());
+        let last = stale.map_or(window, |stale| stale.min(window));
+        last.saturating_sub(self.posting_margin()).max(derivation.tip().block.height + 1)
     }
 
     /// Whether the blocks after `parent` are worth a batch: they execute something, or the derived head's
@@ -120,54 +220,49 @@ impl Sequencer {
         Ok(StoredBatch { last_hash, payload })
     }
 
-    fn numbers(&self, parent: &Hash32, last: &Hash32) -> (u64, u64) {
-        let first = self.soft.head_with(parent).header.number + 1;
-        (first, self.soft.head_with(last).header.number)
+    /// What a batch may cost.
+    #[allow(clippy::unnecessary_wraps)]
+    pub(super) fn caps_of(&self, _: &Batch) -> Result<Caps, SequencerError> {
+        Ok(self.policy.caps)
     }
 
-    /// Sends a batch's bytes again if Bitcoin does not have them, or has them where they came too early.
-    fn keep_on_its_way(&mut self, payload: &[u8]) -> Result<Publication, SequencerError> {
-        let publication = self.send(payload, None, false)?;
-        let Some(block) = publication.state.confirmed() else { return Ok(publication) };
-        let place = publication.place;
-        let judged = self.node.store().judged(block.height)?;
-        match judged.iter().find(|judged| judged.place == place).map(|judged| judged.verdict) {
-            None | Some(Verdict::Accept) => Ok(publication),
-            Some(Verdict::Drop(
-                DropReason::WrongNumber
-                | DropReason::OverBudget
-                | DropReason::OriginNotBelow
-                | DropReason::TimestampHigh,
-            )) => self.send(payload, None, true),
-            // Paying for the same bytes again would change nothing.
-            Some(Verdict::Drop(reason)) => Err(SequencerError::BatchDropped { place, reason }),
-        }
-    }
-
-    fn send(
+    /// Signs and sends what carries a batch; nothing of it is on its way.
+    pub(super) fn send(
         &mut self,
-        payload: &[u8],
-        fund_from: Option<OutPoint>,
-        again: bool,
-    ) -> Result<Publication, SequencerError> {
-        let rate = match self.policy.fee_rate {
-            Some(rate) => rate,
-            None => {
-                let terms = RateTerms {
-                    network: self.rpc.network(),
-                    explicit: None,
-                    fallback: None,
-                    target_blocks: CONFIRMATION_TARGET,
-                };
-                fee_rate(&[&self.rpc], &terms)?.rate
+        batch: &Batch,
+        sending: Sending,
+        on_done: &mut impl FnMut(Done),
+    ) -> Result<(), SequencerError> {
+        let rpc = &self.rpc;
+        // What enters no mempool is mined by nobody: a rate that was asked for gives way to the node's minimum.
+        let floor = rpc.relay().map_err(PublishError::from)?.floor;
+        let explicit = self.policy.rate.explicit.map(|rate| rate.max(floor));
+        let chosen = fee_rate(&[rpc], &RateTerms { explicit, ..self.policy.rate })?;
+        on_done(Done::Explained(chosen.steps));
+        let caps = self.caps_of(batch)?;
+        let Sending { fund_from, again } = sending;
+        let confirm_by = Some(batch.confirm_by);
+        let request =
+            |rate| Request { fund_from, again, caps, confirm_by, lock_at_most: None, ..Request::at(rate) };
+        // Rather late than never: where a cap forbids the rate, it is posted at the highest that is allowed.
+        let capped = |rate: FeeRate| caps.max_fee_rate.map_or(rate, |highest| rate.min(highest)).max(floor);
+        let rate = capped(chosen.rate);
+        let sent = match publish(&mut self.wallet, rpc, &batch.payload, &request(rate)) {
+            Err(PublishError::FeeCap(FeeCap::Total { fee, cap })) if fee > cap => {
+                let less = rate.to_sat_per_kwu().saturating_mul(cap.to_sat()) / fee.to_sat().max(1);
+                publish(&mut self.wallet, rpc, &batch.payload, &request(FeeRate::from_sat_per_kwu(less)))
             }
+            sent => sent,
         };
-        // One chain of transactions: the next batch is paid from this one's only change.
-        let request = Request { fund_from, again, caps: self.policy.caps, lock_at_most: None, ..Request::at(rate) };
-        Ok(publish(&mut self.wallet, &self.rpc, payload, &request)?)
+        let publication = sent?;
+        // What it hangs on may pay less, as what carries a batch that no longer counts.
+        let raised = bump(&mut self.wallet, rpc, publication.job, rate, &caps);
+        let sent = job(&self.wallet, publication.job)?;
+        let publication = Publication::new(&sent, false)?;
+        let act = raised.map_or_else(Act::Stopped, |_| Act::Waits);
+        let held = look(&self.wallet, rpc, &sent, Some(chosen.rate), act)?;
+        on_done(Done::Posted { blocks: batch.blocks, publication });
+        self.show_in_flight(batch, &sent, held, on_done);
+        Ok(())
     }
-}
-
-fn unconfirmed_change(publication: &Publication) -> Option<OutPoint> {
-    publication.change.filter(|_| publication.state.is_unfinished())
 }

@@ -155,6 +155,12 @@ impl SoftChain {
         self.blocks.iter().skip(from)
     }
 
+    /// The soft blocks after the one with the first hash (or after the derived head), up to the one with the second.
+    pub fn between(&self, parent: &Hash32, last: &Hash32) -> impl Iterator<Item = &SoftBlock> {
+        let count = self.after(parent).position(|soft| soft.block.hash == *last).map_or(0, |index| index + 1);
+        self.after(parent).take(count)
+    }
+
     /// The soft block with this hash; else the derived head.
     pub fn head_with(&self, hash: &Hash32) -> L2Head {
         let found = self.blocks.iter().find(|soft| soft.block.hash == *hash);

@@ -40,7 +40,12 @@ impl Folder {
     }
 
     pub fn database(&self) -> PathBuf {
-        self.path.join("wallet.sqlite")
+        Self::database_in(&self.path)
+    }
+
+    /// Where the database of a wallet is, whoever has its folder.
+    pub fn database_in(path: &Path) -> PathBuf {
+        path.join("wallet.sqlite")
     }
 
     /// Name under which a database is prepared.

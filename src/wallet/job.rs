@@ -13,7 +13,7 @@ use std::fmt;
 use std::ops::Deref;
 
 /// A job's number in this wallet's journal, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobId(pub i64);
 
 impl fmt::Display for JobId {

@@ -7,7 +7,7 @@ use super::error::damaged;
 use super::files::Folder;
 use super::seed::{PublicKeys, Sealed, SeedFile};
 use super::{
-    Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, payment, store, sync,
+    Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, orders, payment, store, sync,
 };
 use crate::primitives::BtcHeight;
 use bdk_wallet::KeychainKind;
@@ -197,6 +197,7 @@ impl Wallet {
         let tx = db.transaction()?;
         journal::complete_tables(&tx)?;
         payment::create_tables(&tx)?;
+        orders::create_tables(&tx)?;
         let changes = store::load(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
             Ok((
@@ -242,7 +243,7 @@ impl Wallet {
 }
 
 /// Opens a database that exists; each commit is on the disk, its directory entry included.
-fn open_database(path: &Path) -> Result<Connection, WalletError> {
+pub(super) fn open_database(path: &Path) -> Result<Connection, WalletError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.pragma_update(None, "journal_mode", "DELETE")?;

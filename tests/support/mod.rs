@@ -15,7 +15,7 @@ use sortie::executor::ledger::{Holding, Transfer, holding};
 use sortie::manifest::Manifest;
 use sortie::node::{DerivedBlock, Node, QueuedItem};
 use sortie::primitives::BtcHeight;
-use sortie::publish::{CarrierChoice, Publication, Request, publish};
+use sortie::publish::{CarrierChoice, Publication, RateTerms, Request, publish};
 use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore, Submit, TxStatus};
 use sortie::wallet::{Caps, Wallet};
 use std::collections::BTreeSet;
@@ -27,6 +27,10 @@ use tempfile::TempDir;
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// Nobody is asked for a rate on regtest, and nothing estimates one.
+pub const RATE: RateTerms =
+    RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 2 };
 
 /// Satoshis that Alice and Bob have on L2 at genesis.
 pub const GENESIS_BALANCE: u64 = 1_000_000;
@@ -125,7 +129,7 @@ impl World {
             key: self.sequencer_key.keypair,
             confirmations: 1,
             denied: denied.iter().map(|person| person.account()).collect::<BTreeSet<_>>(),
-            fee_rate: None,
+            rate: RATE,
             caps: Caps::default(),
         };
         let sequencer = Sequencer::new(policy, node, rpc, wallet, store)?;

@@ -8,7 +8,7 @@ mod recover;
 mod report;
 mod waiting;
 
-pub use jobs::{Bump, Jobs, Reclaim, Resume, bump, jobs, reclaim, resume};
+pub use jobs::{Bump, BumpReport, Jobs, Reclaim, Resume, bump, jobs, reclaim, resume};
 pub use psbt::{Finish, finish};
 pub use recover::{Recover, recover};
 

@@ -1,6 +1,8 @@
 //! `sortie sequencer` and `sortie send`.
 
-use crate::commands::{ledger::read_key, wallet};
+use crate::commands::ledger::read_key;
+use crate::commands::money::BumpReport;
+use crate::commands::wallet;
 use crate::config::{Fees, Settings, WalletName, behind};
 use crate::failure::Failure;
 use crate::follower::Place;
@@ -18,13 +20,16 @@ use sortie::executor::{ledger, of_manifest};
 use sortie::node::Event;
 use sortie::primitives::{Hash32, RollupId};
 use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
-use sortie::wallet::{SatPerVb, Wallet};
+use sortie::wallet::Wallet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+
+/// Bitcoin blocks within which a new batch is to be mined, for the estimate of its rate.
+const CONFIRMATION_TARGET: u16 = 2;
 
 const SEQUENCER_EXAMPLE: &str = "\
 Examples:
@@ -172,14 +177,14 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             .iter()
             .map(XOnlyPublicKey::serialize)
             .collect::<std::collections::BTreeSet<ledger::Account>>(),
-        fee_rate: command.fees.fee_rate.map(|SatPerVb(rate)| rate),
+        rate: settings.rate_terms(&command.fees, network, CONFIRMATION_TARGET),
         caps: settings.caps_of_batches(&command.fees),
     };
     let sequencer = sortie::sequencer::Sequencer::new(policy, follower.node, bitcoin.into_node()?, wallet, store)?;
     let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
-    let (out, errors) = (out.clone(), out.clone());
+    let (out, errors, explains) = (out.clone(), out.clone(), command.fees.explain);
     runtime.block_on(async move {
         let listener = TcpListener::bind(command.listen).await.map_err(|error| {
             Failure::failed(format_args!("cannot listen on {}: {error}; choose another --listen", command.listen))
@@ -189,10 +194,14 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         let on_error = move |error: &SequencerError| errors.survived(&Failure::failed(error), "trying again");
         // A log that nobody reads any more is no reason to stop serving.
         let on_done = move |done| {
-            if let Done::Bitcoin(Event::Applied(applied)) = &done {
-                applied.refused.iter().for_each(|refusal| out.warn(refusal));
+            match &done {
+                Done::Bitcoin(Event::Applied(applied)) => applied.refused.iter().for_each(|refusal| out.warn(refusal)),
+                Done::Explained(steps) if explains => steps.iter().for_each(|step| out.note(step)),
+                _ => {}
             }
-            drop(out.print(&log_line(done)));
+            if let Some(line) = log_line(done) {
+                drop(out.print(&line));
+            }
         };
         Ok(serve(sequencer, listener, stop_signal(), on_done, on_error).await?)
     })
@@ -233,8 +242,8 @@ async fn stop_signal() {
     }
 }
 
-fn log_line(done: Done) -> Line {
-    match done {
+fn log_line(done: Done) -> Option<Line> {
+    Some(match done {
         Done::Bitcoin(Event::Applied(applied)) => {
             let height = applied.block.height;
             let mut text = format!("bitcoin {height}");
@@ -271,15 +280,34 @@ fn log_line(done: Done) -> Line {
         Done::Posted { blocks: (first, last), publication } => {
             let (place, fee) = (publication.place, publication.fee.to_sat());
             let text = format!("posted blocks {first} to {last} at {place} for {fee} sat");
-            let fields =
-                json!({ "first": first, "last": last, "place": place, "txids": publication.txids, "fee_sat": fee });
+            let fields = json!({ "first": first, "last": last, "job": publication.job, "place": place,
+                "txids": publication.txids, "fee_sat": fee });
             Line::new("posted", fields, text)
         }
         Done::PostingFailed(error) => {
             let text = format!("a batch could not be posted ({error}); trying again");
             Line::new("posting_failed", json!({ "error": error }), text)
         }
-    }
+        Done::Raised { blocks, bumped } => {
+            let report = BumpReport::from(bumped);
+            let what = blocks.map_or_else(String::new, |(first, last)| format!(" (blocks {first} to {last})"));
+            let (job, fee, before) = (report.job, report.fee_sat, report.fee_before_sat);
+            let text = format!("job {job}{what} pays {fee} sat now instead of {before}; place {}", report.place);
+            let mut fields = json!(report);
+            (fields["first"], fields["last"]) = (json!(blocks.map(|all| all.0)), json!(blocks.map(|all| all.1)));
+            Line::new("raised", fields, text)
+        }
+        Done::Stuck(in_flight) => {
+            let since = in_flight.stuck_since.unwrap_or_default();
+            Line::new("stuck", json!(in_flight), format!("stuck since Bitcoin block {since}: {in_flight}"))
+        }
+        Done::OrderRefused { job, reason } => {
+            let text = format!("job {job} was not bumped: {reason}");
+            Line::new("bump_refused", json!({ "job": job, "error": reason }), text)
+        }
+        Done::Trouble(error) => Line::new("trouble", json!({ "error": error }), error),
+        Done::Explained(_) => return None,
+    })
 }
 
 /// What became of a transaction that was sent.

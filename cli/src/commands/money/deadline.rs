@@ -111,7 +111,7 @@ pub fn hold(
 
 /// Tells what was done; that it cannot pay more, only once.
 fn tell(id: JobId, held: Held, told: &mut BTreeSet<JobId>, fees: &Fees, out: &Output) -> Result<(), Failure> {
-    let Held { confirm_by, remaining, pays, steps, act } = held;
+    let Held { confirm_by, remaining, pays, steps, act, .. } = held;
     if fees.explain {
         steps.iter().for_each(|step| out.note(step));
     }

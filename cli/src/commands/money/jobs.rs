@@ -11,7 +11,7 @@ use crate::input::{job_number, sats};
 use crate::output::{Output, field, utc};
 use crate::passphrase::unlock;
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, Amount, BlockHash, Network, TapNodeHash, Transaction, Txid};
+use bitcoin::{Address, Amount, BlockHash, FeeRate, Network, TapNodeHash, Transaction, Txid};
 use clap::Args;
 use serde::Serialize;
 use sortie::envelope::Carrier;
@@ -22,8 +22,17 @@ use sortie::publish::{
     PublishError, Reclaimed, Recorded, Resumed,
 };
 use sortie::queue::Place;
-use sortie::wallet::{PaymentOutcome, SatPerVb, Settled, Wallet};
+use sortie::sequencer::Carried;
+use sortie::wallet::{Orders, PaymentOutcome, SatPerVb, Settled, Wallet, WalletError};
 use std::fmt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a process that uses the wallet is given to take an order up.
+const ORDER_LIMIT: Duration = Duration::from_secs(30);
+/// Time between two looks at what came of it.
+const ORDER_LOOK: Duration = Duration::from_millis(200);
 
 /// List what was forced from this wallet, or tell one job's story
 ///
@@ -78,6 +87,9 @@ pub struct Resume {
 }
 
 /// Pay more for a publication that waits too long
+///
+/// A sequencer that runs with the wallet does it in its place: the order is written into the wallet's database, and what
+/// came of it is told here.
 ///
 /// Replaces the Bitcoin transaction that carries the payload by one that pays more, from its own change, or from another
 /// coin of the wallet as well; where the node does not let it be replaced, a child transaction pays for it. Its place
@@ -250,15 +262,49 @@ impl Resume {
 
 /// Runs `bump`.
 pub fn bump(command: &Bump, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let (mut wallet, node) = open_to_sign(settings, &command.wallet)?;
-    let job = job(&wallet, command.job)?;
-    let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
-    let bumped = publish::bump(&mut wallet, &node, job.id, rate, &settings.caps_of_bump(&command.fees))?;
+    let network = settings.network()?;
+    let dir = settings.wallet_dir(network, &command.wallet)?;
+    let caps = settings.caps_of_bump(&command.fees);
+    let bumped = match Wallet::open(&dir, network) {
+        Err(WalletError::InUse { .. }) => {
+            let rate = rate(&settings.connect(network)?, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
+            order(&dir, JobId(command.job), rate, &caps, out)?
+        }
+        opened => {
+            let mut wallet = unlock(opened?, settings)?;
+            let node = settings.connect(network)?;
+            wallet.sync(&node)?;
+            let job = job(&wallet, command.job)?;
+            let rate = rate(&node, &command.fees, TARGET_BLOCKS, settings, out)?.rate;
+            publish::bump(&mut wallet, &node, job.id, rate, &caps)?
+        }
+    };
     let report = BumpReport::from(bumped);
     if report.place != report.place_before {
         out.warn(format_args!("the place has changed: from now on it is `sortie status {}`", report.place));
     }
     out.print(&report)
+}
+
+/// Has the process that uses the wallet do it: a sequencer takes such orders up.
+fn order(dir: &Path, job: JobId, rate: FeeRate, caps: &Caps, out: &Output) -> Result<Bumped, Failure> {
+    let orders = Orders::open(dir)?;
+    let id = orders.place(job, rate, caps)?;
+    out.note("the wallet is in use by another process; a sequencer takes this up, and tells here what came of it");
+    let deadline = Instant::now() + ORDER_LIMIT;
+    loop {
+        if let Some(outcome) = orders.outcome(id)? {
+            return match serde_json::from_str(&outcome).map_err(Failure::failed)? {
+                Carried::Bumped(bumped) => Ok(bumped),
+                Carried::Refused { reason, is_cap: true } => Err(Failure::refused(reason)),
+                Carried::Refused { reason, .. } => Err(Failure::failed(reason)),
+            };
+        }
+        if Instant::now() >= deadline && orders.withdraw(id)? {
+            return Err(WalletError::InUse { dir: dir.to_owned() }.into());
+        }
+        sleep(ORDER_LOOK);
+    }
 }
 
 /// Runs `reclaim`.
@@ -632,17 +678,17 @@ impl fmt::Display for SettledReport {
 
 /// A publication that pays more.
 #[derive(Serialize)]
-pub(super) struct BumpReport {
-    pub(super) job: JobId,
+pub struct BumpReport {
+    pub job: JobId,
     how: &'static str,
-    pub(super) fee_before_sat: u64,
-    pub(super) fee_sat: u64,
+    pub fee_before_sat: u64,
+    pub fee_sat: u64,
     vsize_vb: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<Txid>,
     txids: Vec<Txid>,
     place_before: Place,
-    pub(super) place: Place,
+    pub place: Place,
 }
 
 impl From<Bumped> for BumpReport {
