@@ -36,6 +36,7 @@ mod scenarios_service;
 mod scenarios_table;
 mod sequencer;
 mod sequencer_kill;
+mod sequencer_stuck;
 mod soak;
 mod sources;
 mod status_command;

@@ -92,6 +92,8 @@ fn a_sequencer_whose_node_fell_behind_or_forgot_signs_nothing_new_until_it_is_ba
             denied: BTreeSet::new(),
             rate: crate::support::RATE,
             caps: Caps::default(),
+            max_fee_per_day: None,
+            least_fee_percent: 0,
         };
         let node = Node::open(&world.path("node.sqlite"), world.manifest.clone(), &connect()?)?;
         let wallet = Wallet::open(&world.path("sequencer"), bitcoin::Network::Regtest)?;

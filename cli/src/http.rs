@@ -66,6 +66,14 @@ impl SequencerUrl {
         check_served(served, ours)
     }
 
+    /// The least fee that it takes for a transaction of this length, in satoshis; a rollup of another id is refused.
+    pub fn least_fee(&self, ours: RollupId, length: usize) -> Result<u64, Failure> {
+        self.check_serves(ours)?;
+        // One that does not name any asks for none.
+        let msat_per_byte = self.status()?["least_fee_msat_per_byte"].as_u64().unwrap_or(0);
+        Ok(msat_per_byte.saturating_mul(length as u64).div_ceil(1_000))
+    }
+
     /// `POST /v1/tx`.
     pub fn submit(&self, tx_hex: &str) -> Result<Value, Failure> {
         self.answer(self.agent.post(format!("{}/v1/tx", self.base)).send(tx_hex))

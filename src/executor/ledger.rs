@@ -204,6 +204,15 @@ impl Executor for Ledger {
         Transfer::decode(tx).map(|transfer| (transfer.from.to_vec(), transfer.nonce))
     }
 
+    fn fee_of(&self, tx: &[u8]) -> Option<u64> {
+        Transfer::decode(tx).map(|transfer| transfer.fee)
+    }
+
+    fn affords(&self, state: &State, tx: &[u8]) -> bool {
+        let spent = |transfer: Transfer| Some((transfer.from, transfer.amount.checked_add(transfer.fee)?));
+        Transfer::decode(tx).and_then(spent).is_some_and(|(from, spent)| holding(state, &from).balance >= spent)
+    }
+
     fn run(&self, state: &mut State, tx: &[u8], route: Route) -> Result<(), NoOpReason> {
         let transfer = Transfer::decode(tx).ok_or(NoOpReason::Malformed)?;
         // A transfer's cost is 1; its length is fixed, so that only a price of 0 leaves it unpaid.

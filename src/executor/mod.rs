@@ -99,6 +99,18 @@ pub trait Executor: Send + Sync {
         None
     }
 
+    /// What `tx` pays whoever puts it into a block, in satoshis, if the executor knows fees.
+    fn fee_of(&self, tx: &[u8]) -> Option<u64> {
+        let _ = tx;
+        None
+    }
+
+    /// Whether its sender has in this state what `tx` spends: one that has not may have it later, and pays nothing now.
+    fn affords(&self, state: &State, tx: &[u8]) -> bool {
+        let _ = (state, tx);
+        true
+    }
+
     /// What `tx` does to the state.
     ///
     /// # Errors

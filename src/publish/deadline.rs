@@ -11,9 +11,7 @@ use super::{PublishError, RateTerms, broadcast, fee_rate, load};
 use crate::chain::Mempool;
 use crate::envelope::Carrier;
 use crate::primitives::BtcHeight;
-use crate::wallet::{
-    Caps, Deadline, Event, Job, JobId, JobState, Payer, SatPerVb, Wallet, WalletError,
-};
+use crate::wallet::{Caps, Deadline, Event, Job, JobId, JobState, Payer, SatPerVb, Wallet, WalletError};
 use bitcoin::FeeRate;
 
 /// The furthest target that estimators know, in blocks.

@@ -16,6 +16,7 @@ mod reclaim;
 mod recover;
 mod send;
 mod spend;
+mod spent;
 
 pub use crate::wallet::{
     Amendment, Caps, Deadline, Event, FINAL_DEPTH, FeeCap, Generation, Job, JobId, JobState, JobTerms, Payer, Recorded,
@@ -29,6 +30,7 @@ pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profi
 pub use reclaim::{Reclaimed, reclaim};
 pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
 pub use send::{Outcome, Resumed, broadcast, give_up_absent, resume, stranded};
+pub use spent::{Spent, fees_of};
 
 use crate::chain::{Mempool, RelayFacts};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};

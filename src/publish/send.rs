@@ -333,12 +333,7 @@ fn is_unspent(node: &impl Mempool, tx: &Transaction) -> Result<bool, ChainError>
 /// coins; returns whether it did. Sync first.
 ///
 /// Somebody else may send it all the same: whoever must not see both mined spends one of its coins.
-pub fn give_up_absent(
-    wallet: &mut Wallet,
-    node: &impl Mempool,
-    id: JobId,
-    reason: &str,
-) -> Result<bool, PublishError> {
+pub fn give_up_absent(wallet: &mut Wallet, node: &impl Mempool, id: JobId, reason: &str) -> Result<bool, PublishError> {
     let job = load(wallet, id)?;
     let active = job.active();
     let is_absent = absent(node, &active, &wallet.confirmed())?.len() == active.len();

@@ -4,9 +4,10 @@
 //! it answers comes from the store or from the status that the engine shows; no request waits for
 //! Bitcoin.
 
+use super::store::{MAX_WAITING, Terms};
 use super::{Done, MAX_POOL, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, TxStatus, lock};
 use crate::executor::ledger::{Account, Transfer};
-use crate::executor::{Executor, NoOpReason};
+use crate::executor::{self as state, Executor, NoOpReason};
 use crate::primitives::{Hash32, L2Number, sha256};
 use crate::proof::SoftHeader;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -47,6 +48,9 @@ pub struct Submit {
     executor: Arc<dyn Executor>,
     denied: Arc<BTreeSet<Account>>,
     allowance: Arc<Mutex<Allowance>>,
+    status: Arc<RwLock<Status>>,
+    /// The state after the unsafe head.
+    state: Arc<RwLock<state::State>>,
 }
 
 /// A token bucket.
@@ -88,8 +92,19 @@ pub enum Refusal {
     #[error("too many submissions; try again in a moment")]
     TooMany,
     /// Too many wait already.
-    #[error("{MAX_POOL} transactions are waiting; try again later")]
+    #[error("{MAX_POOL} transactions are waiting, all of which pay more or as much; try again later")]
     PoolFull,
+    /// Too many of its sender's wait already.
+    #[error("{MAX_WAITING} transactions of this sender are waiting; try again when they are in blocks")]
+    SenderFull,
+    /// It pays less than putting it on Bitcoin costs.
+    #[error("the transaction pays {fee} sat, and this sequencer asks {least} sat for one of its length at present")]
+    FeeTooLow {
+        /// What it pays.
+        fee: u64,
+        /// The least that is taken.
+        least: u64,
+    },
     /// It could not be stored. What went wrong inside is for the operator's log, not for the network.
     #[error("the sequencer could not store it")]
     Failed(#[source] SequencerError),
@@ -99,6 +114,7 @@ impl From<SequencerError> for Refusal {
     fn from(error: SequencerError) -> Self {
         match error {
             SequencerError::PoolFull => Refusal::PoolFull,
+            SequencerError::SenderFull => Refusal::SenderFull,
             error => Refusal::Failed(error),
         }
     }
@@ -110,7 +126,8 @@ impl IntoResponse for Refusal {
             Refusal::NotHex | Refusal::Empty | Refusal::NoEffect(_) => StatusCode::BAD_REQUEST,
             Refusal::Length(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Denied => StatusCode::FORBIDDEN,
-            Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::FeeTooLow { .. } => StatusCode::PAYMENT_REQUIRED,
+            Refusal::TooMany | Refusal::SenderFull => StatusCode::TOO_MANY_REQUESTS,
             Refusal::PoolFull => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -123,9 +140,11 @@ impl Submit {
         store: Arc<Mutex<SequencerStore>>,
         executor: Arc<dyn Executor>,
         denied: BTreeSet<Account>,
+        status: Arc<RwLock<Status>>,
+        state: Arc<RwLock<state::State>>,
     ) -> Self {
         let allowance = Allowance { tokens: SUBMISSION_BURST, refilled: Instant::now() };
-        Self { store, executor, denied: Arc::new(denied), allowance: Arc::new(Mutex::new(allowance)) }
+        Self { store, executor, denied: Arc::new(denied), allowance: Arc::new(Mutex::new(allowance)), status, state }
     }
 
     /// Takes a transaction into the pool; sending it again is harmless.
@@ -144,8 +163,17 @@ impl Submit {
         if Transfer::decode(tx).is_some_and(|transfer| self.denied.contains(&transfer.from)) {
             return Err(Refusal::Denied);
         }
+        let fee = self.executor.fee_of(tx);
+        let least = self.status.read().unwrap_or_else(PoisonError::into_inner).least_fee(tx.len());
+        if let Some(fee) = fee.filter(|fee| *fee < least) {
+            return Err(Refusal::FeeTooLow { fee, least });
+        }
         self.executor.check_static(tx).map_err(Refusal::NoEffect)?;
-        Ok(lock(&self.store).submit(tx)?)
+        let sender = self.executor.sender_and_nonce(tx).map(|(sender, _)| sender);
+        // A fee that its sender cannot pay puts nothing in front of others.
+        let affords = self.executor.affords(&self.state.read().unwrap_or_else(PoisonError::into_inner), tx);
+        let fee = fee.map(|fee| if affords { fee } else { 0 });
+        Ok(lock(&self.store).submit(tx, Terms { sender: sender.as_deref(), fee })?)
     }
 
     /// A soft block with what was signed for it.

@@ -50,7 +50,11 @@ pub struct InFlight {
 impl fmt::Display for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { job, first, last, confirm_by, pays, asked, reason, .. } = self;
-        write!(f, "blocks {first} to {last} (job {job}) are to be mined by height {confirm_by} and pay {}", SatPerVb(*pays))?;
+        write!(
+            f,
+            "blocks {first} to {last} (job {job}) are to be mined by height {confirm_by} and pay {}",
+            SatPerVb(*pays)
+        )?;
         if asked > pays {
             write!(f, ", {} is asked", SatPerVb(*asked))?;
         }

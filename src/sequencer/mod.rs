@@ -5,7 +5,9 @@
 //! choose which forced items it executes: the section comes from the same function that every follower
 //! derives by. Nothing that it signs convicts it, whatever Bitcoin does. Trusts its Bitcoin node.
 
+mod admission;
 mod api;
+mod budget;
 mod in_flight;
 mod order;
 mod post;
@@ -32,8 +34,9 @@ use crate::publish::{Bumped, Publication, PublishError, RateTerms};
 use crate::queue::Place;
 use crate::scanner::{ScanError, Scanner};
 use crate::wallet::{Caps, JobId, Wallet, WalletError};
+use admission::Price;
 use bitcoin::secp256k1::Keypair;
-use bitcoin::{BlockHash, XOnlyPublicKey};
+use bitcoin::{Amount, BlockHash, XOnlyPublicKey};
 use serde::Serialize;
 use sign::Signer;
 use soft::Next;
@@ -73,6 +76,9 @@ pub enum SequencerError {
     /// Too many transactions wait.
     #[error("{MAX_POOL} transactions are waiting; try again later")]
     PoolFull,
+    /// Too many transactions of one sender wait.
+    #[error("{} transactions of this sender are waiting; try again later", store::MAX_WAITING)]
+    SenderFull,
     /// The key is not one that may sign.
     #[error("key {0} is not in the rollup's sequencer set; give --key the file of a key that is")]
     NotInSet(XOnlyPublicKey),
@@ -156,6 +162,10 @@ pub struct Policy {
     pub rate: RateTerms,
     /// What a batch may cost.
     pub caps: Caps,
+    /// What own transactions may cost on Bitcoin in 24 hours, all their batches together.
+    pub max_fee_per_day: Option<Amount>,
+    /// How much of what posting it costs a transaction has to pay, in percent, where the executor knows fees.
+    pub least_fee_percent: u32,
 }
 
 /// A head, for people and for [`Status`].
@@ -192,6 +202,21 @@ pub struct Status {
     pub posting_error: Option<String>,
     /// The batch that waits to be mined.
     pub in_flight: Option<InFlight>,
+    /// The least that a transaction has to pay, in millisatoshis for each of its bytes.
+    pub least_fee_msat_per_byte: u64,
+    /// What was paid for batches in the last 24 hours, in satoshis.
+    pub paid_per_day_sat: u64,
+    /// What own transactions may cost in 24 hours, in satoshis.
+    pub max_fee_per_day_sat: Option<u64>,
+    /// Why own transactions wait, while they do.
+    pub paused: Option<String>,
+}
+
+impl Status {
+    /// The least that a transaction of this length has to pay, in satoshis.
+    pub fn least_fee(&self, length: usize) -> u64 {
+        Price(self.least_fee_msat_per_byte).of(length as u64)
+    }
 }
 
 /// One thing that a [`Sequencer::tick`] did.
@@ -228,6 +253,8 @@ pub enum Done {
         /// Why not.
         reason: String,
     },
+    /// Own transactions wait from now on, for this reason; or do not wait any more.
+    Paused(Option<String>),
     /// Something stands in the way of another transaction of the wallet.
     Trouble(String),
     /// How a rate was chosen, one sentence each.
@@ -248,6 +275,7 @@ pub struct Sequencer {
     soft: SoftChain,
     signer: Signer,
     posting: post::Posting,
+    budget: budget::Budget,
     /// The soft chain may not be what the store holds: an error came between them.
     must_reload: bool,
 }
@@ -295,6 +323,10 @@ impl Sequencer {
             accepting: true,
             posting_error: None,
             in_flight: None,
+            least_fee_msat_per_byte: 0,
+            paid_per_day_sat: 0,
+            max_fee_per_day_sat: policy.max_fee_per_day.map(Amount::to_sat),
+            paused: None,
         };
         Ok(Self {
             node,
@@ -309,6 +341,7 @@ impl Sequencer {
             signer: Signer::new(policy.key),
             policy,
             posting: post::Posting::default(),
+            budget: budget::Budget::default(),
             must_reload: false,
         })
     }
@@ -325,7 +358,8 @@ impl Sequencer {
 
     /// What takes transactions in while the engine runs.
     pub fn submit(&self) -> Submit {
-        Submit::new(Arc::clone(&self.store), Arc::clone(&self.executor), self.policy.denied.clone())
+        let (store, executor) = (Arc::clone(&self.store), Arc::clone(&self.executor));
+        Submit::new(store, executor, self.policy.denied.clone(), self.status(), self.soft.state())
     }
 
     /// Follows Bitcoin, makes the blocks that are due and posts them; `now` in seconds since 1970.
@@ -343,11 +377,12 @@ impl Sequencer {
         let scanner = Scanner::from(&self.rpc).readers(&self.readers).verify_all_blocks(self.verify_all_blocks);
         self.node.sync(scanner, |event| on_done(Done::Bitcoin(event.clone())))?;
         self.follow(on_done)?;
-        let accepting = self.may_promise();
-        self.make_blocks(now, accepting, on_done)?;
-        self.show(accepting);
+        self.count_costs(now, on_done)?;
+        let room = if self.may_promise() { self.room() } else { 0 };
+        self.make_blocks(now, room, on_done)?;
+        self.show(room > 0);
         self.post(now, on_done)?;
-        self.show(accepting);
+        self.show(room > 0);
         // What no reorganisation that the follower can take back could orphan need not be watched.
         let settled = self.node.settled_head()?.head.header.number;
         lock(&self.store).settle(settled)
@@ -356,7 +391,7 @@ impl Sequencer {
     fn follow(&mut self, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
         let mut store = lock(&self.store);
         if self.must_reload {
-            self.soft = SoftChain::load(&self.node, &mut store)?;
+            self.soft.reload(&self.node, &mut store)?;
         }
         let orphaned = self.soft.realign(&self.node, &mut store)?;
         if orphaned > 0 {
@@ -388,7 +423,7 @@ impl Sequencer {
         (self.node.derivation().tip().block.height + 1).saturating_sub(origin)
     }
 
-    fn make_blocks(&mut self, now: u64, accepting: bool, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
+    fn make_blocks(&mut self, now: u64, room: usize, on_done: &mut impl FnMut(Done)) -> Result<(), SequencerError> {
         let adopted = (self.node.derivation().tip().block.height + 1).saturating_sub(self.policy.confirmations);
         loop {
             let parent = self.soft.head().header;
@@ -402,10 +437,11 @@ impl Sequencer {
             };
             let max_lag = u32::from(self.node.manifest().max_lag);
             // Own transactions wait for the freshest origin: there they have the most time to reach Bitcoin.
-            let with_own = accepting && last && self.lag(origin.block.height) <= max_lag;
+            let is_fresh = last && self.lag(origin.block.height) <= max_lag;
+            let room = if is_fresh { room } else { 0 };
             let timestamp = self.timestamp(now, &origin);
             let mut store = lock(&self.store);
-            let next = Next { origin: &origin, timestamp, with_own };
+            let next = Next { origin: &origin, timestamp, room, price: self.budget.price };
             let made = self.soft.make_block(&self.node, &mut store, &self.signer, next)?;
             drop(store);
             let Some(made) = made else { return Ok(()) };
@@ -431,6 +467,7 @@ impl Sequencer {
         status.accepting = accepting;
         status.posting_error.clone_from(&self.posting.error);
         status.in_flight.clone_from(&self.posting.in_flight);
+        self.budget.show(&self.policy, &mut status);
     }
 
     /// What is left undone when it stops now.

@@ -6,10 +6,10 @@ use super::{Done, Seen, Sequencer, SequencerError, SoftBlock, lock};
 use crate::batch::{BatchBlock, BatchTerms, MAX_BLOCKS, batch_message, encode_batch, encode_blocks};
 use crate::chain::Mempool;
 use crate::envelope::{Body, Payload};
+use crate::patience::Backoff;
 use crate::primitives::{BtcHeight, Hash32, L2Number};
 use crate::publish::{
-    Act, Caps, FeeCap, Outcome, Publication, PublishError, RateTerms, Request, bump, fee_rate, job, look, publish,
-    resume,
+    Act, FeeCap, Outcome, Publication, PublishError, RateTerms, Request, bump, fee_rate, job, look, publish, resume,
 };
 use crate::sequencer::store::StoredBatch;
 use crate::wallet::{Order, PaymentOutcome, WalletError};
@@ -19,9 +19,6 @@ use bitcoin::{FeeRate, OutPoint};
 /// Most bytes of plain data in one batch: its payload stays within what Bitcoin nodes relay.
 pub(super) const MAX_PLAIN_DATA: usize = 380_000;
 
-/// Longest pause after an attempt that failed, in seconds; a new Bitcoin block ends it.
-const LONGEST_PAUSE: u64 = 60;
-
 /// What posting remembers between ticks; all of it can be lost.
 #[derive(Debug, Default)]
 pub(super) struct Posting {
@@ -29,8 +26,8 @@ pub(super) struct Posting {
     checked_at: Seen,
     /// Why the last attempt failed.
     pub(super) error: Option<String>,
-    /// How many failed in a row, and when the next one is due.
-    failures: u32,
+    /// How long it is waited before the next one, and until when; a new Bitcoin block ends that.
+    backoff: Backoff,
     retry_at: u64,
     /// The batch that waits to be mined.
     pub(super) in_flight: Option<InFlight>,
@@ -45,6 +42,8 @@ pub(super) struct Batch {
     pub blocks: (L2Number, L2Number),
     /// The Bitcoin height by which it is to be mined.
     pub confirm_by: BtcHeight,
+    /// Whether it holds own transactions only: what it costs is limited by the day's limit.
+    pub is_rationed: bool,
 }
 
 /// How a batch's transactions are made.
@@ -73,9 +72,11 @@ impl Sequencer {
             return Ok(());
         }
         self.posting.checked_at = Some(tip);
-        match self.try_to_post(parent, &live, &orders, on_done) {
+        let outcome = self.try_to_post(parent, &live, &orders, on_done);
+        self.count_spent()?;
+        match outcome {
             Ok(()) => {
-                (self.posting.error, self.posting.failures) = (None, 0);
+                (self.posting.error, self.posting.backoff) = (None, Backoff::default());
                 Ok(())
             }
             // Money or relay trouble does not stop soft blocks; the disk's would.
@@ -86,8 +87,7 @@ impl Sequencer {
                     on_done(Done::PostingFailed(error.clone()));
                 }
                 self.posting.error = Some(error);
-                self.posting.retry_at = now + LONGEST_PAUSE.min(1 << self.posting.failures.min(16));
-                self.posting.failures += 1;
+                self.posting.retry_at = now + self.posting.backoff.pause().as_secs();
                 Ok(())
             }
         }
@@ -160,7 +160,21 @@ impl Sequencer {
         let blocks = self.soft.between(parent, &signed.last_hash);
         let first = self.soft.head_with(parent).header.number + 1;
         let last = self.soft.head_with(&signed.last_hash).header.number;
-        Batch { payload: signed.payload, blocks: (first, last), confirm_by: self.confirm_by(blocks) }
+        let (mut has_own, mut has_forced) = (false, false);
+        let blocks = blocks.inspect(|soft| {
+            has_own |= !soft.block.own_txs.is_empty();
+            has_forced |= !soft.block.forced.is_empty();
+        });
+        let confirm_by = self.confirm_by(blocks);
+        Batch { payload: signed.payload, blocks: (first, last), confirm_by, is_rationed: has_own && !has_forced }
+    }
+
+    /// Bytes of own transactions that are promised and in no signed batch.
+    pub(super) fn unposted_bytes(&self) -> usize {
+        let mut parent = self.node.derivation().head().hash;
+        // The store can be read, or the tick fails anyway.
+        let _ = self.live_batches(&mut parent);
+        self.soft.after(&parent).flat_map(|soft| &soft.block.own_txs).map(Vec::len).sum()
     }
 
     /// The height by which a batch with these blocks is to be mined: a posting margin before it could count no more,
@@ -220,12 +234,6 @@ impl Sequencer {
         Ok(StoredBatch { last_hash, payload })
     }
 
-    /// What a batch may cost.
-    #[allow(clippy::unnecessary_wraps)]
-    pub(super) fn caps_of(&self, _: &Batch) -> Result<Caps, SequencerError> {
-        Ok(self.policy.caps)
-    }
-
     /// Signs and sends what carries a batch; nothing of it is on its way.
     pub(super) fn send(
         &mut self,
@@ -235,15 +243,14 @@ impl Sequencer {
     ) -> Result<(), SequencerError> {
         let rpc = &self.rpc;
         // What enters no mempool is mined by nobody: a rate that was asked for gives way to the node's minimum.
-        let floor = rpc.relay().map_err(PublishError::from)?.floor;
+        let floor = rpc.relay()?.floor;
         let explicit = self.policy.rate.explicit.map(|rate| rate.max(floor));
         let chosen = fee_rate(&[rpc], &RateTerms { explicit, ..self.policy.rate })?;
         on_done(Done::Explained(chosen.steps));
         let caps = self.caps_of(batch)?;
         let Sending { fund_from, again } = sending;
         let confirm_by = Some(batch.confirm_by);
-        let request =
-            |rate| Request { fund_from, again, caps, confirm_by, lock_at_most: None, ..Request::at(rate) };
+        let request = |rate| Request { fund_from, again, caps, confirm_by, lock_at_most: None, ..Request::at(rate) };
         // Rather late than never: where a cap forbids the rate, it is posted at the highest that is allowed.
         let capped = |rate: FeeRate| caps.max_fee_rate.map_or(rate, |highest| rate.min(highest)).max(floor);
         let rate = capped(chosen.rate);

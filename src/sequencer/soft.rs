@@ -3,15 +3,17 @@
 //! Guarantees that it always starts at the derived head and holds only blocks whose batch Bitcoin can
 //! still accept: their origins are on the best chain, and none with own transactions is stale.
 
+use super::admission::{Price, Used, choose};
 use super::sign::Signer;
 use super::store::Waiting;
 use super::{HeadView, SequencerError, SequencerStore};
 use crate::derive::Derivation;
-use crate::executor::{NoOpReason, Outcome, Route, State, execute};
+use crate::executor::{Executor, NoOpReason, Outcome, Route, State, execute};
 use crate::l2::{L2Block, L2Head, Origin};
 use crate::node::{Node, execute_block};
 use crate::primitives::Hash32;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Most bytes of own transactions in one block: a block always fits a batch.
 const MAX_OWN_BYTES: usize = 100_000;
@@ -30,7 +32,8 @@ pub struct SoftChain {
     base: L2Head,
     base_state_root: Hash32,
     blocks: VecDeque<SoftBlock>,
-    state: State,
+    /// Shared with whoever takes transactions in.
+    state: Arc<RwLock<State>>,
 }
 
 /// What a new block is made with.
@@ -39,8 +42,10 @@ pub(super) struct Next<'a> {
     pub origin: &'a Origin,
     /// Its time, seconds since 1970.
     pub timestamp: u64,
-    /// Whether waiting transactions go in.
-    pub with_own: bool,
+    /// How many bytes of waiting transactions go in.
+    pub room: usize,
+    /// What posting them costs.
+    pub price: Price,
 }
 
 /// A block's own transactions, and those that were left out.
@@ -62,12 +67,12 @@ impl SoftChain {
     /// The chain as the two stores hold it.
     pub(super) fn load(node: &Node, store: &mut SequencerStore) -> Result<Self, SequencerError> {
         let derivation = node.derivation();
-        let state = node.state().clone();
+        let mut state = node.state().clone();
         let mut chain = Self {
             base: derivation.head(),
             base_state_root: node.executor().state_root(&state),
             blocks: VecDeque::new(),
-            state,
+            state: Arc::default(),
         };
         let max_lag = node.manifest().max_lag.into();
         while let Some(block) = store
@@ -77,8 +82,8 @@ impl SoftChain {
             .find(|block| is_acceptable(block, derivation, max_lag))
         {
             let forced = node.store().items(block.forced.clone())?;
-            let done = execute_block(node.executor(), &mut chain.state, block, &forced);
-            chain.state.take_undo();
+            let done = execute_block(node.executor(), &mut state, block, &forced);
+            state.take_undo();
             chain.blocks.push_back(SoftBlock { block: done.block, state_root: done.state_root });
         }
         let kept: BTreeSet<Hash32> = chain.blocks.iter().map(|soft| soft.block.hash).collect();
@@ -91,7 +96,22 @@ impl SoftChain {
         }
         let blocks: Vec<_> = chain.blocks.iter().map(|soft| &soft.block).collect();
         store.realign(&orphaned, &blocks)?;
+        *write(&chain.state) = state;
         Ok(chain)
+    }
+
+    /// As the two stores hold it now, in place of what it was.
+    pub(super) fn reload(&mut self, node: &Node, store: &mut SequencerStore) -> Result<(), SequencerError> {
+        let loaded = Self::load(node, store)?;
+        let state = Arc::clone(&self.state);
+        *write(&state) = std::mem::take(&mut *write(&loaded.state));
+        *self = Self { state, ..loaded };
+        Ok(())
+    }
+
+    /// The state after the unsafe head.
+    pub(super) fn state(&self) -> Arc<RwLock<State>> {
+        Arc::clone(&self.state)
     }
 
     /// Follows the derived chain. Gives the number of soft blocks that were orphaned.
@@ -115,7 +135,7 @@ impl SoftChain {
             }
             _ => {
                 let before = std::mem::take(&mut self.blocks);
-                *self = Self::load(node, store)?;
+                self.reload(node, store)?;
                 let kept: BTreeSet<Hash32> = self.blocks.iter().map(|soft| soft.block.hash).collect();
                 let mut lost = 0;
                 for soft in before {
@@ -182,47 +202,60 @@ impl SoftChain {
         signer: &Signer,
         next: Next<'_>,
     ) -> Result<Option<SoftBlock>, SequencerError> {
-        let Next { origin, timestamp, with_own } = next;
+        let Next { origin, timestamp, room, price } = next;
         let parent = self.head();
         let rules = node.derivation().rules();
         let executor = node.executor();
+        let shared = Arc::clone(&self.state);
+        let mut state = write(&shared);
         for queued in node.store().items(rules.forced_section(&parent.header, origin))? {
-            execute(executor, &mut self.state, &queued.item.tx, Route::Forced);
+            execute(executor, &mut state, &queued.item.tx, Route::Forced);
         }
-        let waiting = if with_own { store.waiting(MAX_OWN_BYTES)? } else { Vec::new() };
-        let Own { taken, txs, rejected } = self.take_own(node, waiting);
+        let waiting = match room.min(MAX_OWN_BYTES) {
+            0 => Vec::new(),
+            room => store.waiting(&choose(store.candidates()?, self.used(executor, price), price, room))?,
+        };
+        let Own { taken, txs, rejected } = take_own(node, &mut state, waiting);
         let block = rules.child(&parent, origin, timestamp, txs).ok_or(SequencerError::Damaged)?;
-        self.state.take_undo();
+        state.take_undo();
         if block.forced.is_empty() && block.own_txs.is_empty() && block.header.origin == parent.header.origin {
             store.reject(&rejected)?;
             return Ok(None);
         }
-        let soft = SoftBlock { state_root: executor.state_root(&self.state), block };
+        let soft = SoftBlock { state_root: executor.state_root(&state), block };
         let (signed, included) = signer.sign(node.derivation(), store, &soft, &taken)?;
         store.append(&soft.block, signed.as_ref(), &included, &rejected)?;
         self.blocks.push_back(soft.clone());
         Ok(Some(soft))
     }
 
-    /// Executes waiting transactions, oldest first.
-    fn take_own(&mut self, node: &Node, waiting: Vec<Waiting>) -> Own {
-        let mut own = Own { taken: Vec::new(), txs: Vec::new(), rejected: Vec::new() };
-        for waiting in waiting {
-            match self.try_own(node, &waiting.tx) {
-                Err(reason) if !waiting.owed => own.rejected.push((waiting.seq, reason)),
-                _ => {
-                    own.txs.push(waiting.tx.clone());
-                    own.taken.push(waiting);
-                }
+    /// What of the rations of those who pay too little is used up.
+    fn used(&self, executor: &dyn Executor, price: Price) -> Used {
+        let mut used = Used::default();
+        for tx in self.blocks.iter().flat_map(|soft| &soft.block.own_txs) {
+            let sender = executor.sender_and_nonce(tx).map(|(sender, _)| sender);
+            used.add(sender.as_deref(), executor.fee_of(tx), tx.len(), price);
+        }
+        used
+    }
+}
+
+/// Executes waiting transactions in this order.
+fn take_own(node: &Node, state: &mut State, waiting: Vec<Waiting>) -> Own {
+    let mut own = Own { taken: Vec::new(), txs: Vec::new(), rejected: Vec::new() };
+    for waiting in waiting {
+        match execute(node.executor(), state, &waiting.tx, Route::Own) {
+            Outcome::NoOp(reason) if !waiting.owed => own.rejected.push((waiting.seq, reason)),
+            _ => {
+                own.txs.push(waiting.tx.clone());
+                own.taken.push(waiting);
             }
         }
-        own
     }
+    own
+}
 
-    fn try_own(&mut self, node: &Node, tx: &[u8]) -> Result<(), NoOpReason> {
-        match execute(node.executor(), &mut self.state, tx, Route::Own) {
-            Outcome::Ok => Ok(()),
-            Outcome::NoOp(reason) => Err(reason),
-        }
-    }
+fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
+    // Whoever panicked while it was written to ends the engine.
+    state.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,12 +4,13 @@
 //! soft-confirmed or signed is there before anybody hears of it.
 
 use super::SequencerError;
+use super::admission::Candidate;
 use crate::database;
 use crate::executor::NoOpReason;
 use crate::l2::{L2Block, L2Header};
 use crate::primitives::{Hash32, L2Number, sha256};
 use crate::proof::{Receipt, Signed, SoftHeader, SoftState};
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -34,8 +35,32 @@ CREATE TABLE batch (id INTEGER PRIMARY KEY AUTOINCREMENT, parent BLOB NOT NULL, 
 CREATE INDEX batch_parent ON batch (parent);
 ";
 
+/// Also in files of before: whose a transaction that waits is, what it pays, and how long it is.
+const TERMS: &str = "
+ALTER TABLE pool ADD COLUMN sender BLOB;
+ALTER TABLE pool ADD COLUMN fee INTEGER;
+ALTER TABLE pool ADD COLUMN size INTEGER;
+UPDATE pool SET size = length(tx);
+CREATE INDEX pool_terms ON pool (sender, size, fee, seq, receipt) WHERE block IS NULL AND rejected IS NULL;
+";
+
 /// Transactions that may wait at once.
 pub const MAX_POOL: u64 = 10_000;
+
+/// Bytes of transactions that may wait at once.
+const MAX_POOL_BYTES: u64 = 64 << 20;
+
+/// Transactions of one sender that may wait at once.
+pub const MAX_WAITING: u64 = 256;
+
+/// Why a transaction was dropped from the pool, beside an executor's reasons.
+const OUTBID: &str = "outbid";
+
+/// Settled L2 blocks that are remembered with their transactions, so that people can ask for them.
+const KEPT_BLOCKS: L2Number = 50_000;
+
+/// Settled L2 blocks that are forgotten in one step.
+const FORGOTTEN_AT_ONCE: L2Number = 1_000;
 
 /// Rejected transactions that are remembered, so that their senders can ask why.
 const MAX_REJECTED: u32 = 10_000;
@@ -90,6 +115,15 @@ pub struct StoredBatch {
     pub payload: Vec<u8>,
 }
 
+/// Whose a transaction is and what it pays, as far as the executor knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms<'a> {
+    /// The sender.
+    pub sender: Option<&'a [u8]>,
+    /// Satoshis.
+    pub fee: Option<u64>,
+}
+
 /// A transaction that waits.
 #[derive(Clone, Debug)]
 pub struct Waiting {
@@ -140,24 +174,41 @@ impl SequencerStore {
     /// # Errors
     /// [`SequencerError`], if it cannot be opened or was made by another version.
     pub fn open(path: &Path) -> Result<Self, SequencerError> {
-        Ok(Self { db: database::open(path, SCHEMA_VERSION, SCHEMA)? })
+        let mut db = database::open(path, SCHEMA_VERSION, SCHEMA)?;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('pool') WHERE name = 'size')";
+        if !tx.query_row(sql, [], |row| row.get::<_, bool>(0))? {
+            tx.execute_batch(TERMS)?;
+        }
+        tx.commit()?;
+        Ok(Self { db })
     }
 
     /// Takes a transaction into the pool; one that is there already keeps its place, one that was
-    /// rejected is tried again.
+    /// rejected is tried again. Where there is no room, the cheapest gives way to one that pays more.
     ///
     /// # Errors
-    /// [`SequencerError::PoolFull`].
-    pub fn submit(&mut self, tx: &[u8]) -> Result<TxStatus, SequencerError> {
+    /// [`SequencerError::PoolFull`], [`SequencerError::SenderFull`].
+    pub(super) fn submit(&mut self, tx: &[u8], terms: Terms<'_>) -> Result<TxStatus, SequencerError> {
         let hash = sha256(tx);
+        let Terms { sender, fee } = terms;
         let db = self.db.transaction()?;
         db.execute("DELETE FROM pool WHERE tx_hash = ? AND rejected IS NOT NULL", [hash.0])?;
-        let waiting: u64 =
-            db.query_row("SELECT COUNT(*) FROM pool WHERE block IS NULL AND rejected IS NULL", [], |row| row.get(0))?;
-        if waiting >= MAX_POOL {
-            return Err(SequencerError::PoolFull);
+        let is_known: bool =
+            db.query_row("SELECT EXISTS (SELECT 1 FROM pool WHERE tx_hash = ?)", [hash.0], |row| row.get(0))?;
+        if !is_known {
+            if let Some(sender) = sender {
+                let sql = "SELECT count(*) FROM pool WHERE sender = ? AND block IS NULL AND rejected IS NULL";
+                if db.query_row(sql, [sender], |row| row.get::<_, u64>(0))? >= MAX_WAITING {
+                    return Err(SequencerError::SenderFull);
+                }
+            }
+            make_room(&db, tx.len(), fee.unwrap_or(0))?;
+            db.execute(
+                "INSERT INTO pool (tx, tx_hash, sender, fee, size) VALUES (?, ?, ?, ?, ?)",
+                params![tx, hash.0, sender, fee.map(sql_integer), tx.len()],
+            )?;
         }
-        db.execute("INSERT OR IGNORE INTO pool (tx, tx_hash) VALUES (?, ?)", params![tx, hash.0])?;
         db.commit()?;
         Ok(self.status(&hash)?.unwrap_or(TxStatus::Pending))
     }
@@ -184,20 +235,29 @@ impl SequencerStore {
         .transpose()
     }
 
-    /// The oldest waiting transactions: as many as fit `max_bytes`.
-    pub(super) fn waiting(&self, max_bytes: usize) -> Result<Vec<Waiting>, SequencerError> {
-        let sql = "SELECT seq, tx, receipt IS NOT NULL FROM pool
+    /// What waits, in order of arrival.
+    pub(super) fn candidates(&self) -> Result<Vec<Candidate>, SequencerError> {
+        let sql = "SELECT seq, sender, fee, size, receipt IS NOT NULL FROM pool
             WHERE block IS NULL AND rejected IS NULL ORDER BY seq";
         let mut statement = self.db.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let (mut waiting, mut room) = (Vec::new(), max_bytes);
-        while let Some(row) = rows.next()? {
-            let tx: Vec<u8> = row.get(1)?;
-            let Some(left) = room.checked_sub(tx.len()) else { break };
-            room = left;
-            waiting.push(Waiting { seq: row.get(0)?, tx, owed: row.get(2)? });
-        }
-        Ok(waiting)
+        let rows = statement.query_map([], |row| {
+            Ok(Candidate {
+                seq: row.get(0)?,
+                sender: row.get(1)?,
+                fee: row.get(2)?,
+                size: row.get(3)?,
+                owed: row.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Waiting transactions by their numbers, in that order.
+    pub(super) fn waiting(&self, chosen: &[i64]) -> Result<Vec<Waiting>, SequencerError> {
+        let mut statement = self.db.prepare_cached("SELECT tx, receipt IS NOT NULL FROM pool WHERE seq = ?")?;
+        let mut read =
+            |seq: &i64| statement.query_row([seq], |row| Ok(Waiting { seq: *seq, tx: row.get(0)?, owed: row.get(1)? }));
+        Ok(chosen.iter().map(&mut read).collect::<Result<_, _>>()?)
     }
 
     /// Writes a new soft block down, with what is signed for it, the transactions that it takes and those
@@ -302,19 +362,34 @@ impl SequencerStore {
             for tx in &block.own_txs {
                 // A rejected one may have been forgotten since.
                 db.execute(
-                    "INSERT INTO pool (tx, tx_hash, block) VALUES (?1, ?2, ?3)
+                    "INSERT INTO pool (tx, tx_hash, block, size) VALUES (?1, ?2, ?3, ?4)
                         ON CONFLICT (tx_hash) DO UPDATE SET block = ?3, rejected = NULL",
-                    params![tx, sha256(tx).0, block.hash.0],
+                    params![tx, sha256(tx).0, block.hash.0, tx.len()],
                 )?;
             }
         }
         Ok(db.commit()?)
     }
 
-    /// Stops watching soft blocks up to a final number.
+    /// Stops watching soft blocks up to a final number, and forgets old ones, some at each call.
     pub(super) fn settle(&mut self, number: L2Number) -> Result<(), SequencerError> {
-        self.db.execute("UPDATE soft_block SET live = 2 WHERE live = 1 AND number <= ?", [number])?;
-        Ok(())
+        self.settle_keeping(number, KEPT_BLOCKS)
+    }
+
+    fn settle_keeping(&mut self, number: L2Number, kept: L2Number) -> Result<(), SequencerError> {
+        let db = self.db.transaction()?;
+        db.execute("UPDATE soft_block SET live = 2 WHERE live = 1 AND number <= ?", [number])?;
+        let oldest: Option<L2Number> = db.query_row("SELECT min(number) FROM soft_block", [], |row| row.get(0))?;
+        let last = oldest.map(|oldest| oldest.saturating_add(FORGOTTEN_AT_ONCE)).zip(number.checked_sub(kept));
+        if let Some(last) =
+            last.map(|(step, old)| step.min(old)).filter(|last| oldest.is_some_and(|first| first <= *last))
+        {
+            let old = "(SELECT hash FROM soft_block WHERE number <= ?)";
+            db.execute(&format!("DELETE FROM pool WHERE block IN {old}"), [last])?;
+            db.execute(&format!("DELETE FROM batch WHERE last_hash IN {old}"), [last])?;
+            db.execute("DELETE FROM soft_block WHERE number <= ?", [last])?;
+        }
+        Ok(db.commit()?)
     }
 
     /// The batches that were signed for a parent, the newest first.
@@ -336,6 +411,37 @@ impl SequencerStore {
     }
 }
 
+/// Drops what pays least for its length until another of `size` bytes, which pays `fee`, has room in the pool.
+fn make_room(db: &Connection, size: usize, fee: u64) -> Result<(), SequencerError> {
+    let waiting = "FROM pool WHERE block IS NULL AND rejected IS NULL";
+    loop {
+        let sql = format!("SELECT count(*), coalesce(sum(size), 0) {waiting}");
+        let (count, bytes): (u64, u64) = db.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if count < MAX_POOL && bytes + size as u64 <= MAX_POOL_BYTES {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT seq, sender, coalesce(fee, 0), size {waiting} AND receipt IS NULL
+             ORDER BY coalesce(fee, 0) * 1.0 / max(size, 1), seq DESC LIMIT 1"
+        );
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, u64>(2)?, row.get::<_, u64>(3)?));
+        let cheapest: Option<(i64, Option<Vec<u8>>, u64, u64)> = db.query_row(&sql, [], read).optional()?;
+        let pays_more = |paid: u64, length: u64| u128::from(fee) * u128::from(length) > u128::from(paid) * size as u128;
+        let Some((seq, sender, ..)) = cheapest.filter(|(_, _, paid, length)| pays_more(*paid, *length)) else {
+            return Err(SequencerError::PoolFull);
+        };
+        // The sender's last one: those behind the cheapest would have no effect without it.
+        let sql = format!("SELECT coalesce(max(seq), ?1) {waiting} AND receipt IS NULL AND sender = ?2");
+        let dropped: i64 = db.query_row(&sql, params![seq, sender], |row| row.get(0))?;
+        db.execute("UPDATE pool SET rejected = ? WHERE seq = ?", params![OUTBID, dropped])?;
+    }
+}
+
+/// As SQLite counts.
+fn sql_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 fn reject_all(db: &Connection, rejected: &[(i64, NoOpReason)]) -> Result<(), SequencerError> {
     for (seq, reason) in rejected {
         db.execute("UPDATE pool SET rejected = ? WHERE seq = ?", params![reason.name(), seq])?;
@@ -345,4 +451,127 @@ fn reject_all(db: &Connection, rejected: &[(i64, NoOpReason)]) -> Result<(), Seq
         db.execute(&format!("DELETE FROM pool WHERE rejected IS NOT NULL AND seq <= ({oldest_kept})"), [MAX_REJECTED])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::BlockRef;
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+
+    fn store() -> (tempfile::TempDir, SequencerStore) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = SequencerStore::open(&dir.path().join("sequencer.sqlite")).expect("made");
+        (dir, store)
+    }
+
+    fn terms(sender: &[u8], fee: u64) -> Terms<'_> {
+        Terms { sender: Some(sender), fee: Some(fee) }
+    }
+
+    fn tx(n: u64) -> Vec<u8> {
+        n.to_le_bytes().to_vec()
+    }
+
+    fn count(store: &SequencerStore, table: &str) -> i64 {
+        store.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted")
+    }
+
+    /// The pool full of transactions of 40 senders, without a call for each.
+    fn full() -> (tempfile::TempDir, SequencerStore) {
+        let (dir, store) = store();
+        let sql = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+            INSERT INTO pool (tx, tx_hash, sender, fee, size)
+            SELECT zeroblob(8), CAST(i AS BLOB), CAST(i % 40 AS BLOB), i % 40, 8 FROM n";
+        store.db.execute(sql, [MAX_POOL]).expect("filled");
+        (dir, store)
+    }
+
+    #[test]
+    fn a_sender_has_so_many_waiting_and_others_are_taken_in_all_the_same() {
+        let (_dir, mut store) = store();
+        for n in 0..MAX_WAITING {
+            store.submit(&tx(n), terms(b"mallory", 0)).expect("taken");
+        }
+        let full = store.submit(&tx(MAX_WAITING), terms(b"mallory", 9)).expect_err("too many");
+        assert!(matches!(full, SequencerError::SenderFull), "{full}");
+        assert_eq!(store.submit(&tx(0), terms(b"mallory", 0)).expect("known"), TxStatus::Pending);
+        store.submit(&tx(9_999), terms(b"bob", 0)).expect("another sender");
+    }
+
+    #[test]
+    fn in_a_full_pool_the_cheapest_gives_way_to_what_pays_more() {
+        let (_dir, mut store) = full();
+        let refused = store.submit(&tx(1), terms(b"bob", 0)).expect_err("it pays nothing");
+        assert!(matches!(refused, SequencerError::PoolFull), "{refused}");
+        for n in 0..3 {
+            store.submit(&tx(n), terms(b"bob", 7)).expect("it pays more than others");
+        }
+        let sql = "SELECT count(*), min(fee), max(fee) FROM pool WHERE rejected = 'outbid'";
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        assert_eq!(store.db.query_row(sql, [], read), Ok((3, 0, 0)), "those without a fee");
+        assert_eq!(store.candidates().expect("read").len() as u64, MAX_POOL);
+        assert!(matches!(store.status(&sha256(&tx(2))), Ok(Some(TxStatus::Pending))));
+    }
+
+    #[test]
+    fn what_is_owed_is_never_dropped() {
+        let (_dir, mut store) = full();
+        store.db.execute("UPDATE pool SET receipt = '{}'", []).expect("promised");
+        let refused = store.submit(&tx(1), terms(b"bob", 1_000)).expect_err("no room");
+        assert!(matches!(refused, SequencerError::PoolFull), "{refused}");
+    }
+
+    fn block(number: L2Number) -> L2Block {
+        let hash = |n: u64| Hash32(std::array::from_fn(|i| if i < 8 { n.to_le_bytes()[i] } else { 0 }));
+        let header = L2Header {
+            number,
+            parent: hash(number.saturating_sub(1)),
+            origin: BlockRef { height: 1, hash: BlockHash::all_zeros() },
+            timestamp: number,
+            forced_end: 0,
+            queue_size: 0,
+            queue_root: hash(0),
+            txs_root: hash(0),
+        };
+        L2Block { header, hash: hash(number), forced: 0..0, own_txs: vec![tx(number)] }
+    }
+
+    #[test]
+    fn old_rows_are_forgotten_and_those_that_count_are_kept() {
+        let (_dir, mut store) = store();
+        for number in 1..=60 {
+            store.submit(&tx(number), terms(b"bob", 1)).expect("taken");
+            let seq = store.candidates().expect("read").last().expect("one").seq;
+            store.append(&block(number), None, &[Included { seq, receipt: None }], &[]).expect("made");
+            let batch = StoredBatch { last_hash: block(number).hash, payload: vec![1] };
+            store.put_batch(&block(number).header.parent, &batch).expect("signed");
+        }
+        store.submit(&tx(99), terms(b"bob", 1)).expect("taken");
+        store.settle_keeping(50, 20).expect("settled");
+        for (table, left) in [("soft_block", 30), ("batch", 30), ("pool", 31)] {
+            assert_eq!(count(&store, table), left, "{table}");
+        }
+        assert!(store.status(&sha256(&tx(30))).expect("read").is_none());
+        assert!(matches!(store.status(&sha256(&tx(31))), Ok(Some(TxStatus::Included { number: 31, .. }))));
+        assert_eq!(store.live().expect("read").len(), 10, "what may be orphaned is watched");
+        store.settle_keeping(50, 20).expect("again");
+        assert_eq!(count(&store, "soft_block"), 30);
+    }
+
+    #[test]
+    fn a_file_of_before_is_taken_over_with_what_waits_in_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("sequencer.sqlite");
+        let db = database::open(&path, SCHEMA_VERSION, SCHEMA).expect("made");
+        db.execute("INSERT INTO pool (tx, tx_hash) VALUES (x'0102', x'03')", []).expect("written");
+        drop(db);
+        for _ in 0..2 {
+            let store = SequencerStore::open(&path).expect("opened");
+            let waiting = store.candidates().expect("read");
+            assert_eq!(waiting, [Candidate { seq: 1, sender: None, fee: None, size: 2, owed: false }]);
+            assert_eq!(store.waiting(&[1]).expect("read")[0].tx, [1, 2]);
+        }
+    }
 }

@@ -161,6 +161,13 @@ pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
     list(db, sql, [])
 }
 
+/// The jobs of which something was signed since a time, oldest first.
+pub(crate) fn signed_since(db: &Connection, since: u64) -> Result<Vec<Job>, WalletError> {
+    let sql = "SELECT * FROM sortie_job WHERE id IN
+               (SELECT job FROM sortie_event WHERE kind = 'signed' AND at >= ?1) ORDER BY id";
+    list(db, sql, [integer(since)?])
+}
+
 /// A job's log, oldest first.
 pub(crate) fn events(db: &Connection, id: JobId) -> Result<Vec<Recorded>, WalletError> {
     let mut statement =

@@ -29,8 +29,7 @@ pub fn said(output: &Output) -> String {
 }
 
 /// Nobody is asked for a rate on regtest, and nothing estimates one.
-pub const RATE: RateTerms =
-    RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 2 };
+pub const RATE: RateTerms = RateTerms { network: Network::Regtest, explicit: None, fallback: None, target_blocks: 2 };
 
 /// Satoshis that Alice and Bob have on L2 at genesis.
 pub const GENESIS_BALANCE: u64 = 1_000_000;
@@ -72,7 +71,11 @@ pub struct Window {
 impl World {
     /// A fresh chain with a ledger rollup that starts at its tip.
     pub fn new(window: Window) -> Result<Self> {
-        let bitcoind = Bitcoind::start()?;
+        Self::on(Bitcoind::start()?, window)
+    }
+
+    /// The same on a node that was started already.
+    pub fn on(bitcoind: Bitcoind, window: Window) -> Result<Self> {
         bitcoind.mine(120)?;
         let (alice, bob, sequencer_key) = (Person::new(0xa1), Person::new(0xb0), Person::new(0x5e));
         let manifest = manifest(&bitcoind, &window, [&alice, &bob], &sequencer_key)?;
@@ -116,6 +119,11 @@ impl World {
 
     /// Opens (or opens again) the sequencer with its files.
     pub fn sequencer(&self, denied: &[&Person]) -> Result<Operator> {
+        self.sequencer_with(|policy| policy.denied = denied.iter().map(|person| person.account()).collect())
+    }
+
+    /// The same with another policy.
+    pub fn sequencer_with(&self, change: impl FnOnce(&mut Policy)) -> Result<Operator> {
         let wallet_dir = self.path("sequencer-wallet");
         let wallet = if Wallet::exists(&wallet_dir) {
             Wallet::open(&wallet_dir, Network::Regtest)?
@@ -125,13 +133,16 @@ impl World {
         let rpc = self.rpc()?;
         let node = Node::open(&self.path("sequencer-node.sqlite"), self.manifest.clone(), &rpc)?;
         let store = SequencerStore::open(&self.path("sequencer.sqlite"))?;
-        let policy = Policy {
+        let mut policy = Policy {
             key: self.sequencer_key.keypair,
             confirmations: 1,
-            denied: denied.iter().map(|person| person.account()).collect::<BTreeSet<_>>(),
+            denied: BTreeSet::new(),
             rate: RATE,
             caps: Caps::default(),
+            max_fee_per_day: None,
+            least_fee_percent: 0,
         };
+        change(&mut policy);
         let sequencer = Sequencer::new(policy, node, rpc, wallet, store)?;
         Ok(Operator { submit: sequencer.submit(), sequencer, now: 0 })
     }

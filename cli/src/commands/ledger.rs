@@ -13,7 +13,7 @@ use bitcoin::secp256k1::{All, Keypair, Secp256k1, SecretKey};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use sortie::durable::{self, Access};
-use sortie::executor::ledger::{Account, Holding, Transfer, holding};
+use sortie::executor::ledger::{Account, Holding, TRANSFER_LEN, Transfer, holding};
 use sortie::manifest::{ExecutorKind, Manifest};
 use sortie::node::Node;
 use sortie::primitives::{Hash32, L2Number, sha256};
@@ -55,6 +55,7 @@ pub struct Key {
 const TRANSFER_EXAMPLE: &str = "\
 Examples:
   sortie ledger transfer --key alice.key --to $BOB --amount 1000 --nonce 0
+  sortie ledger transfer --key alice.key --to $BOB --amount 1000 --sequencer http://127.0.0.1:8645
   sortie force $(sortie ledger transfer --key alice.key --to $BOB --amount 1000)";
 
 /// Sign a transfer
@@ -73,9 +74,12 @@ pub struct TransferArgs {
     /// What the receiver gets, in satoshis
     #[arg(long, value_name = "SATS")]
     amount: u64,
-    /// What the fee account gets, in satoshis
-    #[arg(long, value_name = "SATS", default_value_t = 0)]
-    fee: u64,
+    /// What the fee account gets, in satoshis [default: 0; with --sequencer the least that it takes]
+    #[arg(long, value_name = "SATS")]
+    fee: Option<u64>,
+    /// The sequencer that it is meant for, to pay the fee that it asks at present
+    #[arg(long, value_name = "URL")]
+    sequencer: Option<String>,
     /// The sender's nonce; the first is 0 [default: the account's next one]
     #[arg(long, value_name = "N")]
     nonce: Option<u64>,
@@ -233,7 +237,12 @@ impl TransferArgs {
                 Err(closed) => return Err(closed),
             },
         };
-        let transfer = Transfer { from, to: self.to.serialize(), amount: self.amount, fee: self.fee, nonce };
+        let fee = match (self.fee, &self.sequencer) {
+            (Some(fee), _) => fee,
+            (None, Some(url)) => settings.sequencer(url)?.least_fee(manifest.rollup_id(), TRANSFER_LEN)?,
+            (None, None) => 0,
+        };
+        let transfer = Transfer { from, to: self.to.serialize(), amount: self.amount, fee, nonce };
         let tx = transfer.sign(&secp, &manifest.rollup_id(), &keypair);
         Ok(Signed {
             tx_hash: sha256(&tx),
@@ -241,7 +250,7 @@ impl TransferArgs {
             from: Hash32(transfer.from),
             to: Hash32(transfer.to),
             amount_sat: self.amount,
-            fee_sat: self.fee,
+            fee_sat: fee,
             nonce,
         })
     }

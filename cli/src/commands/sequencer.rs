@@ -6,17 +6,18 @@ use crate::commands::wallet;
 use crate::config::{Fees, Settings, WalletName, behind};
 use crate::failure::Failure;
 use crate::follower::Place;
-use crate::input::{hex_argument, xonly};
+use crate::input::{hex_argument, sats, xonly};
 use crate::output::{Output, count};
 use crate::passphrase;
-use bitcoin::XOnlyPublicKey;
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Amount, Network, XOnlyPublicKey};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sortie::chain::{NodeInfo, RpcNode};
 use sortie::executor::{ledger, of_manifest};
+use sortie::manifest::ExecutorKind;
 use sortie::node::Event;
 use sortie::primitives::{Hash32, RollupId};
 use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
@@ -62,6 +63,13 @@ pub struct Sequencer {
     /// Forget what its follower derived, and derive it again; what it promised and signed is kept
     #[arg(long)]
     rebuild: bool,
+    /// Take a transaction only if it pays this much of what posting it costs at present, in percent [default: 100; on
+    /// regtest 0]
+    #[arg(long, env = "SORTIE_LEAST_FEE", value_name = "PERCENT", hide_env_values = true)]
+    least_fee: Option<u32>,
+    /// Pay at most so many satoshis to Bitcoin in 24 hours for own transactions: then they wait. What is forced does not
+    #[arg(long, env = "SORTIE_MAX_FEE_PER_DAY", value_name = "SATS", value_parser = sats, hide_env_values = true)]
+    max_fee_per_day: Option<u64>,
     #[command(flatten)]
     wallet: WalletName,
     #[command(flatten)]
@@ -179,7 +187,15 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             .collect::<std::collections::BTreeSet<ledger::Account>>(),
         rate: settings.rate_terms(&command.fees, network, CONFIRMATION_TARGET),
         caps: settings.caps_of_batches(&command.fees),
+        max_fee_per_day: command.max_fee_per_day.map(Amount::from_sat),
+        least_fee_percent: command.least_fee.unwrap_or(if network == Network::Regtest { 0 } else { 100 }),
     };
+    if manifest.executor.kind == ExecutorKind::Opaque && policy.max_fee_per_day.is_none() && network != Network::Regtest
+    {
+        out.warn(
+            "the executor of this rollup knows neither senders nor fees: whoever reaches the sequencer can have it pay for any bytes; limit that with --max-fee-per-day",
+        );
+    }
     let sequencer = sortie::sequencer::Sequencer::new(policy, follower.node, bitcoin.into_node()?, wallet, store)?;
     let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 
@@ -305,6 +321,8 @@ fn log_line(done: Done) -> Option<Line> {
             let text = format!("job {job} was not bumped: {reason}");
             Line::new("bump_refused", json!({ "job": job, "error": reason }), text)
         }
+        Done::Paused(Some(reason)) => Line::new("paused", json!({ "reason": reason }), reason),
+        Done::Paused(None) => Line::new("unpaused", json!({}), "own transactions go into blocks again".into()),
         Done::Trouble(error) => Line::new("trouble", json!({ "error": error }), error),
         Done::Explained(_) => return None,
     })
@@ -349,6 +367,11 @@ pub fn send(command: &Send, settings: &Settings, out: &Output) -> Result<(), Fai
     }
     if answer["status"] == "rejected" {
         let reason = answer["reason"].as_str().unwrap_or("no reason given");
+        if reason == "outbid" {
+            return Err(Failure::failed(format_args!(
+                "the sequencer dropped {hash}: its pool is full of transactions that pay more; send it again later, or one with a higher fee"
+            )));
+        }
         return Err(Failure::failed(format_args!(
             "the sequencer would execute {hash} as a no-op ({reason}) and left it out"
         )));

@@ -221,3 +221,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_transfer_tells_its_fee_and_whether_its_sender_has_what_it_spends() {
+    let ledger = ledger(&[(ALICE, 100)]);
+    let state = ledger.genesis();
+    for (from, amount, fee, affords) in [
+        (ALICE, 60, 40, true),
+        (ALICE, 61, 40, false),
+        (BOB, 0, 1, false),
+        (BOB, 0, 0, true),
+        (ALICE, 1, u64::MAX, false),
+    ] {
+        let tx = signed(from, BOB, amount, fee, 0);
+        assert_eq!((ledger.fee_of(&tx), ledger.affords(&state, &tx)), (Some(fee), affords), "{from} {amount} {fee}");
+    }
+    assert_eq!((ledger.fee_of(b"none"), ledger.affords(&state, b"none")), (None, false));
+}
