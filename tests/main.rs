@@ -14,6 +14,7 @@ mod money_anywhere;
 mod money_bump;
 mod money_chain;
 mod money_closed;
+mod money_copies;
 #[cfg(feature = "crash-points")]
 mod money_crash;
 #[cfg(feature = "crash-points")]

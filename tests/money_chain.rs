@@ -13,7 +13,7 @@ use sortie::publish::{
     Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job,
     jobs, prepare, publish, publish_telling, resume,
 };
-use sortie::wallet::{Caps, Mnemonic, Wallet};
+use sortie::wallet::{Caps, Mnemonic, Wallet, WalletError};
 use tempfile::TempDir;
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -179,8 +179,8 @@ fn a_refusal_gives_the_job_up_and_frees_its_coins() -> Result<()> {
     // The coin is already being spent elsewhere, at a higher rate, and this wallet has not looked.
     let taken = publish(&mut twin, &rpc, &[8; 200], &Request::at(rate(20)))?;
     let error = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::Taproot)).expect_err("spent");
-    assert!(matches!(error, PublishError::Refused { .. }), "{error}");
-    assert_eq!(jobs(&wallet)?.len(), 2);
+    assert!(matches!(error, PublishError::Wallet(WalletError::SpentElsewhere { .. })), "{error}");
+    assert_eq!(jobs(&wallet)?.len(), 1);
     node.mine(1)?;
     wallet.sync(&rpc)?;
     let done = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::Taproot))?;

@@ -156,6 +156,10 @@ impl Mempool for Bitcoin {
         ask!(self, source => source.unspent(outpoint))
     }
 
+    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        ask!(self, source => source.missing(outpoints))
+    }
+
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
         ask!(self, source => source.estimate(target_blocks))
     }

@@ -3,13 +3,14 @@
 //! Guarantees that each transaction of a package gets a verdict of its own, and that a transaction
 //! the node has already counts as accepted.
 
-use super::rpc::{malformed, number, text};
+use super::rpc::{BATCH, malformed, number, text};
 use super::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hex::FromHex;
 use bitcoin::{Amount, Denomination, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Wtxid};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const ALREADY_IN_UTXO_SET: i32 = -27;
 /// Blocks whose fees tell what is paid now.
@@ -94,6 +95,13 @@ impl Mempool for RpcNode {
         Ok(Some((output, number(&found, "confirmations", METHOD)?)))
     }
 
+    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        let params: Vec<Vec<Value>> =
+            outpoints.iter().map(|outpoint| vec![json!(outpoint.txid), json!(outpoint.vout), json!(true)]).collect();
+        let found = self.each("gettxout", &params)?;
+        Ok(outpoints.iter().zip(found).filter(|(_, found)| found.is_null()).map(|(outpoint, _)| *outpoint).collect())
+    }
+
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
         const METHOD: &str = "estimatesmartfee";
         let answer: Value = self.call(METHOD, &[json!(target_blocks)])?;
@@ -130,6 +138,23 @@ impl RpcNode {
     /// The transactions in the mempool.
     pub(crate) fn mempool_txids(&self) -> Result<Vec<Txid>, ChainError> {
         self.call("getrawmempool", &[])
+    }
+
+    /// The transactions of the mempool that spend one of `outpoints`; none if the node cannot tell (before Core 24).
+    pub(crate) fn spenders(&self, outpoints: &[OutPoint]) -> Result<BTreeSet<Txid>, ChainError> {
+        const METHOD: &str = "gettxspendingprevout";
+        #[derive(Deserialize)]
+        struct Spent {
+            spendingtxid: Option<Txid>,
+        }
+        let mut spenders = BTreeSet::new();
+        for outpoints in outpoints.chunks(BATCH).filter(|_| self.version() >= 240_000) {
+            let asked: Vec<Value> =
+                outpoints.iter().map(|outpoint| json!({ "txid": outpoint.txid, "vout": outpoint.vout })).collect();
+            let spent: Vec<Spent> = self.call(METHOD, &[json!(asked)])?;
+            spenders.extend(spent.into_iter().filter_map(|spent| spent.spendingtxid));
+        }
+        Ok(spenders)
     }
 
     /// How much the mempool holds, in vbytes.

@@ -133,6 +133,18 @@ pub trait Mempool {
     /// An unspent output, the mempool's included, with its confirmations (0 in the mempool).
     fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError>;
 
+    /// Those of `outpoints` that cannot be spent any more, or never could: a transaction spends them, which may be in the
+    /// mempool, or nobody knows them.
+    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        let mut missing = Vec::new();
+        for outpoint in outpoints {
+            if self.unspent(outpoint)?.is_none() {
+                missing.push(*outpoint);
+            }
+        }
+        Ok(missing)
+    }
+
     /// The node's estimate for confirmation within `target_blocks`; `None` without enough data.
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError>;
 

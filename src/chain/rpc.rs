@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Blocks asked for at a time: the node's own encoding of them in hexadecimal is the limit.
 const LANES: usize = 4;
 /// Calls in one request.
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
 /// The search through the whole UTXO set.
 const SCAN_UTXOS: &str = "scantxoutset";
 /// Its time limit.
@@ -365,6 +365,24 @@ impl RpcNode {
             }
         }
         Ok(texts)
+    }
+
+    /// What one method answers for each of these parameters, in as few requests as are sensible.
+    #[cfg(feature = "wallet")]
+    pub(super) fn each(&self, method: &str, params: &[Vec<Value>]) -> Result<Vec<Value>, ChainError> {
+        let (mut answer, mut results) = (Vec::new(), Vec::with_capacity(params.len()));
+        for params in params.chunks(BATCH) {
+            let calls: Vec<Value> = params.iter().map(|params| call(method, params)).collect();
+            self.post(CALL_LIMIT, method, &json!(calls), &mut answer)?;
+            let answers: Vec<AnyAnswer> = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
+            if answers.len() != params.len() {
+                return Err(malformed(method, "another number of answers than questions"));
+            }
+            for answer in answers {
+                results.push(answer.error.map_or(Ok(answer.result), |error| Err(self.refusal(method, Some(error))))?);
+            }
+        }
+        Ok(results)
     }
 
     /// Hands out these transactions of the mempool, as bytes; those that have left it are left out.

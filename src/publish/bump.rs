@@ -8,17 +8,18 @@
 use super::plan::Envelope;
 use super::send::{absent, objection, push, replace, stand};
 use super::spend::{Ancestors, fee_of, paid_by, sign_reveal, to_replace};
-use super::{PublishError, fees, load};
+use super::{PublishError, fees, load, short};
 use crate::chain::Mempool;
 use crate::primitives::BlockRef;
 use crate::queue::Place;
 use crate::wallet::{
-    Caps, Coin, Event, FeeCap, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, journal, key_spend,
-    outputs_of, rate_of, select, transaction, vsize,
+    Caps, Coin, Event, FeeCap, Generation, Job, JobId, JobState, Shortfall, Wallet, fee_for, inputs_of, journal,
+    key_spend, outputs_of, rate_of, select, transaction, vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How a publication was made to pay more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +111,12 @@ pub(super) fn raise(
     let mut refused = None;
     if child.is_none() {
         let least = replaced.map(|(_, fee)| (fee, relay.incremental));
-        let (generation, how) = stage.replacement(wallet, least, caps)?;
+        let (generation, how) = loop {
+            let (generation, how) = stage.replacement(wallet, least, caps).map_err(|error| short(wallet, error))?;
+            if wallet.are_there(node, &stage.added(&generation))? {
+                break (generation, how);
+            }
+        };
         match stage.refusal(wallet, &generation)? {
             None => return adopt(wallet, node, &job, (generation, also), how, replaced.map(|(txid, _)| txid)),
             refusal => refused = refusal,
@@ -126,7 +132,16 @@ pub(super) fn raise(
             stuck,
         ));
     };
-    let generation = stage.with_child(wallet, change, relay.incremental, caps)?;
+    if child.is_none() && !wallet.are_there(node, &[change])? {
+        return refuse("a transaction that is not in this journal spends its change".into());
+    }
+    let generation = loop {
+        let generation =
+            stage.with_child(wallet, change, relay.incremental, caps).map_err(|error| short(wallet, error))?;
+        if wallet.are_there(node, &stage.added(&generation))? {
+            break generation;
+        }
+    };
     match stage.refusal(wallet, &generation)? {
         None => adopt(wallet, node, &job, (generation, also), Bump::Child, child),
         Some(refusal) => Err(stuck(refused.unwrap_or(refusal))),
@@ -195,7 +210,7 @@ struct Stage<'a, N> {
     rate: FeeRate,
     job: &'a Job,
     current: &'a Generation,
-    confirmed: BTreeMap<Txid, BlockRef>,
+    confirmed: Arc<BTreeMap<Txid, BlockRef>>,
 }
 
 impl<N: Mempool> Stage<'_, N> {
@@ -212,6 +227,15 @@ impl<N: Mempool> Stage<'_, N> {
         let last = self.current.transactions.last().ok_or(PublishError::Broken("a generation without transactions"))?;
         let fee = last_fee(wallet, self.current).unwrap_or(Amount::ZERO);
         Ok(fee >= self.ancestors(wallet, last)?.fee_with(self.rate, vsize(last)))
+    }
+
+    /// The coins that a generation spends beside those of the one that stands.
+    fn added(&self, generation: &Generation) -> Vec<OutPoint> {
+        let inputs = |generation: &Generation| generation.transactions.iter().flat_map(inputs_of).collect();
+        let (spent, mut added): (BTreeSet<OutPoint>, BTreeSet<OutPoint>) = (inputs(self.current), inputs(generation));
+        // A child's first input is change of the generation itself.
+        added.retain(|coin| !spent.contains(coin) && !generation.txids().contains(&coin.txid));
+        added.into_iter().collect()
     }
 
     /// The output of the carrying transaction that pays the wallet back.

@@ -239,7 +239,7 @@ pub fn prepare(
 /// coins are signed for elsewhere, placeholders are in the place of those signatures.
 fn plan_for(
     payer: Payer,
-    wallet: &Wallet,
+    wallet: &mut Wallet,
     node: &impl Mempool,
     payload: &[u8],
     request: &Request,
@@ -252,7 +252,14 @@ fn plan_for(
         (given, _) => given,
     };
     let request = &Request { fund_from, ..*request };
-    let plan = choose(plan::both(wallet, payload, request, relay)?, request.carrier)?;
+    let plan = loop {
+        let plan = choose(plan::both(wallet, payload, request, relay)?, request.carrier);
+        let plan = plan.map_err(|error| short(wallet, error))?;
+        let coins: Vec<OutPoint> = plan.coins.iter().map(|coin| coin.outpoint).collect();
+        if wallet.are_there(node, &coins)? {
+            break plan;
+        }
+    };
     request.caps.check(plan.fee, plan.vsize)?;
     let terms = JobTerms {
         key_index: plan.envelope.as_ref().map(|envelope| envelope.key_index),
@@ -260,6 +267,14 @@ fn plan_for(
         ..JobTerms::new(payer, plan.carrier, payload, request.fee_rate, request.caps)
     };
     Ok((terms, sign(payer, wallet, plan)?))
+}
+
+/// Too few coins, and why.
+fn short(wallet: &Wallet, error: PublishError) -> PublishError {
+    match error {
+        PublishError::Funds(shortfall) => wallet.short(shortfall).into(),
+        error => error,
+    }
 }
 
 /// What another job of a payload has to spend, so that never both it and one that was taken back are mined.

@@ -4,7 +4,8 @@
 //! left; of what is unconfirmed, only change of transactions that nobody else can take back.
 
 use super::seed::Branch;
-use super::{Coin, Job, JobId, JobState, Wallet, WalletError, inputs_of, journal, payment};
+use super::{Coin, Job, JobId, JobState, Shortfall, Wallet, WalletError, inputs_of, journal, payment};
+use crate::chain::{ChainError, Mempool};
 use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use std::collections::BTreeSet;
 
@@ -40,13 +41,17 @@ fn reserved_by(job: &Job) -> BTreeSet<OutPoint> {
 impl Wallet {
     /// What the wallet holds.
     pub fn balance(&self) -> Balance {
-        let balance = self.bdk.balance();
-        Balance {
-            confirmed: balance.confirmed,
-            change: balance.trusted_pending,
-            incoming: balance.untrusted_pending,
-            immature: balance.immature,
+        let mut balance = Balance::default();
+        for coin in self.unspent() {
+            let part = match (coin.confirmations, coin.branch) {
+                _ if !coin.is_mature => &mut balance.immature,
+                (0, Branch::Change) => &mut balance.change,
+                (0, _) => &mut balance.incoming,
+                _ => &mut balance.confirmed,
+            };
+            *part += coin.value;
         }
+        balance
     }
 
     /// What jobs whose transactions are to be signed elsewhere hold back, by job: part of the balance, and not
@@ -82,7 +87,7 @@ impl Wallet {
         coins.retain(|coin| {
             let ours = coin.confirmations > 0 || (coin.branch == Branch::Change && is_ours(&coin.outpoint.txid));
             let has_left = coin.confirmations > 0 || !unsent.contains(&coin.outpoint.txid);
-            ours && has_left && !reserved.contains(&coin.outpoint)
+            ours && has_left && coin.is_mature && !reserved.contains(&coin.outpoint)
         });
         coins.sort_by_key(|coin| coin.outpoint);
         Ok(coins)
@@ -90,8 +95,33 @@ impl Wallet {
 
     /// A certain coin, whether or not the wallet would choose it by itself.
     pub(crate) fn coin(&self, outpoint: OutPoint) -> Result<Coin, WalletError> {
-        let found = self.unspent().into_iter().find(|coin| coin.outpoint == outpoint);
+        let found = self.unspent().into_iter().find(|coin| coin.outpoint == outpoint && coin.is_mature);
         found.ok_or(WalletError::UnknownCoin(outpoint))
+    }
+
+    /// Asks whether coins can still be spent, and sets those aside that cannot. Returns whether all can.
+    ///
+    /// The wallet may not have seen it: another copy of it spends them in a mempool that was not read whole, and what
+    /// spends them once more would replace that.
+    pub(crate) fn are_there(&mut self, node: &impl Mempool, coins: &[OutPoint]) -> Result<bool, ChainError> {
+        let confirmed = self.confirmed();
+        let before = self.missing.len();
+        for coin in node.missing(coins)? {
+            // Change that was forgotten together with what pays it is there again once that is.
+            if confirmed.contains_key(&coin.txid) || node.is_waiting(&coin.txid)? {
+                self.missing.insert(coin);
+            }
+        }
+        Ok(self.missing.len() == before)
+    }
+
+    /// Why a payment is not possible: coins that were set aside may be all that it lacks.
+    pub(crate) fn short(&self, shortfall: Shortfall) -> WalletError {
+        let values = self.missing.iter().filter_map(|coin| self.output(coin)).map(|output| output.value);
+        match values.sum() {
+            Amount::ZERO => shortfall.into(),
+            spent => WalletError::SpentElsewhere { shortfall, spent },
+        }
     }
 
     fn unspent(&self) -> Vec<Coin> {
@@ -101,17 +131,18 @@ impl Wallet {
             let confirmations = height.map_or(0, |h| (tip + 1).saturating_sub(h));
             let graph = self.bdk.tx_graph();
             let coinbase = graph.get_tx(output.outpoint.txid).is_some_and(|tx| tx.is_coinbase());
-            let mature = !coinbase || confirmations >= COINBASE_MATURITY;
-            mature.then_some(Coin {
+            Coin {
                 outpoint: output.outpoint,
                 value: output.txout.value,
                 confirmations,
+                is_mature: !coinbase || confirmations >= COINBASE_MATURITY,
                 for_bump: false,
                 script_pubkey: output.txout.script_pubkey,
                 placeholder: self.placeholder.clone(),
                 branch: Branch::of(output.keychain),
-            })
+            }
         };
-        self.bdk.list_unspent().filter_map(coin).collect()
+        let there = self.bdk.list_unspent().filter(|output| !self.missing.contains(&output.outpoint));
+        there.map(coin).collect()
     }
 }

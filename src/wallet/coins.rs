@@ -24,6 +24,8 @@ pub struct Coin {
     pub value: Amount,
     /// Blocks on top of and including its own; 0 while unconfirmed.
     pub confirmations: u32,
+    /// Whether it can be spent now: a coinbase's after 100 blocks.
+    pub(crate) is_mature: bool,
     /// Whether an unconfirmed publication would be bumped from it: spent, that one can no longer be replaced.
     pub for_bump: bool,
     pub(crate) script_pubkey: ScriptBuf,
@@ -41,6 +43,7 @@ impl Coin {
             outpoint: OutPoint::null(),
             value: Amount::MAX_MONEY,
             confirmations: 1,
+            is_mature: true,
             for_bump: false,
             script_pubkey,
             placeholder: Witness::from_slice(&[[0; SIGNATURE_LEN]]),
@@ -200,6 +203,7 @@ mod tests {
             outpoint: OutPoint::new(Txid::from_byte_array([n; 32]), 0),
             value: Amount::from_sat(sat),
             confirmations,
+            is_mature: true,
             for_bump: false,
             script_pubkey: change(),
             placeholder: key_spend(OutPoint::null()).witness,

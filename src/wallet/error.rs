@@ -125,6 +125,16 @@ pub enum WalletError {
     /// Too few coins.
     #[error(transparent)]
     Funds(#[from] Shortfall),
+    /// Too few coins, since some are spent already.
+    #[error(
+        "not enough coins: {} sat needed, {} sat spendable; {} sat more are spent by transactions that are not in this journal (does another copy of this wallet run?): wait until they are mined, or pay the wallet (sortie wallet address)", shortfall.needed.to_sat(), shortfall.available.to_sat(), spent.to_sat()
+    )]
+    SpentElsewhere {
+        /// What is missing.
+        shortfall: Shortfall,
+        /// What the wallet held besides.
+        spent: Amount,
+    },
     /// Too high a fee.
     #[error(transparent)]
     FeeCap(#[from] FeeCap),

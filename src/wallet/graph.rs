@@ -5,35 +5,61 @@ use crate::primitives::BlockRef;
 #[cfg(feature = "esplora")]
 use crate::primitives::BtcHeight;
 use bdk_wallet::chain::ChainPosition;
-use bitcoin::{OutPoint, Transaction, TxIn, TxOut, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Blocks after which what a transaction spends is spent for good.
 const BURIED: u32 = 6;
 
+/// The transactions that count, in the chain and waiting for it; and the outputs that the wallet has heard of.
+pub(super) struct View {
+    pub transactions: BTreeMap<Txid, (Arc<Transaction>, Option<BlockRef>)>,
+    confirmed: Arc<BTreeMap<Txid, BlockRef>>,
+    /// By script: of transactions that count no more, too.
+    pub outputs: BTreeMap<ScriptBuf, BTreeSet<OutPoint>>,
+}
+
+impl View {
+    fn of(bdk: &bdk_wallet::Wallet) -> Self {
+        let (chain, graph) = (bdk.local_chain(), bdk.tx_graph());
+        let canonical = graph.list_canonical_txs(chain, chain.tip().block_id(), Default::default());
+        let transactions: BTreeMap<_, _> = canonical
+            .map(|tx| {
+                let block = match tx.chain_position {
+                    ChainPosition::Confirmed { anchor, .. } => Some(anchor.block_id),
+                    ChainPosition::Unconfirmed { .. } => None,
+                };
+                let block = block.map(|block| BlockRef { height: block.height, hash: block.hash });
+                (tx.tx_node.txid, (tx.tx_node.tx, block))
+            })
+            .collect();
+        let confirmed = transactions.iter().filter_map(|(txid, (_, block))| Some((*txid, (*block)?))).collect();
+        let mut outputs: BTreeMap<ScriptBuf, BTreeSet<OutPoint>> = BTreeMap::new();
+        for (outpoint, output) in graph.all_txouts() {
+            outputs.entry(output.script_pubkey.clone()).or_default().insert(outpoint);
+        }
+        Self { transactions, confirmed: Arc::new(confirmed), outputs }
+    }
+}
+
 impl Wallet {
-    pub(crate) fn canonical(&self) -> impl Iterator<Item = (Arc<Transaction>, Option<BlockRef>)> + '_ {
-        let chain = self.bdk.local_chain();
-        let all = self.bdk.tx_graph().list_canonical_txs(chain, chain.tip().block_id(), Default::default());
-        all.map(|tx| {
-            let block = match tx.chain_position {
-                ChainPosition::Confirmed { anchor, .. } => Some(anchor.block_id),
-                ChainPosition::Unconfirmed { .. } => None,
-            };
-            (tx.tx_node.tx, block.map(|block| BlockRef { height: block.height, hash: block.hash }))
-        })
+    /// What the wallet knows now; worked out once, however many ask.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.get_or_init(|| Arc::new(View::of(&self.bdk))).clone()
     }
 
     /// The wallet's transactions in the best chain, with their blocks.
-    pub(crate) fn confirmed(&self) -> BTreeMap<Txid, BlockRef> {
-        self.canonical().filter_map(|(tx, block)| Some((tx.compute_txid(), block?))).collect()
+    pub(crate) fn confirmed(&self) -> Arc<BTreeMap<Txid, BlockRef>> {
+        self.view().confirmed.clone()
     }
 
     /// Those of them that have this many blocks and more, their own included.
     pub(super) fn confirmed_for(&self, blocks: u32) -> BTreeMap<Txid, BlockRef> {
         let tip = self.synced_to().height;
-        self.confirmed().into_iter().filter(|(_, block)| tip + 1 >= block.height + blocks).collect()
+        let confirmed = self.confirmed();
+        let deep = confirmed.iter().filter(|(_, block)| tip + 1 >= block.height + blocks);
+        deep.map(|(txid, block)| (*txid, *block)).collect()
     }
 
     /// Those of them that stay there.
@@ -43,7 +69,7 @@ impl Wallet {
 
     /// The transactions that wait for a block, as the wallet sees it; of conflicting ones the latest.
     pub(super) fn unconfirmed(&self) -> Vec<Arc<Transaction>> {
-        self.canonical().filter(|(_, block)| block.is_none()).map(|(tx, _)| tx).collect()
+        self.view().transactions.values().filter(|(_, block)| block.is_none()).map(|(tx, _)| tx.clone()).collect()
     }
 
     /// Whether an input spends a coin of the wallet, as far as it knows.
@@ -55,8 +81,9 @@ impl Wallet {
     /// The mined transactions that spent coins of the wallet, with their heights, as far as it knows them.
     #[cfg(feature = "esplora")]
     pub(crate) fn spends(&self) -> Vec<(Transaction, BtcHeight)> {
-        let spends = self.canonical().filter(|(tx, _)| tx.input.iter().any(|input| self.is_own(input)));
-        spends.filter_map(|(tx, block)| Some((tx.as_ref().clone(), block?.height))).collect()
+        let view = self.view();
+        let spends = view.transactions.values().filter(|(tx, _)| tx.input.iter().any(|input| self.is_own(input)));
+        spends.filter_map(|(tx, block)| Some((tx.as_ref().clone(), (*block)?.height))).collect()
     }
 
     /// Whether another confirmed transaction spends a coin of `tx`, or of what it hangs on: then `tx` can never
@@ -116,17 +143,14 @@ impl Wallet {
 
     /// The transaction in the mempool or chain that spends an output, as far as the wallet knows.
     pub(crate) fn spender(&self, outpoint: OutPoint) -> Option<Txid> {
-        let spenders = self.bdk.tx_graph().outspends(outpoint);
-        if spenders.is_empty() {
-            return None;
-        }
-        self.canonical().map(|(tx, _)| tx.compute_txid()).find(|txid| spenders.contains(txid))
+        let view = self.view();
+        self.bdk.tx_graph().outspends(outpoint).iter().copied().find(|txid| view.transactions.contains_key(txid))
     }
 
     /// Whether a transaction is in the chain or waits for it, and is no replaced or forgotten one. What is known
     /// of it by an output alone is in the chain.
     pub(crate) fn is_current(&self, txid: &Txid) -> bool {
-        self.bdk.tx_graph().get_tx(*txid).is_none() || self.canonical().any(|(tx, _)| tx.compute_txid() == *txid)
+        self.bdk.tx_graph().get_tx(*txid).is_none() || self.view().transactions.contains_key(txid)
     }
 
     /// A transaction that the wallet knows whole.

@@ -57,8 +57,10 @@ use bitcoin::{
     Address, Network, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, XOnlyPublicKey, taproot,
 };
 use files::Folder;
+use graph::View;
 use rusqlite::Connection;
 use seed::{Branch, PublicKeys};
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -72,6 +74,10 @@ pub struct Wallet {
     dir: PathBuf,
     db: Connection,
     bdk: bdk_wallet::Wallet,
+    /// What `bdk` knows, once somebody has asked.
+    view: OnceCell<Arc<View>>,
+    /// Coins that are no longer there, though nothing is known that spends them.
+    missing: BTreeSet<OutPoint>,
     secp: Secp256k1<All>,
     public: PublicKeys,
     /// Only while the wallet is unlocked.
@@ -137,7 +143,7 @@ impl Wallet {
 
     /// The next address that nobody has paid yet; the same until somebody does.
     pub fn address(&mut self) -> Result<Address, WalletError> {
-        let address = self.bdk.next_unused_address(KeychainKind::External).address;
+        let address = self.bdk_mut().next_unused_address(KeychainKind::External).address;
         self.save()?;
         Ok(address)
     }
@@ -199,6 +205,12 @@ impl Wallet {
         self.secret.as_ref().ok_or_else(|| WalletError::Locked { dir: self.dir.clone() })
     }
 
+    /// To learn something: what was known is to be asked anew.
+    fn bdk_mut(&mut self) -> &mut bdk_wallet::Wallet {
+        self.view.take();
+        &mut self.bdk
+    }
+
     pub(crate) fn db(&self) -> &Connection {
         &self.db
     }
@@ -239,7 +251,7 @@ impl Wallet {
     pub(crate) fn note(&mut self, transactions: &[Transaction]) {
         for output in transactions.iter().flat_map(|tx| &tx.output) {
             if let Some((keychain, index)) = self.bdk.derivation_of_spk(output.script_pubkey.clone()) {
-                let _ = self.bdk.reveal_addresses_to(keychain, index).count();
+                let _ = self.bdk_mut().reveal_addresses_to(keychain, index).count();
             }
         }
         // The same bytes may have been given up before, in this very second.
@@ -257,14 +269,14 @@ impl Wallet {
     /// Takes in transactions that BDK would not keep of its own accord.
     pub(crate) fn learn(&mut self, tx_update: TxUpdate<ConfirmationBlockTime>) {
         // Only an update of the chain can fail to connect, and this is none.
-        let _ = self.bdk.apply_update(Update { tx_update, ..Update::default() });
+        let _ = self.bdk_mut().apply_update(Update { tx_update, ..Update::default() });
     }
 
     /// Makes the wallet forget transactions that never left: their coins are free again.
     pub(crate) fn forget(&mut self, txids: &[Txid]) {
         let seen = |txid| self.bdk.tx_graph().get_tx_node(txid).and_then(|node| node.last_seen).unwrap_or(0);
         let evicted: Vec<_> = txids.iter().map(|txid| (*txid, unix_now().max(seen(*txid)))).collect();
-        self.bdk.apply_evicted_txs(evicted);
+        self.bdk_mut().apply_evicted_txs(evicted);
     }
 
     /// Writes an event down, with whatever the wallet has learnt, in one step.

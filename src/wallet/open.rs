@@ -14,7 +14,8 @@ use bdk_wallet::KeychainKind;
 use bitcoin::Network;
 use bitcoin::key::Secp256k1;
 use rusqlite::{Connection, OpenFlags, params};
-use std::collections::HashSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 /// Addresses beyond the last one handed out that are recognised.
@@ -229,6 +230,8 @@ impl Wallet {
             db,
             placeholder: descriptors_of(&bdk).placeholder(),
             bdk,
+            view: OnceCell::new(),
+            missing: BTreeSet::new(),
             secp: Secp256k1::new(),
             public,
             secret: None,

@@ -9,7 +9,7 @@
 use super::{Caps, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
 use crate::chain::{Mempool, refusal};
 use bitcoin::consensus::encode::{deserialize, serialize};
-use bitcoin::{Address, Amount, FeeRate, ScriptBuf, Transaction, TxOut, Txid};
+use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeSet;
 
@@ -185,10 +185,18 @@ impl Wallet {
         if let Some(payment) = unknown(self.db(), &output)? {
             return Ok(payment);
         }
-        let instead_of = refused(self.db(), &output)?.and_then(|tx| self.coin(tx.input.first()?.previous_output).ok());
         let change = self.next_change();
-        let draft =
-            pay(&self.coins()?, instead_of.as_ref(), std::slice::from_ref(&output), &change, &self.input(), rate)?;
+        let draft = loop {
+            let refused = refused(self.db(), &output)?;
+            let instead_of = refused.and_then(|tx| self.coin(tx.input.first()?.previous_output).ok());
+            let outputs = std::slice::from_ref(&output);
+            let draft = pay(&self.coins()?, instead_of.as_ref(), outputs, &change, &self.input(), rate);
+            let draft = draft.map_err(|shortfall| self.short(shortfall))?;
+            let coins: Vec<OutPoint> = draft.coins.iter().map(|coin| coin.outpoint).collect();
+            if self.are_there(node, &coins)? {
+                break draft;
+            }
+        };
         let vsize = vsize(&draft.tx);
         caps.check(draft.fee, vsize)?;
         let mut tx = draft.tx;

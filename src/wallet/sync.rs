@@ -1,10 +1,11 @@
 //! The wallet follows the chain: new blocks, reorganisations, the mempool.
 //!
-//! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is read only for payments to envelopes, each
-//! transaction once, while one is awaited. Others to the wallet appear there when they are confirmed.
+//! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is not read whole. What spends the wallet's coins and
+//! envelopes there is asked for; payments to envelopes are looked for while one is awaited, each transaction once. Other
+//! payments to the wallet appear when they are confirmed.
 
 use super::watch::Watch;
-use super::{Job, Payer, Wallet, WalletError, journal, unix_now};
+use super::{Job, Payer, Wallet, WalletError, inputs_of, journal, unix_now};
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
 use crate::chain::{ChainError, Mempool, RpcNode};
@@ -14,7 +15,7 @@ use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, TxUpdate};
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
 use bitcoin::consensus::deserialize;
-use bitcoin::{Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -71,6 +72,7 @@ impl Wallet {
         if expected != self.network() {
             return Err(WalletError::WrongNetwork { expected, got: self.network() });
         }
+        self.missing.clear();
         // The journal remembers what is to be sent again; only others' absence frees their coins.
         let jobs = journal::watched(self.db())?;
         let kept = jobs.iter().flat_map(|job| job.active().into_iter().chain(job.standing_sweeps().cloned()));
@@ -112,7 +114,7 @@ impl Wallet {
         };
         while let Some(event) = emitter.next_block().map_err(explain)? {
             let (height, hash) = (event.block_height(), event.block_hash());
-            self.bdk
+            self.bdk_mut()
                 .apply_block_connected_to(&event.block, height, event.connected_to())
                 .map_err(|_| WalletError::Disconnected(BlockRef { height, hash }))?;
             let confirmation_time = event.block.header.time.into();
@@ -130,11 +132,11 @@ impl Wallet {
         if node.mempool_size()? <= self.small_mempool {
             let event = emitter.mempool().map_err(explain)?;
             let evicted = event.evicted.into_iter().filter(|(txid, _)| !kept.contains(txid));
-            self.bdk.apply_evicted_txs(evicted);
+            self.bdk_mut().apply_evicted_txs(evicted);
             let matter = event.update.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
             self.learn_waiting(matter);
             self.forget_replaced(event.update.iter().map(|(tx, _)| tx), kept);
-            self.bdk.apply_unconfirmed_txs(event.update);
+            self.bdk_mut().apply_unconfirmed_txs(event.update);
             return Ok(blocks);
         }
         let confirmed = self.confirmed();
@@ -142,9 +144,10 @@ impl Wallet {
             let txid = tx.compute_txid();
             let known = kept.contains(&txid) || confirmed.contains_key(&txid);
             if !known && node.entry(&txid)?.is_none() {
-                self.bdk.apply_evicted_txs([(txid, unix_now())]);
+                self.bdk_mut().apply_evicted_txs([(txid, unix_now())]);
             }
         }
+        self.read_spends(node, kept, &mut watch)?;
         if watch.awaits_payment {
             let here: HashSet<Txid> = node.mempool_txids()?.into_iter().collect();
             let new: Vec<Txid> = here.difference(&self.seen).copied().collect();
@@ -158,6 +161,32 @@ impl Wallet {
             self.seen = here;
         }
         Ok(blocks)
+    }
+
+    /// Takes in what spends the wallet's coins, or what jobs watch, in a mempool that is not read whole: another copy of
+    /// the wallet may have sent it.
+    fn read_spends(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>, watch: &mut Watch) -> Result<(), WalletError> {
+        let mut asked = BTreeSet::new();
+        loop {
+            let waiting = self.unconfirmed();
+            let mut open: BTreeSet<OutPoint> = self.bdk.list_unspent().map(|coin| coin.outpoint).collect();
+            open.extend(waiting.iter().flat_map(|tx| inputs_of(tx)).chain(watch.outpoints.iter().copied()));
+            let open: Vec<OutPoint> = open.into_iter().filter(|outpoint| asked.insert(*outpoint)).collect();
+            if open.is_empty() {
+                return Ok(());
+            }
+            let mut spenders = node.spenders(&open)?;
+            let view = self.view();
+            spenders.retain(|txid| !view.transactions.contains_key(txid));
+            let (mut found, seen) = (Vec::new(), unix_now());
+            node.raw_transactions(&spenders.into_iter().collect::<Vec<_>>(), |_, raw| {
+                found.extend(deserialize::<Transaction>(raw).ok().map(|tx| (Arc::new(tx), seen)));
+            })?;
+            let matter = found.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
+            self.learn_waiting(matter);
+            self.forget_replaced(found.iter().map(|(tx, _)| tx), kept);
+            self.bdk_mut().apply_unconfirmed_txs(found);
+        }
     }
 
     /// Takes in transactions of the mempool that matter to jobs, with the times at which they were seen there.
@@ -209,7 +238,7 @@ impl Wallet {
         let mut found = server.sync(self.bdk.start_sync_with_revealed_spks().build())?;
         found.tx_update.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
         let tip = found.chain_update.as_ref().map_or(self.synced_to(), block_ref);
-        self.bdk.apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
+        self.bdk_mut().apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
         if !watch.is_empty() {
             let chain = self.bdk.latest_checkpoint();
             let waiting = self.unconfirmed();

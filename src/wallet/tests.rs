@@ -16,6 +16,8 @@ pub(crate) struct FakeNode {
     /// Nothing gets through to it.
     pub is_away: bool,
     pub version: Option<u32>,
+    /// What somebody has spent.
+    pub spent: RefCell<BTreeSet<OutPoint>>,
 }
 
 impl FakeNode {
@@ -66,6 +68,10 @@ impl Mempool for FakeNode {
 
     fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
         Ok(None)
+    }
+
+    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        Ok(outpoints.iter().copied().filter(|outpoint| self.spent.borrow().contains(outpoint)).collect())
     }
 
     fn estimate(&self, _: u16) -> Result<Option<FeeRate>, ChainError> {
@@ -323,4 +329,45 @@ fn every_store_is_on_a_sqlite_that_keeps_what_it_has_committed() {
     }
     let packages = include_str!("../../Cargo.lock").lines().filter(|line| *line == "name = \"libsqlite3-sys\"");
     assert_eq!(packages.count(), 1);
+}
+
+#[test]
+fn a_coin_that_is_gone_is_left_out_and_where_nothing_else_is_left_that_is_said() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[50_000, 90_000]);
+    let to = wallet.address().expect("address");
+    let coins = wallet.coins().expect("coins");
+    let coin = |sat| coins.iter().find(|coin| coin.value.to_sat() == sat).expect("there").outpoint;
+    // What pays them is in the mempool; what spends one of them, too.
+    let node = FakeNode::default();
+    node.has.borrow_mut().extend(coins.iter().map(|coin| coin.outpoint.txid));
+    node.spent.borrow_mut().insert(coin(50_000));
+    let (amount, caps) = (Amount::from_sat(10_000), Caps::default());
+    let paid = wallet.send(&node, &to, amount, rate(), &caps).expect("paid");
+    let spent = &wallet.bdk.tx_graph().get_tx(paid.txid).expect("known").input;
+    assert_eq!(spent.iter().map(|input| input.previous_output).collect::<Vec<_>>(), [coin(90_000)]);
+    assert_eq!(wallet.coins().expect("coins").iter().filter(|left| left.outpoint == coin(50_000)).count(), 0);
+
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[50_000]);
+    let coin = wallet.coins().expect("coins")[0].outpoint;
+    let node = FakeNode::default();
+    node.spent.borrow_mut().insert(coin);
+    // Forgotten with what pays it, it is there again once that is sent again.
+    assert!(wallet.are_there(&node, &[coin]).expect("asked"));
+    node.has.borrow_mut().insert(coin.txid);
+    let error = wallet.send(&node, &to, amount, rate(), &caps).expect_err("spent");
+    assert!(matches!(error, WalletError::SpentElsewhere { spent, .. } if spent.to_sat() == 50_000), "{error}");
+}
+
+#[test]
+fn what_the_wallet_knows_is_worked_out_once_however_many_ask() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[50_000]);
+    let first = wallet.view();
+    wallet.confirmed();
+    wallet.coins().expect("coins");
+    assert!(Arc::ptr_eq(&first, &wallet.view()));
+    change(&mut wallet, 9, 1_000);
+    assert!(!Arc::ptr_eq(&first, &wallet.view()), "it has learnt something");
 }

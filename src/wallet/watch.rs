@@ -15,7 +15,8 @@ impl Wallet {
     pub(crate) fn watch(&self, jobs: &[Job]) -> Result<Watch, WalletError> {
         let mut watch = Watch::default();
         let confirmed = self.confirmed();
-        for (job, locked) in jobs.iter().zip(self.locked_by(jobs)?) {
+        for job in jobs {
+            let locked = self.locked(job)?;
             watch.awaits_payment |= job.payer == Payer::Anywhere && job.state.is_unfinished();
             // Whoever was shown an address may pay it, whoever was to pay in the end.
             watch.scripts.extend(self.envelope_script(job)?);
@@ -44,25 +45,10 @@ impl Wallet {
 
     /// The outputs that a job's envelope locks, whoever paid them, as far as the wallet knows them.
     pub(crate) fn locked(&self, job: &Job) -> Result<BTreeSet<OutPoint>, WalletError> {
-        Ok(self.locked_by(std::slice::from_ref(job))?.pop().unwrap_or_default())
-    }
-
-    /// As [`locked`](Self::locked), of each of several jobs.
-    fn locked_by(&self, jobs: &[Job]) -> Result<Vec<BTreeSet<OutPoint>>, WalletError> {
-        let scripts = jobs.iter().map(|job| self.envelope_script(job)).collect::<Result<Vec<_>, _>>()?;
-        let mut paid: BTreeMap<&ScriptBuf, BTreeSet<OutPoint>> =
-            scripts.iter().flatten().map(|script| (script, BTreeSet::new())).collect();
-        for (outpoint, output) in self.bdk.tx_graph().all_txouts() {
-            if let Some(paid) = paid.get_mut(&output.script_pubkey) {
-                paid.insert(outpoint);
-            }
-        }
-        let locked = |(job, script): (&Job, &Option<ScriptBuf>)| {
-            let paid = script.as_ref().and_then(|script| paid.get(script)).cloned().unwrap_or_default();
-            let commit = job.commit().filter(|_| script.is_some());
-            paid.into_iter().chain(commit.map(|commit| OutPoint::new(commit.compute_txid(), 0))).collect()
-        };
-        Ok(jobs.iter().zip(&scripts).map(locked).collect())
+        let Some(script) = self.envelope_script(job)? else { return Ok(BTreeSet::new()) };
+        let mut locked = self.view().outputs.get(&script).cloned().unwrap_or_default();
+        locked.extend(job.commit().map(|commit| OutPoint::new(commit.compute_txid(), 0)));
+        Ok(locked)
     }
 
     /// Whether the outputs of a transaction in this block can be spent now: a coinbase's 100 blocks later only.
@@ -74,18 +60,17 @@ impl Wallet {
 
     /// What was paid to a job's envelope and is not spent in the chain, as far as the wallet knows.
     pub(crate) fn payments(&self, job: &Job) -> Result<Vec<Paid>, WalletError> {
-        let graph = self.bdk.tx_graph();
-        let known: BTreeMap<Txid, Option<BlockRef>> =
-            self.canonical().map(|(tx, block)| (tx.compute_txid(), block)).collect();
+        let (graph, confirmed) = (self.bdk.tx_graph(), self.confirmed());
+        let view = self.view();
         let own: BTreeSet<Txid> = job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)).collect();
         let mut payments = Vec::new();
         for outpoint in self.locked(job)? {
             // What is known of a transaction by an output alone is in the chain.
             let is_whole = graph.get_tx(outpoint.txid).is_some();
-            let block = known.get(&outpoint.txid);
+            let block = view.transactions.get(&outpoint.txid).map(|(_, block)| *block);
             let spenders = graph.outspends(outpoint);
-            let is_spent = spenders.iter().any(|spender| known.get(spender).is_some_and(Option::is_some));
-            let is_mature = self.is_mature(&outpoint.txid, block.and_then(Option::as_ref));
+            let is_spent = spenders.iter().any(|spender| confirmed.contains_key(spender));
+            let is_mature = self.is_mature(&outpoint.txid, block.flatten().as_ref());
             if is_spent || !is_mature || (is_whole && block.is_none()) {
                 continue;
             }
@@ -93,9 +78,9 @@ impl Wallet {
             payments.extend(output.map(|output| Paid {
                 outpoint,
                 output,
-                is_confirmed: block.is_none_or(Option::is_some),
+                is_confirmed: block.is_none_or(|block| block.is_some()),
                 is_taken: !own.is_disjoint(&spenders.iter().copied().collect()),
-                is_leaving: spenders.iter().any(|spender| known.contains_key(spender)),
+                is_leaving: spenders.iter().any(|spender| view.transactions.contains_key(spender)),
             }));
         }
         Ok(payments)
@@ -136,7 +121,8 @@ impl Wallet {
         let buried = self.confirmed_for(journal::FINAL_DEPTH);
         let mut shown = Vec::new();
         let is_open = |job: &Job| !matches!(job.state, JobState::Final(_));
-        for (job, locked) in jobs.iter().zip(self.locked_by(jobs)?).filter(|(job, _)| is_open(job)) {
+        for job in jobs.iter().filter(|job| is_open(job)) {
+            let locked = self.locked(job)?;
             let (event, block) = match self.fate(job, &locked, &confirmed) {
                 Some(Fate::Revealed(txid, block)) => {
                     let is_news = job.state.confirmed() != Some(block) || job.confirmed_by != Some(txid);

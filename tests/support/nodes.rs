@@ -58,6 +58,10 @@ impl<A: Alteration> Mempool for Altered<'_, A> {
         if A::TELLS { self.0.unspent(outpoint) } else { Ok(None) }
     }
 
+    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        self.0.missing(outpoints)
+    }
+
     fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
         self.1.estimate(self.0, target)
     }

@@ -99,6 +99,18 @@ impl Mempool for Esplora {
         Ok(Some((output.clone(), confirmations)))
     }
 
+    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        let mut missing = Vec::new();
+        for outpoint in outpoints {
+            let route = format!("/tx/{}/outspend/{}", outpoint.txid, outpoint.vout);
+            let spent: Option<OutputStatus> = self.json(&route)?;
+            if spent.is_none_or(|spent| spent.spent) {
+                missing.push(*outpoint);
+            }
+        }
+        Ok(missing)
+    }
+
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
         const ROUTE: &str = "/fee-estimates";
         self.check_network()?;
