@@ -1,5 +1,6 @@
 //! Without a node: a wallet, its payloads and a follower over an Esplora server alone.
 
+use crate::support::nodes::Unasked;
 use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hashes::{Hash, sha256d};
@@ -115,7 +116,7 @@ fn a_coin_that_another_transaction_takes_in_a_reorganisation_gives_the_job_up() 
     // The same words elsewhere spend the same coin, at a higher rate.
     let to = regtest::Bitcoind::anyone_address();
     let rate = FeeRate::from_sat_per_kwu(5_000);
-    twin.send(&esplora, &to, Amount::from_sat(10_000), rate, &Caps::default())?;
+    twin.send(&Unasked(&esplora), &to, Amount::from_sat(10_000), rate, &Caps::default())?;
     world.bitcoind.mine(6)?;
     wallet.sync(&esplora)?;
     let resumed = resume(&mut wallet, &esplora)?;

@@ -25,6 +25,8 @@ mod money_limits;
 mod money_locking;
 mod money_payments;
 mod money_psbt;
+mod money_reorgs;
+mod money_restore;
 mod money_waiting;
 mod money_watch_only;
 mod money_way_out;

@@ -1,6 +1,6 @@
 //! Paid from any wallet, and found again on a machine that has nothing but the words.
 
-use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, in_mempool, near, payload, rate};
 use crate::support::nodes::{Altered, Cut};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
@@ -353,7 +353,7 @@ fn stranded(world: &World, name: &str, tx: &[u8]) -> Result<(Backup, OutPoint, A
     let words = lost.words.clone();
     let backup = Backup::of(&prepared).context("a backup line")?;
     drop(lost);
-    drop(Wallet::restore(&world.path(&Cli::wallet_dir(name)), Network::Regtest, words, None, &world.rpc()?)?);
+    drop(Wallet::restore(&world.path(&Cli::wallet_dir(name)), Network::Regtest, words, None, near(&world.rpc()?))?);
     Ok((backup, OutPoint::new(commit.compute_txid(), 0), commit.output[0].value))
 }
 

@@ -1,7 +1,7 @@
 //! A publication that waits too long pays more, or is taken back: on a real bitcoind.
 
-use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
-use crate::support::nodes::{Altered, Exaggerating, NoReplacing};
+use crate::support::money::{Cli, Purse, in_mempool, near, payload, rate};
+use crate::support::nodes::{Altered, Exaggerating, NoReplacing, Unasked};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network, Txid};
@@ -241,7 +241,8 @@ fn a_bump_whose_added_coin_is_gone_gives_way_to_what_stood_before() -> Result<()
     {
         let mut purse = Purse::new(&world, &format!("{n}"), &[20_000, 300_000])?;
         let words = purse.words.clone();
-        let mut other = Wallet::restore(&world.path(&format!("{n}-other")), Network::Regtest, words, None, &purse.rpc)?;
+        let mut other =
+            Wallet::restore(&world.path(&format!("{n}-other")), Network::Regtest, words, None, near(&purse.rpc))?;
         let coin = other.coins()?.into_iter().find(|coin| coin.value.to_sat() == 300_000).context("the other coin")?;
         let first = purse.publish(&payload(&world, 200)?, carrier, 2)?;
         let rpc = world.rpc()?;
@@ -254,7 +255,7 @@ fn a_bump_whose_added_coin_is_gone_gives_way_to_what_stood_before() -> Result<()
         };
         assert_eq!(added.how, if by_child { Bump::Child } else { Bump::ReplacedWithCoin });
         let request = Request { fund_from: Some(coin.outpoint), ..Request::at(rate(2)) };
-        let taken = prepare(&mut other, &rpc, &payload(&world, 201)?, &request)?;
+        let taken = prepare(&mut other, &Unasked(&rpc), &payload(&world, 201)?, &request)?;
         world.bitcoind.mine_block_with(&taken.generations[0].transactions)?;
 
         purse.wallet.sync(&purse.rpc)?;

@@ -1,6 +1,6 @@
 //! What the chain and the node make of a publication: reorganisations, refusals, packages, two processes.
 
-use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, in_mempool, near, payload, rate};
 use crate::support::nodes::{Altered, NoPackages, Overtaken, TakesFirst};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use sortie::publish::{
     Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job,
     jobs, prepare, publish, publish_telling, resume,
 };
-use sortie::wallet::{Caps, Mnemonic, Wallet, WalletError};
+use sortie::wallet::{Caps, Mnemonic, Search, Wallet, WalletError};
 use tempfile::TempDir;
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };
@@ -165,7 +165,7 @@ fn a_refusal_gives_the_job_up_and_frees_its_coins() -> Result<()> {
     // Its node relays less than those of its version do.
     let Lone { dir, node, rpc, mut wallet, words } = Lone::new("-datacarriersize=83")?;
     let coins = wallet.coins()?;
-    let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, &rpc)?;
+    let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, near(&rpc))?;
 
     let by = |carrier| Request { carrier: CarrierChoice::Only(carrier), ..Request::at(rate(2)) };
     let error = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::OpReturn)).expect_err("too long for this node");
@@ -224,7 +224,7 @@ fn a_double_spend_in_the_chain_ends_the_job() -> Result<()> {
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
     // Two journals with one seed: the second does not know what the first does.
     let (words, birthday) = (purse.words.clone(), purse.wallet.birthday());
-    let mut other = Wallet::restore(&world.path("other"), Network::Regtest, words, None, &purse.rpc)?;
+    let mut other = Wallet::restore(&world.path("other"), Network::Regtest, words, None, near(&purse.rpc))?;
     assert!(birthday <= other.birthday());
     other.sync(&purse.rpc)?;
     let prepared = prepare(&mut purse.wallet, &purse.rpc, &payload(&world, 200)?, &request)?;
@@ -422,7 +422,8 @@ fn coins_far_beyond_the_first_addresses_are_restored() -> Result<()> {
         let paid = paid_far_out(&world, &purse.wallet, indices)?;
         let words = purse.words.clone();
         let restored = world.path(&format!("{name}-restored"));
-        let mut restored = Wallet::restore(&restored, Network::Regtest, words, None, &purse.rpc)?;
+        let search = Search { gap: Some(1_300), ..Search::from(&purse.rpc) };
+        let mut restored = Wallet::restore(&restored, Network::Regtest, words, None, search)?;
         assert_eq!(restored.balance().confirmed, paid, "{name}");
         let sent = restored.send(&purse.rpc, &Bitcoind::anyone_address(), paid / 2, rate(2), &Caps::default())?;
         assert!(in_mempool(&world, sent.txid)?);
@@ -444,7 +445,7 @@ fn without_a_coin_recover_asks_from_where_to_search() -> Result<()> {
     world.bitcoind.mine_empty(20)?;
     drop(wallet);
     let dir = world.path(&Cli::wallet_dir("default"));
-    drop(Wallet::restore(&dir, Network::Regtest, lost.words, None, &lost.rpc)?);
+    drop(Wallet::restore(&dir, Network::Regtest, lost.words, None, near(&lost.rpc))?);
     let (code, error) = cli.fails(&["recover"])?;
     assert!(code == 2 && error.contains("--since"), "{error}");
     let suspects = cli.lines(&["recover", "--since", &since.to_string()])?;

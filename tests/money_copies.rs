@@ -1,7 +1,7 @@
 //! Two copies of one wallet on a node whose mempool is too large to be read whole: neither replaces what the other has
 //! sent.
 
-use crate::support::money::{Purse, in_mempool, payload, rate};
+use crate::support::money::{Purse, in_mempool, near, payload, rate};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
@@ -15,7 +15,7 @@ const WINDOW: Window = Window { window: 30, max_lag: 20 };
 /// A wallet, and one that was restored from its words.
 fn copies(world: &World, sats: &[u64]) -> Result<(Purse, Wallet)> {
     let mut purse = Purse::new(world, "first", sats)?;
-    let mut copy = Wallet::restore(&world.path("copy"), Network::Regtest, purse.words.clone(), None, &purse.rpc)?;
+    let mut copy = Wallet::restore(&world.path("copy"), Network::Regtest, purse.words.clone(), None, near(&purse.rpc))?;
     purse.wallet.read_mempools_up_to(0);
     copy.read_mempools_up_to(0);
     Ok((purse, copy))
@@ -35,7 +35,7 @@ fn what_another_copy_has_sent_is_seen_and_its_change_pays_for_the_next() -> Resu
     for (n, carrier) in [Carrier::OpReturn, Carrier::Taproot].into_iter().enumerate() {
         let mut purse = Purse::new(&world, &format!("first {n}"), &[100_000])?;
         let folder = world.path(&format!("copy {n}"));
-        let mut copy = Wallet::restore(&folder, Network::Regtest, purse.words.clone(), None, &purse.rpc)?;
+        let mut copy = Wallet::restore(&folder, Network::Regtest, purse.words.clone(), None, near(&purse.rpc))?;
         purse.wallet.read_mempools_up_to(0);
         copy.read_mempools_up_to(0);
         let first = purse.publish(&payload(&world, 100)?, carrier, 12)?;

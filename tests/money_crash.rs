@@ -4,7 +4,7 @@
 //!
 //! Runs a fixed sample of the points; with `SORTIE_CRASH_MATRIX=all`, every one (`scripts/crash_matrix.sh`).
 
-use crate::support::money::{Cli, Purse, Signer, answers, rate};
+use crate::support::money::{Cli, Purse, Signer, answers, near, rate};
 use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
@@ -175,7 +175,7 @@ fn strand(world: &World, mut purse: Purse, payload: &[u8]) -> Result<(Backup, Tr
     let dir = purse.wallet.dir().to_owned();
     drop(purse.wallet);
     fs::remove_dir_all(&dir)?;
-    drop(Wallet::restore(&dir, Network::Regtest, purse.words, None, &purse.rpc)?);
+    drop(Wallet::restore(&dir, Network::Regtest, purse.words, None, near(&purse.rpc))?);
     Ok((backup, commit))
 }
 

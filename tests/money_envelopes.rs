@@ -1,6 +1,6 @@
 //! What comes to an envelope, whoever was to pay for it: nothing of it is out of reach.
 
-use crate::support::money::{Cli, Purse, payload, rate};
+use crate::support::money::{Cli, Purse, near, payload, rate};
 use crate::support::nodes::{Altered, Exaggerating};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
@@ -267,7 +267,13 @@ fn what_was_found_by_its_backup_line_is_revealed_once_its_payload_is_known() -> 
     let request = Request { carrier: CarrierChoice::Only(Carrier::Taproot), ..Request::at(rate(2)) };
     let prepared = prepare(&mut lost.wallet, &lost.rpc, &world.payload(Body::Tx(tx.clone()))?, &request)?;
     world.bitcoind.mine_block_with(&[prepared.commit().context("a commit")?.clone()])?;
-    drop(Wallet::restore(&world.path(&Cli::wallet_dir("default")), Network::Regtest, lost.words, None, &world.rpc()?)?);
+    drop(Wallet::restore(
+        &world.path(&Cli::wallet_dir("default")),
+        Network::Regtest,
+        lost.words,
+        None,
+        near(&world.rpc()?),
+    )?);
 
     let line = Backup::of(&prepared).context("a backup line")?.to_string();
     let (code, error) = cli.fails(&["recover", "--backup", &line, "--reclaim", "--fee-rate", "3", "--max-fee", "9"])?;

@@ -1,6 +1,7 @@
 //! A commit that would lock much more than it needs returns the rest at once: on a real bitcoind.
 
-use crate::support::money::{Cli, Purse, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, in_mempool, near, payload, rate};
+use crate::support::nodes::Unasked;
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::hex::DisplayHex;
@@ -108,7 +109,8 @@ fn a_reorganisation_undoes_both_and_a_double_spend_ends_both() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut purse = Purse::new(&world, "alice", &[BITCOIN])?;
     // The same words elsewhere, before anything is spent.
-    let mut other = Wallet::restore(&world.path("other"), Network::Regtest, purse.words.clone(), None, &purse.rpc)?;
+    let mut other =
+        Wallet::restore(&world.path("other"), Network::Regtest, purse.words.clone(), None, near(&purse.rpc))?;
     let first = publish(&mut purse.wallet, &purse.rpc, &payload(&world, 200)?, &taproot(2))?;
     let second = publish(&mut purse.wallet, &purse.rpc, &payload(&world, 300)?, &taproot(2))?;
     world.bitcoind.mine(1)?;
@@ -121,7 +123,7 @@ fn a_reorganisation_undoes_both_and_a_double_spend_ends_both() -> Result<()> {
     assert!(resumed.iter().all(|resumed| matches!(resumed.outcome, Outcome::InPlace)), "{resumed:?}");
 
     // The other wallet's payment of the same coin is mined: neither of them can be, then.
-    let rival = prepare(&mut other, &purse.rpc, &payload(&world, 400)?, &taproot(9))?;
+    let rival = prepare(&mut other, &Unasked(&purse.rpc), &payload(&world, 400)?, &taproot(9))?;
     world.bitcoind.mine_block_with(&rival.generations[0].transactions)?;
     world.bitcoind.mine_empty(5)?;
     purse.wallet.sync(&purse.rpc)?;
@@ -211,7 +213,7 @@ fn a_lost_machines_rest_is_there_at_once_and_the_backup_line_brings_the_other_pa
     world.bitcoind.mine_block_with(std::slice::from_ref(&commit))?;
     let (words, backup) = (lost.words.clone(), Backup::of(&prepared).context("a backup line")?.to_string());
     drop(lost);
-    drop(Wallet::restore(&world.path(&Cli::wallet_dir("new")), Network::Regtest, words, None, &world.rpc()?)?);
+    drop(Wallet::restore(&world.path(&Cli::wallet_dir("new")), Network::Regtest, words, None, near(&world.rpc()?))?);
     let total = |what: &str| -> Result<u64> {
         cli.run(&["wallet", "balance", "--wallet", "new"])?[what].as_u64().context("a balance")
     };

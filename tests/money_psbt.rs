@@ -195,7 +195,9 @@ fn another_implementation_signs_and_the_payload_is_published_once() -> Result<()
     let [receive, change] = purse.wallet.descriptors().texts();
     drop(purse);
     let descriptors = ["--descriptor", &receive, "--change-descriptor", &change];
-    cli.run(&[&["wallet", "create", "--wallet", "watching", "--watch-only"], &descriptors[..]].concat())?;
+    cli.run(
+        &[&["wallet", "create", "--wallet", "watching", "--gap", "200", "--watch-only"], &descriptors[..]].concat(),
+    )?;
     for (name, carrier) in
         [("own", "op-return"), ("own", "taproot"), ("watching", "op-return"), ("watching", "taproot")]
     {

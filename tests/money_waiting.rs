@@ -1,6 +1,7 @@
 //! A command that waits: for a block or for a payment, whatever other commands do meanwhile.
 
-use crate::support::money::{Cli, Purse, rate};
+use crate::support::money::{Cli, Purse, near, rate};
+use crate::support::nodes::Unasked;
 use crate::support::{Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
@@ -48,13 +49,13 @@ fn a_wait_for_what_can_never_be_mined_ends() -> Result<()> {
     let purse = Purse::new(&world, &Cli::wallet_dir("default"), &[500_000])?;
     let (words, rpc) = (purse.words.clone(), world.rpc()?);
     drop(purse);
-    let mut twin = Wallet::restore(&world.path("twin"), Network::Regtest, words, None, &rpc)?;
+    let mut twin = Wallet::restore(&world.path("twin"), Network::Regtest, words, None, near(&rpc))?;
     let tx = world.transfer(&world.alice, &world.bob, 7, 0).to_lower_hex_string();
     let mut waiting = Proc::spawn(&mut cli.command(&["force", &tx, "--fee-rate", "2", "--wait", "confirmed"]))?;
     line(&mut waiting, |line| line["state"] == "mempool")?;
     // The same words elsewhere spend the same coin, at a higher rate.
     let to = Bitcoind::anyone_address();
-    twin.send(&rpc, &to, Amount::from_sat(10_000), rate(20), &Caps::default())?;
+    twin.send(&Unasked(&rpc), &to, Amount::from_sat(10_000), rate(20), &Caps::default())?;
     world.bitcoind.mine(6)?;
     assert_eq!(waiting.wait_exit(LONG)?.code(), Some(1), "{:?}", waiting.stderr());
     ensure!(waiting.stderr().iter().any(|line| line.contains("it is not forced")), "{:?}", waiting.stderr());

@@ -1,6 +1,6 @@
 //! A wallet of public descriptors: it plans, watches and publishes, and its coins are signed for elsewhere.
 
-use crate::support::money::{Cli, Purse, Signer, payload, rate};
+use crate::support::money::{Cli, Purse, Signer, near, payload, rate};
 use crate::support::{Window, World};
 use anyhow::{Context, Result, anyhow, ensure};
 use bitcoin::hex::DisplayHex;
@@ -42,7 +42,17 @@ fn both_carriers_are_forced_from_each_kind_of_descriptor_and_change_comes_back()
     let world = World::new(WINDOW)?;
     let cli = Cli::new(&world)?;
     for (name, descriptor, signers) in kinds()? {
-        let made = cli.run(&["wallet", "create", "--wallet", name, "--watch-only", "--descriptor", &descriptor])?;
+        let made = cli.run(&[
+            "wallet",
+            "create",
+            "--wallet",
+            name,
+            "--watch-only",
+            "--descriptor",
+            &descriptor,
+            "--gap",
+            "200",
+        ])?;
         ensure!(made["watch_only"] == true && made["words"].is_string(), "{made}");
         let shown = cli.run(&["wallet", "descriptors", "--wallet", name])?;
         let texts = ["receive", "change"].map(|field| shown[field].as_str().unwrap_or_default().to_owned());
@@ -125,7 +135,7 @@ fn an_unrevealed_commit_comes_back_to_the_descriptors_by_reclaim_and_by_words_an
     let cli = Cli::new(&world)?;
     let (_, descriptor, signers) = kinds()?.remove(1);
     let [receive, change] = Descriptors::parse(&descriptor, None, Network::Regtest)?.texts();
-    let watch = ["--watch-only", "--descriptor", &receive, "--change-descriptor", &change];
+    let watch = ["--watch-only", "--descriptor", &receive, "--change-descriptor", &change, "--gap", "200"];
     let made = cli.run(&[&["wallet", "create", "--wallet", "here"], &watch[..]].concat())?;
     let address = cli.run(&["wallet", "address", "--wallet", "here"])?;
     let address = address["address"].as_str().context("an address")?.parse::<Address<_>>()?.assume_checked();
@@ -179,7 +189,7 @@ fn others_may_pay_for_it_and_no_sequencer_is_paid_from_it() -> Result<()> {
     let world = World::new(WINDOW)?;
     let cli = Cli::new(&world)?;
     let (_, descriptor, _) = kinds()?.remove(2);
-    cli.run(&["wallet", "create", "--watch-only", "--descriptor", &descriptor])?;
+    cli.run(&["wallet", "create", "--watch-only", "--descriptor", &descriptor, "--gap", "200"])?;
     let (tx, refund) = ("33".repeat(100), Bitcoind::anyone_address().to_string());
     let force = ["force", &tx, "--unchecked", "--pay-from-anywhere", "--refund", &refund, "--no-wait"];
     let asked = cli.run(&force)?;
@@ -255,7 +265,8 @@ fn coins_that_were_there_before_are_found_over_a_node_and_over_a_server() -> Res
     let descriptors = own.wallet.descriptors();
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
-    let (node, _) = Wallet::watch_only(&world.path("node"), Network::Regtest, &descriptors, None, None, &world.rpc()?)?;
+    let (node, _) =
+        Wallet::watch_only(&world.path("node"), Network::Regtest, &descriptors, None, None, near(&world.rpc()?))?;
     let (server, _) = Wallet::watch_only(&world.path("server"), Network::Regtest, &descriptors, None, None, &esplora)?;
     for mut watching in [node, server] {
         assert_eq!(watching.balance(), own.wallet.balance());
@@ -275,7 +286,7 @@ fn its_files_are_for_their_owner_and_its_words_are_encrypted_and_shown_nowhere()
     let (_, descriptor, _) = kinds()?.remove(2);
     let descriptors = Descriptors::parse(&descriptor, None, Network::Regtest)?;
     let rpc = world.rpc()?;
-    let made = Wallet::watch_only(&dir, Network::Regtest, &descriptors, None, Some(&passphrase), &rpc)?;
+    let made = Wallet::watch_only(&dir, Network::Regtest, &descriptors, None, Some(&passphrase), near(&rpc))?;
     let (wallet, words) = (made.0, made.1.words());
     let shown = format!("{wallet:?} {:?} {passphrase:?}", made.1);
     let secrets = [words.as_str(), "correct horse", "tprv", "xprv"];
@@ -302,7 +313,7 @@ fn private_descriptors_are_refused_and_stored_nowhere() -> Result<()> {
     let cli = Cli::new(&world)?;
     let secret = Signer::new(1)?.0.to_string();
     for descriptor in [format!("tr({secret}/<0;1>/*)"), format!("tr({secret}/<0;1>/*"), secret.clone()] {
-        let create = ["wallet", "create", "--watch-only", "--descriptor", &descriptor];
+        let create = ["wallet", "create", "--watch-only", "--descriptor", &descriptor, "--gap", "200"];
         let (code, error) = cli.fails(&create)?;
         assert!(code == 2 && !error.contains(&secret[4..]) && error.contains("descriptor"), "{error}");
     }

@@ -1,6 +1,7 @@
 //! Whatever stands in a publication's way, some command gets it out; and nothing is published twice on the way.
 
-use crate::support::money::{Cli, Purse, Signer, in_mempool, payload, rate};
+use crate::support::money::{Cli, Purse, Signer, in_mempool, near, payload, rate};
+use crate::support::nodes::Unasked;
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::script::PushBytesBuf;
@@ -274,7 +275,7 @@ fn a_payment_that_the_node_forgets_stays_paid_and_is_sent_again() -> Result<()> 
     let (mut wallet, words) = Wallet::create(&dir.path().join("wallet"), Network::Regtest, 0, None)?;
     node.fund_and_mine(&wallet.address()?, Amount::from_sat(1_000_000))?;
     wallet.sync(&rpc)?;
-    let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, &rpc)?;
+    let mut twin = Wallet::restore(&dir.path().join("twin"), Network::Regtest, words, None, near(&rpc))?;
     let pay = |wallet: &mut Wallet, rpc: &RpcNode, sat, fee_rate| -> Result<_> {
         let paid = wallet.send(rpc, &Bitcoind::anyone_address(), SAT * sat, rate(fee_rate), &Caps::default())?;
         wallet.acknowledge(&paid)?;
@@ -321,7 +322,7 @@ fn a_payment_that_the_node_forgets_stays_paid_and_is_sent_again() -> Result<()> 
 fn twins(world: &World, name: &str) -> Result<(Purse, Wallet)> {
     let purse = Purse::new(world, name, &[1_000_000])?;
     let twin = world.path(&format!("{name}-twin"));
-    let twin = Wallet::restore(&twin, Network::Regtest, purse.words.clone(), None, &purse.rpc)?;
+    let twin = Wallet::restore(&twin, Network::Regtest, purse.words.clone(), None, near(&purse.rpc))?;
     Ok((purse, twin))
 }
 
@@ -335,7 +336,7 @@ fn what_was_double_spent_is_given_up_once_that_is_certain_and_told_by_every_comm
         if name == "sweep" {
             reclaim(&mut purse.wallet, &purse.rpc, id, rate(5), &caps)?;
         }
-        let rival = prepare(&mut twin, &purse.rpc, &payload(&world, 400)?, &taproot(3))?;
+        let rival = prepare(&mut twin, &Unasked(&purse.rpc), &payload(&world, 400)?, &taproot(3))?;
         world.bitcoind.mine_block_with(&rival.generations[0].transactions)?;
         let tried = |purse: &mut Purse| -> Result<Option<PublishError>> {
             purse.wallet.sync(&purse.rpc)?;

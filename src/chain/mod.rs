@@ -16,7 +16,7 @@ pub use blk_files::BlkFiles;
 #[cfg(feature = "esplora")]
 pub use esplora::{Esplora, EsploraError, Proxy};
 pub use rest::RestNode;
-pub use rpc::{Credentials, NodeInfo, RpcNode};
+pub use rpc::{Credentials, NodeInfo, RpcNode, Utxo};
 
 use crate::primitives::{BlockRef, BtcHeight};
 use bitcoin::block::Header;
@@ -288,7 +288,7 @@ pub enum ChainError {
     },
     /// The node deleted this block.
     #[error(
-        "block {height} is pruned on this node (it keeps blocks from {first_available}); use a node that has it, or raise -prune and reindex"
+        "block {height} is pruned on this node (it keeps blocks from {first_available}); use a node that has it or an Esplora server (--esplora-url), or raise -prune and reindex"
     )]
     Pruned {
         /// The block asked for.
@@ -306,6 +306,16 @@ pub enum ChainError {
         height: BtcHeight,
         /// The height of the UTXO snapshot (assumeutxo) that the node began with.
         snapshot: Option<BtcHeight>,
+    },
+    /// The chain ends below what was seen of it before.
+    #[error(
+        "the chain ends at block {tip} there, and block {known} was seen before: the node or server is behind; wait until it has caught up, or use another; nothing was changed"
+    )]
+    Behind {
+        /// The height of its tip.
+        tip: BtcHeight,
+        /// The height that was seen before.
+        known: BtcHeight,
     },
     /// The node does not know it.
     #[error("the node does not know {0}")]
@@ -356,6 +366,7 @@ impl ChainError {
             | Self::WarmingUp { .. }
             | Self::Busy { .. }
             | Self::Cookie { .. }
+            | Self::Behind { .. }
             | Self::NotDownloaded { .. } => true,
             #[cfg(feature = "esplora")]
             Self::Esplora(error) => error.is_temporary(),

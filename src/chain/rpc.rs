@@ -13,8 +13,6 @@ use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
 use bitcoin::hex::FromHex;
 use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
-use bitcoincore_rpc::RpcApi;
-use bitcoincore_rpc::jsonrpc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -35,9 +33,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const LANES: usize = 4;
 /// Calls in one request.
 pub(super) const BATCH: usize = 500;
-/// The search through the whole UTXO set.
-const SCAN_UTXOS: &str = "scantxoutset";
-/// Its time limit.
+/// Scripts in one search through the UTXO set: a request has 32 MB at most.
+const SCRIPTS_AT_ONCE: usize = 300_000;
+/// Time limit of a search through the whole UTXO set.
 const UTXO_SCAN_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 
 const NOT_FOUND: i32 = -5;
@@ -111,6 +109,30 @@ impl NodeInfo {
     /// may be all there is, so there it counts only if the node has headers of newer blocks.
     pub fn is_behind(&self) -> bool {
         self.initial_download && (self.headers > self.tip.height || self.chain == Network::Bitcoin.to_core_arg())
+    }
+}
+
+/// A coin of a UTXO set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Utxo {
+    /// Which output.
+    pub outpoint: OutPoint,
+    /// What it holds, and who can spend it.
+    pub output: TxOut,
+    /// The height of its block.
+    pub height: BtcHeight,
+}
+
+impl Utxo {
+    fn read(coin: &Value) -> Result<Self, ChainError> {
+        const METHOD: &str = "scantxoutset";
+        let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", METHOD)?);
+        let script_pubkey = ScriptBuf::from_bytes(script.map_err(|error| malformed(METHOD, error))?);
+        Ok(Self {
+            outpoint: OutPoint::new(parse(text(coin, "txid", METHOD)?, METHOD)?, number(coin, "vout", METHOD)?),
+            output: TxOut { value: super::mempool::amount(coin, "amount", METHOD)?, script_pubkey },
+            height: number(coin, "height", METHOD)?,
+        })
     }
 }
 
@@ -243,44 +265,22 @@ impl RpcNode {
         self.call_within(CALL_LIMIT, method, params)
     }
 
-    /// Scripts and heights of all unspent outputs that pay `descriptors` (each with its last index).
-    ///
-    /// Reads the whole UTXO set: minutes on mainnet.
-    pub fn scan_utxo_set(&self, descriptors: &[(String, u32)]) -> Result<Vec<(ScriptBuf, BtcHeight)>, ChainError> {
-        let objects: Vec<Value> =
-            descriptors.iter().map(|(descriptor, range)| json!({ "desc": descriptor, "range": range })).collect();
-        self.scan_utxos(&objects, |coin, script_pubkey| Ok((script_pubkey, number(coin, "height", SCAN_UTXOS)?)))
-    }
-
     /// All unspent outputs in the chain that pay one of `scripts`.
     ///
-    /// Reads the whole UTXO set: minutes on mainnet.
-    pub fn unspent_of(&self, scripts: &[ScriptBuf]) -> Result<Vec<(OutPoint, TxOut)>, ChainError> {
-        let objects: Vec<Value> = scripts.iter().map(|script| json!(format!("raw({script:x})"))).collect();
-        self.scan_utxos(&objects, |coin, script_pubkey| {
-            let txid = parse(text(coin, "txid", SCAN_UTXOS)?, SCAN_UTXOS)?;
-            let value = super::mempool::amount(coin, "amount", SCAN_UTXOS)?;
-            Ok((OutPoint::new(txid, number(coin, "vout", SCAN_UTXOS)?), TxOut { value, script_pubkey }))
-        })
-    }
-
-    /// Reads every unspent output that the scan objects match.
-    fn scan_utxos<T>(
-        &self,
-        objects: &[Value],
-        read: impl Fn(&Value, ScriptBuf) -> Result<T, ChainError>,
-    ) -> Result<Vec<T>, ChainError> {
-        let found: Value = self.call_within(UTXO_SCAN_LIMIT, SCAN_UTXOS, &[json!("start"), json!(objects)])?;
-        let unspents = found.get("unspents").and_then(Value::as_array);
-        unspents
-            .ok_or_else(|| malformed(SCAN_UTXOS, "no unspents"))?
-            .iter()
-            .map(|coin| {
-                let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", SCAN_UTXOS)?)
-                    .map_err(|error| malformed(SCAN_UTXOS, error))?;
-                read(coin, ScriptBuf::from_bytes(script))
-            })
-            .collect()
+    /// Reads the whole UTXO set, which takes minutes on mainnet, once for 300,000 scripts.
+    pub fn scan_utxo_set(&self, scripts: &[ScriptBuf]) -> Result<Vec<Utxo>, ChainError> {
+        const METHOD: &str = "scantxoutset";
+        let mut coins = Vec::new();
+        for scripts in scripts.chunks(SCRIPTS_AT_ONCE) {
+            // Of a descriptor, the node would take ten times as long to derive them.
+            let objects: Vec<Value> = scripts.iter().map(|script| json!(format!("raw({script:x})"))).collect();
+            let found: Value = self.call_within(UTXO_SCAN_LIMIT, METHOD, &[json!("start"), json!(objects)])?;
+            let found = found.get("unspents").and_then(Value::as_array);
+            for coin in found.ok_or_else(|| malformed(METHOD, "no unspents"))? {
+                coins.push(Utxo::read(coin)?);
+            }
+        }
+        Ok(coins)
     }
 
     /// How many transactions the mempool holds.
@@ -419,18 +419,6 @@ impl RpcNode {
         }
     }
 
-    /// What an error of the client type that BDK uses stands for.
-    #[cfg(feature = "wallet")]
-    pub(crate) fn explain(&self, method: &str, error: bitcoincore_rpc::Error) -> ChainError {
-        match error {
-            bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(error)) => match error.downcast::<ChainError>() {
-                Ok(error) => *error,
-                Err(error) => malformed(method, error),
-            },
-            other => malformed(method, other),
-        }
-    }
-
     /// Names the height of a block that is no longer on disk.
     fn explain_block(&self, hash: &BlockHash, error: ChainError) -> ChainError {
         match error {
@@ -466,24 +454,6 @@ impl RpcNode {
             Some(base) => self.height(&parse(base, METHOD)?).map(Some),
             None => Ok(None),
         }
-    }
-}
-
-/// Lets BDK's emitter use this connection, with its time limits and its cookie handling.
-impl RpcApi for RpcNode {
-    fn call<T: for<'a> serde::de::Deserialize<'a>>(
-        &self,
-        method: &str,
-        params: &[Value],
-    ) -> bitcoincore_rpc::Result<T> {
-        let value = self.request(CALL_LIMIT, method, params).map_err(|error| match error {
-            // The one that BDK knows.
-            ChainError::NotFound(message) => {
-                jsonrpc::Error::Rpc(jsonrpc::error::RpcError { code: NOT_FOUND, message, data: None })
-            }
-            error => jsonrpc::Error::Transport(Box::new(error)),
-        })?;
-        Ok(serde_json::from_value(value)?)
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{CarrierChoice, FeeCap, JobId, JobState, NotRelayed, Profile, Shortfall};
 use crate::chain::ChainError;
 use crate::envelope::{MAX_PAYLOAD, MIN_PAYLOAD};
-use crate::wallet::{SatPerVb, WalletError};
+use crate::primitives::BtcHeight;
+use crate::wallet::{SatPerVb, WalletError, crowded_hint};
 use bitcoin::{Address, Amount, FeeRate, Txid};
 use thiserror::Error;
 
@@ -56,7 +57,10 @@ pub enum PublishError {
         why: NotRelayed,
     },
     /// The node refused the transactions before anything left; the coins are free again.
-    #[error("the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned)")]
+    #[error(
+        "the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned){}",
+        crowded_hint(reason)
+    )]
     Refused {
         /// The job, now abandoned.
         job: JobId,
@@ -67,7 +71,8 @@ pub enum PublishError {
     },
     /// The node refuses a transaction of a job whose coins stay reserved.
     #[error(
-        "job {job} is not through: the node refuses {txid}: {reason}; `sortie resume` tries again, `sortie bump {job} --fee-rate SAT_VB` pays more, `sortie reclaim {job}` takes it back"
+        "job {job} is not through: the node refuses {txid}: {reason}; `sortie resume` tries again, `sortie bump {job} --fee-rate SAT_VB` pays more, `sortie reclaim {job}` takes it back{}",
+        crowded_hint(reason)
     )]
     Stuck {
         /// The job.
@@ -76,6 +81,18 @@ pub enum PublishError {
         txid: Txid,
         /// The node's words.
         reason: String,
+    },
+    /// Its coins are spent, perhaps by its own transactions, in blocks that the node does not have.
+    #[error(
+        "what became of job {job} is not known: its coins are spent, and blocks {first} to {last} are not on this node (pruned, or not downloaded yet); an Esplora server shows it (`sortie resume --esplora-url URL`)"
+    )]
+    Unread {
+        /// The job.
+        job: JobId,
+        /// The first block that was not read.
+        first: BtcHeight,
+        /// The last one.
+        last: BtcHeight,
     },
     /// Another transaction, deep in the chain, spends the job's coins: it was given up.
     #[error("job {job} is given up: its coins were spent by another transaction; `sortie force` it again")]

@@ -321,6 +321,11 @@ pub fn jobs(wallet: &Wallet) -> Result<Vec<Job>, PublishError> {
     Ok(journal::all(wallet.db())?)
 }
 
+/// The jobs that something may still happen to, oldest first.
+pub fn open_jobs(wallet: &Wallet) -> Result<Vec<Job>, PublishError> {
+    Ok(journal::watched(wallet.db())?)
+}
+
 /// The job that publishes `payload`, or has published it; what was given up or taken back does not count.
 pub fn job_of_payload(wallet: &Wallet, payload: &[u8]) -> Result<Option<Job>, PublishError> {
     Ok(journal::of_payload(wallet.db(), sha256(payload))?)

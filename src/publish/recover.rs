@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 /// Keys that are tried where only the payload is known, unless told otherwise.
 pub const KEYS_TRIED: u32 = 1_000;
-/// Addresses of each kind that are known as the wallet's own while blocks are searched.
+/// Addresses of each kind, beyond those handed out, that are known as the wallet's own while blocks are searched.
 const OWN_ADDRESSES: u32 = 1_000;
 /// Addresses that a server is asked for before the next are.
 #[cfg(feature = "esplora")]
@@ -104,7 +104,10 @@ pub fn recover<'a>(
     let script = |backup: &Backup| spend::output_script(wallet, backup.key_index, Some(backup.merkle_root));
     let scripts = candidates.iter().map(script).collect::<Result<Vec<_>, _>>()?;
     let found = match source.into() {
-        WalletSource::Node(node) => node.unspent_of(&scripts)?,
+        WalletSource::Node(node) => {
+            let found = node.scan_utxo_set(&scripts)?.into_iter();
+            found.map(|coin| (coin.outpoint, coin.output)).collect::<Vec<_>>()
+        }
         #[cfg(feature = "esplora")]
         WalletSource::Esplora(server) => {
             let mut found = scripts.chunks(ASKED_AT_ONCE).map(|scripts| server.unspent_of(scripts));

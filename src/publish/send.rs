@@ -7,7 +7,7 @@ use crate::chain::{ChainError, Mempool, refusal};
 use crate::primitives::BlockRef;
 use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, inputs_of, journal};
 use bitcoin::{Amount, OutPoint, Transaction, Txid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What resuming did about one job.
 #[derive(Debug)]
@@ -152,6 +152,13 @@ fn attempt(wallet: &mut Wallet, node: &impl Mempool, job: &Job) -> Result<Attemp
     }
     // What they hang on may be forgotten, too; what the node does not take alone goes with them.
     let before = absent(node, &wallet.hangs_on(&own, &confirmed), &confirmed).map_err(unsent)?;
+    if let Some(blocks) = wallet.unread_blocks().filter(|_| before.is_empty()) {
+        let made: BTreeSet<Txid> = own.iter().map(Transaction::compute_txid).collect();
+        let spent: Vec<OutPoint> = own.iter().flat_map(inputs_of).filter(|coin| !made.contains(&coin.txid)).collect();
+        if !node.missing(&spent).map_err(unsent)?.is_empty() {
+            return Err(PublishError::Unread { job: job.id, first: *blocks.start(), last: *blocks.end() });
+        }
+    }
     for tx in &before {
         node.submit(std::slice::from_ref(tx), HIGHEST_ESTIMATE).map_err(unsent)?;
     }

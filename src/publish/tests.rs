@@ -281,3 +281,58 @@ fn the_wallet_and_the_journal_agree_after_a_crash_at_any_point() {
     assert_eq!(jobs(&wallet).expect("jobs")[0].generations, job.generations);
     assert_eq!(wallet.balance().total(), Amount::from_sat(100_000) - job.generations[0].fee);
 }
+
+#[test]
+fn refused_attempts_use_up_no_addresses() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[100_000]);
+    let (to, before) = (wallet.address().expect("address"), wallet.next_changes());
+    let node = FakeNode::default();
+    *node.refuse.borrow_mut() = Some("datacarrier");
+    for n in 0..30 {
+        let carrier = if n % 2 == 0 { OP_RETURN } else { TAPROOT };
+        let error = publish(&mut wallet, &node, &payload(500), &request(carrier)).expect_err("refused");
+        assert!(matches!(error, PublishError::Refused { .. }), "{error}");
+        let amount = Amount::from_sat(10_000);
+        wallet.send(&node, &to, amount, rate(250), &Caps::default()).expect_err("refused, too");
+    }
+    assert_eq!(wallet.next_changes(), before);
+    drop(wallet);
+    let mut wallet = crate::wallet::Wallet::open(dir.path(), Network::Regtest).expect("opened");
+    assert_eq!(wallet.next_changes(), before);
+    *node.refuse.borrow_mut() = None;
+    publish(&mut wallet, &node, &payload(500), &request(OP_RETURN)).expect("published");
+    assert_eq!(wallet.next_changes()[0], before[1], "what has left keeps its address");
+}
+
+#[test]
+fn resuming_works_out_once_what_the_wallet_knows_however_many_jobs_there_are() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[100_000; 20]);
+    let node = FakeNode::default();
+    for (n, carrier) in (0..20).zip([OP_RETURN, TAPROOT].into_iter().cycle()) {
+        publish(&mut wallet, &node, &payload(60 + n), &request(carrier)).expect("published");
+    }
+    let known = wallet.view();
+    let resumed = resume(&mut wallet, &node).expect("resumed");
+    assert_eq!(resumed.len(), 20);
+    assert!(resumed.iter().all(|resumed| matches!(resumed.outcome, Outcome::InPlace)), "{resumed:?}");
+    assert!(std::sync::Arc::ptr_eq(&known, &wallet.view()));
+}
+
+#[test]
+fn a_refusal_of_too_much_that_hangs_together_says_what_helps() {
+    for (reason, helps) in
+        [("too-large-cluster", true), ("too-long-mempool-chain, too many ancestors", true), ("dust", false)]
+    {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut wallet = funded(dir.path(), &[100_000]);
+        let node = FakeNode::default();
+        *node.refuse.borrow_mut() = Some(reason);
+        let error = publish(&mut wallet, &node, &payload(60), &request(OP_RETURN)).expect_err("refused").to_string();
+        assert_eq!(
+            error.contains("once a block has taken the transactions before it") && error.contains("bump"),
+            helps
+        );
+    }
+}

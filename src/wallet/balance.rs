@@ -6,7 +6,8 @@
 use super::seed::Branch;
 use super::{Coin, Job, JobId, JobState, Shortfall, Wallet, WalletError, inputs_of, journal, payment};
 use crate::chain::{ChainError, Mempool};
-use bitcoin::{Amount, OutPoint, Transaction, Txid};
+use bdk_wallet::KeychainKind;
+use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
 use std::collections::BTreeSet;
 
 /// Confirmations before a coinbase output can be spent.
@@ -108,7 +109,8 @@ impl Wallet {
         let before = self.missing.len();
         for coin in node.missing(coins)? {
             // Change that was forgotten together with what pays it is there again once that is.
-            if confirmed.contains_key(&coin.txid) || node.is_waiting(&coin.txid)? {
+            let is_mined = confirmed.contains_key(&coin.txid) || self.transaction(coin.txid).is_none();
+            if is_mined || node.is_waiting(&coin.txid)? {
                 self.missing.insert(coin);
             }
         }
@@ -124,25 +126,36 @@ impl Wallet {
         }
     }
 
-    fn unspent(&self) -> Vec<Coin> {
+    /// All coins, spendable now or not.
+    pub(super) fn unspent(&self) -> Vec<Coin> {
         let tip = self.synced_to().height;
-        let coin = |output: bdk_wallet::LocalOutput| {
+        let whole = self.bdk.list_unspent().map(|output| {
             let height = output.chain_position.confirmation_height_upper_bound();
             let confirmations = height.map_or(0, |h| (tip + 1).saturating_sub(h));
-            let graph = self.bdk.tx_graph();
-            let coinbase = graph.get_tx(output.outpoint.txid).is_some_and(|tx| tx.is_coinbase());
-            Coin {
-                outpoint: output.outpoint,
-                value: output.txout.value,
-                confirmations,
-                is_mature: !coinbase || confirmations >= COINBASE_MATURITY,
-                for_bump: false,
-                script_pubkey: output.txout.script_pubkey,
-                placeholder: self.placeholder.clone(),
-                branch: Branch::of(output.keychain),
-            }
-        };
-        let there = self.bdk.list_unspent().filter(|output| !self.missing.contains(&output.outpoint));
-        there.map(coin).collect()
+            let coinbase = self.transaction(output.outpoint.txid).is_some_and(|tx| tx.is_coinbase());
+            let is_mature = !coinbase || confirmations >= COINBASE_MATURITY;
+            self.coin_of(output.outpoint, output.txout, output.keychain, confirmations, is_mature)
+        });
+        whole.chain(self.bare_coins()).filter(|coin| !self.missing.contains(&coin.outpoint)).collect()
+    }
+
+    pub(super) fn coin_of(
+        &self,
+        outpoint: OutPoint,
+        output: TxOut,
+        keychain: KeychainKind,
+        confirmations: u32,
+        is_mature: bool,
+    ) -> Coin {
+        Coin {
+            outpoint,
+            value: output.value,
+            confirmations,
+            is_mature,
+            for_bump: false,
+            script_pubkey: output.script_pubkey,
+            placeholder: self.placeholder.clone(),
+            branch: Branch::of(keychain),
+        }
     }
 }

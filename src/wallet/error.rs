@@ -160,13 +160,24 @@ pub enum WalletError {
         source: ChainError,
     },
     /// The node refused the transaction; nothing left.
-    #[error("the node refused transaction {txid}: {reason}; nothing was sent")]
+    #[error("the node refused transaction {txid}: {reason}; nothing was sent{}", crowded_hint(reason))]
     Refused {
         /// Which.
         txid: Txid,
         /// The node's words.
         reason: String,
     },
+}
+
+/// What helps where a node has too much already that hangs together with a transaction.
+pub(crate) fn crowded_hint(reason: &str) -> &'static str {
+    let is_crowded = ["too-large-cluster", "too-long-mempool-chain", "package-mempool-limits"];
+    match is_crowded.iter().any(|words| reason.contains(words)) {
+        true => {
+            "; too much that is not mined yet hangs together with it: once a block has taken the transactions before it, try again; if they pay too little to be taken soon, bump those first (`sortie jobs`), or pay the wallet another coin (`sortie wallet address`) and let it confirm"
+        }
+        false => "",
+    }
 }
 
 pub(super) fn damaged(dir: &Path, what: impl fmt::Display) -> WalletError {

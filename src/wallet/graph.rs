@@ -13,7 +13,7 @@ use std::sync::Arc;
 const BURIED: u32 = 6;
 
 /// The transactions that count, in the chain and waiting for it; and the outputs that the wallet has heard of.
-pub(super) struct View {
+pub(crate) struct View {
     pub transactions: BTreeMap<Txid, (Arc<Transaction>, Option<BlockRef>)>,
     confirmed: Arc<BTreeMap<Txid, BlockRef>>,
     /// By script: of transactions that count no more, too.
@@ -45,7 +45,7 @@ impl View {
 
 impl Wallet {
     /// What the wallet knows now; worked out once, however many ask.
-    pub(super) fn view(&self) -> Arc<View> {
+    pub(crate) fn view(&self) -> Arc<View> {
         self.view.get_or_init(|| Arc::new(View::of(&self.bdk))).clone()
     }
 

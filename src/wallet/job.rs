@@ -212,7 +212,7 @@ pub enum Event {
         #[serde(with = "raw")]
         transactions: Vec<Transaction>,
     },
-    /// A reorganisation took the block away.
+    /// A reorganisation took the block away; of what was given up, perhaps the block of what spent its coins.
     Undone,
     /// What the chain has made of it is buried deep: the job is no longer watched.
     Final,
@@ -484,11 +484,13 @@ impl Job {
                 Confirmed(*block)
             }
             (state, Event::Reclaimed { block, .. }) if !matches!(state, Final(_)) => Reclaimed(*block),
-            (Confirmed(_), Event::Undone) => {
+            (Confirmed(_) | Final(_), Event::Undone) => {
                 self.confirmed_by = None;
                 RevealSent
             }
             (Reclaimed(_), Event::Undone) => Reclaiming,
+            // What took its coins may be gone.
+            (Abandoned(_), Event::Undone) => self.state.clone(),
             (Confirmed(_) | Final(_) | Reclaimed(_), Event::Swept { transactions }) => {
                 self.sweeps.extend(transactions.iter().cloned());
                 self.state.clone()

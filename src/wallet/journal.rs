@@ -5,10 +5,10 @@
 //! database refuses it); a key index is used by one job at most. An event that cannot follow those
 //! before it is an error. A file of another version is refused and not touched.
 
-use super::job::{Event, Job, JobId, JobTerms, Payer};
+use super::job::{Event, Job, JobId, JobState, JobTerms, Payer};
 use super::{Caps, WalletError};
 use crate::envelope::Carrier;
-use crate::primitives::Hash32;
+use crate::primitives::{BtcHeight, Hash32};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, FeeRate, ScriptBuf, TapNodeHash};
 use rusqlite::{Connection, Row, params};
@@ -151,12 +151,26 @@ pub(crate) fn given_up(db: &Connection, hash: Hash32) -> Result<Vec<Job>, Wallet
     Ok(jobs)
 }
 
-/// Jobs that something may still happen to: all that are not final, and those of which a late payment was swept after
-/// that.
+/// Opens the jobs again that were final in a block above `height`, which a reorganisation took, and all that were given
+/// up. The caller commits. Returns whether there are any.
+pub(crate) fn reopen(db: &Connection, height: BtcHeight, now: u64) -> Result<bool, WalletError> {
+    let sql = "SELECT * FROM sortie_job WHERE id IN (SELECT job FROM sortie_event WHERE kind = 'final') ORDER BY id";
+    let is_gone = |job: &Job| match &job.state {
+        JobState::Final(block) | JobState::Reclaimed(block) => block.height > height,
+        state => matches!(state, JobState::Abandoned(_)),
+    };
+    let mut gone = list(db, sql, [])?;
+    gone.retain(is_gone);
+    gone.iter().try_for_each(|job| append(db, job.id, &Event::Undone, now))?;
+    Ok(!gone.is_empty())
+}
+
+/// Jobs that something may still happen to: all that are not final, and those of which a late payment was swept, or
+/// whose block was reorganised away, after that.
 pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
     let sql = "SELECT * FROM sortie_job WHERE id NOT IN
                (SELECT job FROM sortie_event AS closing WHERE kind = 'final' AND NOT EXISTS
-                (SELECT 1 FROM sortie_event WHERE job = closing.job AND sequence > closing.sequence AND kind = 'swept'))
+                (SELECT 1 FROM sortie_event WHERE job = closing.job AND sequence > closing.sequence AND kind IN ('swept', 'undone')))
                ORDER BY id";
     list(db, sql, [])
 }
@@ -254,7 +268,7 @@ fn integer(value: u64) -> Result<i64, WalletError> {
 #[cfg(test)]
 mod tests {
     use super::super::coins::{key_spend, transaction};
-    use super::super::job::{Amendment, Deadline, Generation, JobState};
+    use super::super::job::{Amendment, Deadline, Generation};
     use super::*;
     use crate::primitives::BlockRef;
     use bitcoin::{BlockHash, OutPoint, Transaction, TxOut, Txid};
@@ -385,10 +399,10 @@ mod tests {
             ("commit_sent", vec![signed(1), Event::CommitSent], ".xxx.xxxx..x"),
             ("reveal_sent", vec![signed(1), Event::RevealSent], ".xxx.xxxx..x"),
             ("confirmed", vec![signed(1), confirmed(1, 8)], "......x.xxx."),
-            ("final", vec![signed(1), confirmed(1, 8), Event::Final], "............"),
+            ("final", vec![signed(1), confirmed(1, 8), Event::Final], ".........x.."),
             ("reclaiming", vec![signed(1), sweep()], "......xxx..x"),
             ("reclaimed", vec![signed(1), swept()], "......x.xxx."),
-            ("abandoned", vec![abandoned()], "......xxx.x."),
+            ("abandoned", vec![abandoned()], "......xxxxx."),
         ];
         for (state, events, allowed) in rows {
             for (event, mark) in columns.iter().zip(allowed.chars()) {
@@ -471,6 +485,27 @@ mod tests {
         append(&db, id, &Event::Swept { transactions: vec![tx(3)] }, 0).expect("swept late");
         assert_eq!(watched(), 1);
         assert_eq!(all(&db).expect("readable").len(), 2);
+    }
+
+    #[test]
+    fn what_was_final_above_a_fork_is_watched_again_until_it_is_final_anew() {
+        let db = open();
+        let confirmed_at = |height| [planned(), signed(1), confirmed(1, height), Event::Final];
+        let low = begin(&db, &job(b"a", None), &confirmed_at(99), 0).expect("written");
+        let high = begin(&db, &job(b"b", None), &confirmed_at(100), 0).expect("written");
+        let given_up = begin(&db, &job(b"c", None), &[planned(), abandoned(), Event::Final], 0).expect("written");
+        assert!(watched(&db).expect("readable").is_empty());
+        assert!(reopen(&db, 99, 0).expect("written"));
+        let state = |id| find(&db, id).expect("readable").expect("there").state;
+        assert_eq!((state(low).name(), state(high)), ("final", JobState::RevealSent));
+        assert!(matches!(state(given_up), JobState::Abandoned(_)));
+        let watched_ids = || watched(&db).expect("readable").iter().map(|job| job.id).collect::<Vec<_>>();
+        assert_eq!(watched_ids(), [high, given_up]);
+        for event in [confirmed(1, 101), Event::Final] {
+            append(&db, high, &event, 0).expect("again");
+        }
+        append(&db, given_up, &Event::Final, 0).expect("again");
+        assert!(watched_ids().is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! small (see `sync`).
 
 mod balance;
+mod blocks;
 mod closed;
 mod coins;
 mod descriptors;
@@ -24,6 +25,7 @@ mod restore;
 mod seed;
 mod store;
 mod sync;
+mod utxos;
 mod watch;
 
 pub use balance::Balance;
@@ -36,11 +38,13 @@ pub use job::{Amendment, Deadline, Event, Generation, Job, JobId, JobState, JobT
 pub use journal::{FINAL_DEPTH, Recorded};
 pub use orders::{Order, Orders};
 pub use payment::{Payment, PaymentOutcome, Settled};
+pub use restore::{Looked, Search};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
 
 pub(crate) use coins::{Draft, SIGNATURE_LEN, inputs_of, key_spend, outputs_of, pay, select, transaction, unsigned};
 pub(crate) use descriptors::{BadSignature, check_witness, witness};
+pub(crate) use error::crowded_hint;
 pub(crate) use seed::Keys;
 pub(crate) use watch::Paid;
 
@@ -66,6 +70,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use utxos::Unread;
 
 /// An open wallet; its folder is locked as long as this value lives.
 pub struct Wallet {
@@ -78,6 +83,7 @@ pub struct Wallet {
     view: OnceCell<Arc<View>>,
     /// Coins that are no longer there, though nothing is known that spends them.
     missing: BTreeSet<OutPoint>,
+    unread: Unread,
     secp: Secp256k1<All>,
     public: PublicKeys,
     /// Only while the wallet is unlocked.
@@ -87,8 +93,12 @@ pub struct Wallet {
     key_base: u32,
     /// What takes the place of an input's witness until it is signed.
     placeholder: Witness,
+    /// How far the search went that made it.
+    looked: Option<Looked>,
     /// What of a large mempool was read.
     seen: HashSet<Txid>,
+    /// How much of it was not.
+    unseen: usize,
     /// Payments to envelopes of which it is known what they hang on.
     traced: HashSet<Txid>,
     small_mempool: u32,
@@ -157,15 +167,17 @@ impl Wallet {
     /// The scripts that the next change goes to, for two outputs of it.
     pub(crate) fn next_changes(&self) -> [ScriptBuf; 2] {
         const CHANGE: KeychainKind = KeychainKind::Internal;
-        let fresh = self.bdk.next_derivation_index(CHANGE);
-        let fresh = [fresh, fresh + 1].map(|index| self.bdk.peek_address(CHANGE, index).address.script_pubkey());
-        let unused: Vec<ScriptBuf> =
-            self.bdk.spk_index().unused_keychain_spks(CHANGE).map(|(_, s)| s).take(2).collect();
-        match unused.as_slice() {
-            [first, second] => [first.clone(), second.clone()],
-            [first] => [first.clone(), fresh[0].clone()],
-            _ => fresh,
-        }
+        let view = self.view();
+        // What only transactions paid that count no more is free again: who restores the wallet meets no gap.
+        let is_free = |script: &ScriptBuf| {
+            let paid = view.outputs.get(script).into_iter().flatten();
+            paid.clone().all(|paid| self.transaction(paid.txid).is_some() && !self.is_current(&paid.txid))
+        };
+        let scripts = self.bdk.unbounded_spk_iter(CHANGE).map(|(_, script)| script);
+        let revealed = self.bdk.spk_index().revealed_keychain_spks(CHANGE).map(|(_, script)| script);
+        let fresh = scripts.skip(self.bdk.next_derivation_index(CHANGE) as usize);
+        let mut free = revealed.chain(fresh).filter(is_free);
+        std::array::from_fn(|_| free.next().unwrap_or_default())
     }
 
     /// An input like those that spend the wallet's coins, of their final size.
@@ -179,10 +191,13 @@ impl Wallet {
         self.bdk.public_descriptor(keychain).at_derivation_index(index).ok()
     }
 
-    /// The first scripts of both kinds.
-    pub(crate) fn scripts(&self, count: u32) -> BTreeSet<ScriptBuf> {
+    /// The scripts of both kinds, up to `beyond` of each behind the last that was handed out.
+    pub(crate) fn scripts(&self, beyond: u32) -> BTreeSet<ScriptBuf> {
         let keychains = [KeychainKind::External, KeychainKind::Internal];
-        let scripts = |keychain| self.bdk.unbounded_spk_iter(keychain).take(count as usize).map(|(_, script)| script);
+        let scripts = |keychain| {
+            let count = self.bdk.next_derivation_index(keychain).saturating_add(beyond);
+            self.bdk.unbounded_spk_iter(keychain).take(count as usize).map(|(_, script)| script)
+        };
         keychains.into_iter().flat_map(scripts).collect()
     }
 

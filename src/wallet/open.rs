@@ -6,6 +6,7 @@
 use super::error::damaged;
 use super::files::Folder;
 use super::seed::{PublicKeys, Sealed, SeedFile};
+use super::utxos::Unread;
 use super::{
     Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, orders, payment, store, sync,
 };
@@ -15,7 +16,7 @@ use bitcoin::Network;
 use bitcoin::key::Secp256k1;
 use rusqlite::{Connection, OpenFlags, params};
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Addresses beyond the last one handed out that are recognised.
@@ -199,6 +200,8 @@ impl Wallet {
         journal::complete_tables(&tx)?;
         payment::create_tables(&tx)?;
         orders::create_tables(&tx)?;
+        Unread::create_tables(&tx)?;
+        let unread = Unread::read(&tx)?;
         let changes = store::load(&tx)?;
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
             Ok((
@@ -231,7 +234,9 @@ impl Wallet {
             placeholder: descriptors_of(&bdk).placeholder(),
             bdk,
             view: OnceCell::new(),
-            missing: BTreeSet::new(),
+            missing: unread.spent.clone(),
+            unread,
+            looked: None,
             secp: Secp256k1::new(),
             public,
             secret: None,
@@ -239,6 +244,7 @@ impl Wallet {
             birthday,
             key_base,
             seen: HashSet::new(),
+            unseen: 0,
             traced: HashSet::new(),
             small_mempool: sync::SMALL_MEMPOOL,
         })

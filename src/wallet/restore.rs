@@ -1,52 +1,121 @@
 //! A wallet made from words or descriptors, and what is found of its former life.
 
-use super::error::damaged;
 use super::seed::SeedFile;
 use super::{Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, WalletSource};
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
-use crate::chain::{BlockSource, ChainError, RpcNode};
+use crate::chain::{BlockSource, RpcNode};
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_wallet::KeychainKind;
-use bitcoin::{Network, ScriptBuf};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-
-/// Addresses of each kind that `restore` looks for: in the first range; in the second, if it finds nothing in the
-/// first; and in the next, if what it finds is in the second half of the last.
-const RESTORE_RANGES: [u32; 4] = [1_000, 4_000, 20_000, 100_000];
-/// Addresses in a row that were never used, after which a search ends (BIP44).
+use bdk_wallet::chain::SpkIterator;
 #[cfg(feature = "esplora")]
-const STOP_GAP: usize = 20;
+use bdk_wallet::chain::spk_client::FullScanRequest;
+use bdk_wallet::descriptor::ExtendedDescriptor;
+use bdk_wallet::miniscript::Descriptor;
+use bdk_wallet::miniscript::descriptor::{DescriptorPublicKey, Wildcard};
+use bitcoin::bip32::{ChildNumber, Xpub};
+use bitcoin::secp256k1::{Secp256k1, Verification};
+use bitcoin::{Network, ScriptBuf};
+#[cfg(feature = "esplora")]
+use bitcoin::{OutPoint, Transaction, TxIn};
+#[cfg(feature = "esplora")]
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::path::Path;
+#[cfg(feature = "esplora")]
+use std::sync::Arc;
+use std::thread;
+
+/// Receive and change addresses in a row without a coin, after which a search of a node's UTXO set ends: a wallet that
+/// paid for a batch in each block of a year has no other coin left than on its last change address.
+const GAPS_ON_NODE: [u32; 2] = [2_000, 60_000];
+/// Addresses in a row that were never used, after which a server is asked for no more: it is asked for each of them.
+#[cfg(feature = "esplora")]
+const GAP_ON_SERVER: u32 = 100;
+/// Addresses of each kind that a server is asked for before it is known what they hold.
+#[cfg(feature = "esplora")]
+const ASKED_AT_ONCE: u32 = 1_000;
+/// Change addresses beyond those that were looked at which are recognised in what was paid.
+#[cfg(feature = "esplora")]
+const RECOGNISED: u32 = 20_000;
+/// The highest index of an address (BIP 32), and one more.
+const END: u32 = 1 << 31;
 /// Reveal keys that a wallet may have used per Bitcoin block without a restored one meeting them.
 const KEYS_PER_BLOCK: u32 = 1_000;
+
+/// Where and how far a wallet's coins are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// Who is asked.
+    pub source: WalletSource<'a>,
+    /// Addresses of each kind in a row, beyond the last one of either kind that was found, after which the search ends.
+    /// Found is what holds a coin, on a node; what was ever used, over a server. `None`: 2,000 receive and 60,000 change
+    /// addresses on a node, 100 over a server.
+    pub gap: Option<u32>,
+}
+
+impl<'a> From<WalletSource<'a>> for Search<'a> {
+    fn from(source: WalletSource<'a>) -> Self {
+        Self { source, gap: None }
+    }
+}
+
+impl<'a> From<&'a RpcNode> for Search<'a> {
+    fn from(node: &'a RpcNode) -> Self {
+        WalletSource::from(node).into()
+    }
+}
+
+#[cfg(feature = "esplora")]
+impl<'a> From<&'a Esplora> for Search<'a> {
+    fn from(server: &'a Esplora) -> Self {
+        WalletSource::from(server).into()
+    }
+}
+
+/// How far a search went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Receive addresses that were looked at.
+    pub receive: u32,
+    /// Change addresses that were looked at.
+    pub change: u32,
+    /// Index of the last receive address that was found.
+    pub last_receive: Option<u32>,
+    /// Index of the last change address that was found.
+    pub last_change: Option<u32>,
+}
+
+impl Looked {
+    /// The index behind the last one that was found of either kind.
+    fn reach(&self) -> u32 {
+        self.last_receive.max(self.last_change).map_or(0, |last| last.saturating_add(1))
+    }
+}
 
 /// What is left on the chain of a wallet whose words are all that is known.
 struct FormerLife {
     tip: BlockRef,
     birthday: BtcHeight,
-    /// The highest index of each keychain that was used.
-    used: BTreeMap<KeychainKind, u32>,
+    looked: Looked,
 }
 
 impl Wallet {
     /// Makes a wallet from words and finds its coins.
     ///
-    /// A node's UTXO set is searched (minutes on mainnet) for coins of the first thousand addresses of each kind, or
-    /// of four thousand if there is none, and further while some are in the second half; the lowest of them gives the
-    /// birthday, and the chain is read from there. Transactions that were spent before it stay unknown. An Esplora
-    /// server is asked for address after address, until twenty in a row were never used.
-    ///
-    /// # Errors
-    /// [`ChainError::Pruned`] if the node no longer has the blocks since the birthday.
+    /// A node's UTXO set is searched (minutes on mainnet); the lowest coin's block gives the birthday, and the chain is
+    /// read from there. Transactions that were spent before it stay unknown. An Esplora server is asked for address after
+    /// address. [`looked`](Self::looked) tells how far that went.
     pub fn restore<'a>(
         dir: &Path,
         network: Network,
         mnemonic: Mnemonic,
         passphrase: Option<&Passphrase>,
-        source: impl Into<WalletSource<'a>>,
+        search: impl Into<Search<'a>>,
     ) -> Result<Self, WalletError> {
-        Self::search(dir, network, mnemonic, passphrase, None, source.into(), former_keys)
+        Self::search(dir, network, mnemonic, passphrase, None, search.into(), former_keys)
     }
 
     /// Makes a wallet of coins whose keys are elsewhere, and finds them as [`restore`](Self::restore) does.
@@ -59,12 +128,12 @@ impl Wallet {
         descriptors: &Descriptors,
         mnemonic: Option<Mnemonic>,
         passphrase: Option<&Passphrase>,
-        source: impl Into<WalletSource<'a>>,
+        search: impl Into<Search<'a>>,
     ) -> Result<(Self, Mnemonic), WalletError> {
         let first_key = if mnemonic.is_some() { former_keys } else { |_| 0 };
         let mnemonic = mnemonic.map_or_else(Mnemonic::generate, Ok)?;
-        let source = source.into();
-        let wallet = Self::search(dir, network, mnemonic.clone(), passphrase, Some(descriptors), source, first_key)?;
+        let search = search.into();
+        let wallet = Self::search(dir, network, mnemonic.clone(), passphrase, Some(descriptors), search, first_key)?;
         Ok((wallet, mnemonic))
     }
 
@@ -75,26 +144,34 @@ impl Wallet {
         mnemonic: Mnemonic,
         passphrase: Option<&Passphrase>,
         watched: Option<&Descriptors>,
-        source: WalletSource<'_>,
+        Search { source, gap }: Search<'_>,
         first_key: fn(BtcHeight) -> u32,
     ) -> Result<Self, WalletError> {
         let folder = Self::vacant(dir)?;
         let own = Keys::new(&mnemonic, network)?.descriptors()?;
         let descriptors = watched.unwrap_or(&own);
         let life = match source {
-            WalletSource::Node(node) => on_node(node, dir, descriptors)?,
+            WalletSource::Node(node) => on_node(node, descriptors, gap)?,
             #[cfg(feature = "esplora")]
-            WalletSource::Esplora(server) => on_server(server, dir, descriptors)?,
+            WalletSource::Esplora(server) => on_server(server, descriptors, gap)?,
         };
         let seed = SeedFile { network, birthday: life.birthday, mnemonic };
         let mut wallet = Self::found(folder, dir, &seed, passphrase, watched, |bdk| {
-            for (keychain, index) in life.used {
+            let last =
+                [(KeychainKind::External, life.looked.last_receive), (KeychainKind::Internal, life.looked.last_change)];
+            for (keychain, index) in last.into_iter().filter_map(|(keychain, last)| Some((keychain, last?))) {
                 let _ = bdk.reveal_addresses_to(keychain, index).count();
             }
             first_key(life.tip.height)
         })?;
         wallet.sync(source)?;
+        wallet.looked = Some(life.looked);
         Ok(wallet)
+    }
+
+    /// How far the search went that made this wallet; `None` once it is opened again.
+    pub fn looked(&self) -> Option<Looked> {
+        self.looked
     }
 
     /// Whether a search for a former life's coins found none: then the birthday tells nothing about that life.
@@ -109,59 +186,157 @@ fn former_keys(tip: BtcHeight) -> u32 {
 }
 
 /// Searches a node's coins, further as long as there may be more of them.
-fn on_node(node: &RpcNode, dir: &Path, descriptors: &Descriptors) -> Result<FormerLife, WalletError> {
+fn on_node(node: &RpcNode, descriptors: &Descriptors, gap: Option<u32>) -> Result<FormerLife, WalletError> {
     let tip = node.tip()?;
-    let blank = blank(node.network(), dir, descriptors)?;
-    let [first, ..] = RESTORE_RANGES;
-    let (mut found, mut used) = (Vec::new(), BTreeMap::new());
-    for range in RESTORE_RANGES {
-        found = node.scan_utxo_set(&descriptors.texts().map(|descriptor| (descriptor, range - 1)))?;
-        used = last_used(&blank, &found, range);
-        let goes_on = used.values().max().map_or(range == first, |last| *last >= range / 2);
-        if !goes_on {
-            break;
+    let mut life = FormerLife { tip, birthday: tip.height, looked: Looked::default() };
+    let gaps = gap.map_or(GAPS_ON_NODE, |gap| [gap; 2]);
+    loop {
+        let looked = life.looked;
+        let wanted = gaps.map(|gap| looked.reach().saturating_add(gap).min(END));
+        if looked.receive >= wanted[0] && looked.change >= wanted[1] {
+            return Ok(life);
         }
+        // Each search reads the whole set: a bit further at once, in place of another one.
+        let end = |n: usize, looked: u32| wanted[n].saturating_add(gaps[n] / 8).min(END).max(looked);
+        let [receive, change] = [end(0, looked.receive), end(1, looked.change)];
+        let receiving = derived(&descriptors.receive, looked.receive..receive);
+        let changing = derived(&descriptors.change, looked.change..change);
+        let scripts: Vec<ScriptBuf> = receiving.iter().chain(&changing).map(|(_, script)| script.clone()).collect();
+        let found = node.scan_utxo_set(&scripts)?;
+        let paid: BTreeSet<&ScriptBuf> = found.iter().map(|coin| &coin.output.script_pubkey).collect();
+        let last = |of: &[(u32, ScriptBuf)]| {
+            of.iter().rev().find(|(_, script)| paid.contains(script)).map(|(index, _)| *index)
+        };
+        let [last_receive, last_change] = [last(&receiving), last(&changing)];
+        life.birthday = found.iter().map(|coin| coin.height).fold(life.birthday, BtcHeight::min);
+        life.looked = Looked {
+            receive,
+            change,
+            last_receive: last_receive.or(looked.last_receive),
+            last_change: last_change.or(looked.last_change),
+        };
     }
-    let birthday = found.iter().map(|(_, height)| *height).min().unwrap_or(tip.height);
-    if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > birthday) {
-        return Err(ChainError::Pruned { height: birthday, first_available }.into());
+}
+
+/// A descriptor's scripts with these indices, in order; on all of the machine's processors.
+fn derived(descriptor: &ExtendedDescriptor, range: Range<u32>) -> Vec<(u32, ScriptBuf)> {
+    let secp = Secp256k1::verification_only();
+    let parent = parent_of(&secp, descriptor);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = range.len().div_ceil(threads).max(1);
+    let part = |start: u32| start..range.end.min(start.saturating_add(share as u32));
+    let derive = |part: Range<u32>| -> Vec<(u32, ScriptBuf)> {
+        let Some(parent) = &parent else { return SpkIterator::new_with_range(descriptor, part).collect() };
+        let keys = part.filter_map(|index| Some((index, parent.ckd_pub(&secp, ChildNumber::Normal { index }).ok()?)));
+        let script = |key: Xpub| ScriptBuf::new_p2tr(&secp, key.public_key.x_only_public_key().0, None);
+        keys.map(|(index, key)| (index, script(key))).collect()
+    };
+    thread::scope(|scope| {
+        let parts = range.clone().step_by(share).map(|start| scope.spawn(move || derive(part(start))));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+/// The key whose children are the keys of a descriptor like the wallet's own (BIP 86).
+fn parent_of<C: Verification>(secp: &Secp256k1<C>, descriptor: &ExtendedDescriptor) -> Option<Xpub> {
+    match descriptor {
+        Descriptor::Tr(tr) if tr.tap_tree().is_none() => match tr.internal_key() {
+            DescriptorPublicKey::XPub(key) if key.wildcard == Wildcard::Unhardened => {
+                key.xkey.derive_pub(secp, &key.derivation_path).ok()
+            }
+            _ => None,
+        },
+        _ => None,
     }
-    Ok(FormerLife { tip, birthday, used })
 }
 
 /// Asks a server for address after address.
 #[cfg(feature = "esplora")]
-fn on_server(server: &Esplora, dir: &Path, descriptors: &Descriptors) -> Result<FormerLife, WalletError> {
+fn on_server(server: &Esplora, descriptors: &Descriptors, gap: Option<u32>) -> Result<FormerLife, WalletError> {
     let tip = server.tip()?;
-    let blank = blank(server.network(), dir, descriptors)?;
-    let found = server.full_scan(blank.start_full_scan().build(), STOP_GAP)?;
-    let heights = found.tx_update.anchors.iter().map(|(anchor, _)| anchor.block_id.height);
-    let birthday = heights.min().unwrap_or(tip.height).min(tip.height);
-    Ok(FormerLife { tip, birthday, used: found.last_active_indices })
-}
-
-/// A wallet that knows its scripts and nothing else.
-fn blank(network: Network, dir: &Path, descriptors: &Descriptors) -> Result<bdk_wallet::Wallet, WalletError> {
-    let Descriptors { receive, change } = descriptors.clone();
-    let blank = bdk_wallet::Wallet::create(receive, change).network(network).create_wallet_no_persist();
-    blank.map_err(|error| damaged(dir, error))
-}
-
-/// The highest index of each keychain among the scripts found in a range.
-fn last_used(bdk: &bdk_wallet::Wallet, found: &[(ScriptBuf, BtcHeight)], range: u32) -> BTreeMap<KeychainKind, u32> {
-    let [receive, change] = [KeychainKind::External, KeychainKind::Internal];
-    let scripts = |keychain| bdk.unbounded_spk_iter(keychain).map(move |(index, script)| (keychain, index, script));
-    let mut left: BTreeSet<&ScriptBuf> = found.iter().map(|(script, _)| script).collect();
-    let mut last = BTreeMap::new();
-    for pair in scripts(receive).zip(scripts(change)).take(range as usize) {
-        if left.is_empty() {
-            break;
+    let gap = gap.unwrap_or(GAP_ON_SERVER);
+    let mut life = FormerLife { tip, birthday: tip.height, looked: Looked::default() };
+    let mut trail = Trail::default();
+    loop {
+        let first = life.looked.change;
+        let wanted = life.looked.reach().saturating_add(gap).min(END);
+        let end = wanted.min(first.saturating_add(ASKED_AT_ONCE));
+        if end <= first {
+            match trail.end(server, &descriptors.change, first)? {
+                Some(index) => life.looked.last_change = Some(index),
+                None => return Ok(life),
+            }
+            continue;
         }
-        for (keychain, index, script) in [pair.0, pair.1] {
-            if left.remove(&script) {
-                last.insert(keychain, index);
+        let [receiving, changing] =
+            [&descriptors.receive, &descriptors.change].map(|descriptor| derived(descriptor, first..end));
+        trail.own.extend(receiving.iter().chain(&changing).map(|(_, script)| script.clone()));
+        let [receive, change] = [KeychainKind::External, KeychainKind::Internal];
+        let request =
+            FullScanRequest::builder().spks_for_keychain(receive, receiving).spks_for_keychain(change, changing);
+        let found = server.full_scan(request.build(), usize::MAX)?;
+        let heights = found.tx_update.anchors.iter().map(|(anchor, _)| anchor.block_id.height);
+        life.birthday = heights.fold(life.birthday, BtcHeight::min);
+        let last = |keychain, before: Option<u32>| before.max(found.last_active_indices.get(&keychain).copied());
+        life.looked = Looked {
+            receive: end,
+            change: end,
+            last_receive: last(receive, life.looked.last_receive),
+            last_change: last(change, life.looked.last_change),
+        };
+        trail.outputs.extend(found.tx_update.txouts.into_iter().map(|(coin, output)| (coin, output.script_pubkey)));
+        trail.transactions.extend(found.tx_update.txs);
+    }
+}
+
+/// Where the wallet's coins went, as far as its own transactions show it.
+#[cfg(feature = "esplora")]
+#[derive(Default)]
+struct Trail {
+    own: BTreeSet<ScriptBuf>,
+    outputs: BTreeMap<OutPoint, ScriptBuf>,
+    transactions: Vec<Arc<Transaction>>,
+}
+
+#[cfg(feature = "esplora")]
+impl Trail {
+    /// The last change address from `first` on that a coin came back to through a transaction which seemed to pay
+    /// others only: it returns what is left there, or to an envelope whose reveal does.
+    fn end(&mut self, server: &Esplora, change: &ExtendedDescriptor, first: u32) -> Result<Option<u32>, WalletError> {
+        let is_own = |script: &ScriptBuf| self.own.contains(script);
+        let mut paid: BTreeSet<ScriptBuf> = BTreeSet::new();
+        for tx in std::mem::take(&mut self.transactions) {
+            let spends = |input: &TxIn| self.outputs.get(&input.previous_output).is_some_and(is_own);
+            if !tx.input.iter().any(spends) || tx.output.iter().any(|output| is_own(&output.script_pubkey)) {
+                continue;
+            }
+            let spenders = server.spenders(&tx.compute_txid())?;
+            let outputs = spenders.iter().flat_map(|spender| &spender.output).chain(&tx.output);
+            paid.extend(outputs.map(|output| output.script_pubkey.clone()).filter(|script| !is_own(script)));
+        }
+        let count = if paid.is_empty() { 0 } else { RECOGNISED };
+        let further = derived(change, first..first.saturating_add(count).min(END).max(first));
+        Ok(further.iter().rev().find(|(_, script)| paid.contains(script)).map(|(index, _)| *index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_those_of_the_descriptor_whichever_way_they_are_derived() {
+        const KEY: &str = "tpubD6NzVbkrYhZ4WaWSyoBvQwbpLkojyoTZPRsgXELWz3Popb3qkjcJyJUGLnL4qHHoQvao8ESaAstxYSnhyswJ76uZPStJRJCTKvosUCJZL5B";
+        for (kind, is_fast) in [("tr", true), ("wpkh", false)] {
+            let text = format!("{kind}([d34db33f/86'/1'/0']{KEY}/<0;1>/*)");
+            let descriptors = Descriptors::parse(&text, None, Network::Regtest).expect("public");
+            assert_eq!(parent_of(&Secp256k1::new(), &descriptors.change).is_some(), is_fast, "{kind}");
+            for range in [0..0, 0..1, 3..20, END - 2..END] {
+                let scripts: Vec<_> = SpkIterator::new_with_range(&descriptors.change, range.clone()).collect();
+                assert_eq!(scripts.len(), range.len());
+                assert_eq!(derived(&descriptors.change, range), scripts, "{kind}");
             }
         }
     }
-    last
 }

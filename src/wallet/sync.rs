@@ -1,32 +1,36 @@
 //! The wallet follows the chain: new blocks, reorganisations, the mempool.
 //!
 //! A node's mempool of more than [`SMALL_MEMPOOL`] transactions is not read whole. What spends the wallet's coins and
-//! envelopes there is asked for; payments to envelopes are looked for while one is awaited, each transaction once. Other
-//! payments to the wallet appear when they are confirmed.
+//! envelopes there is asked for; while a payment to an envelope is awaited, it is looked for among [`LOOKED_AT`]
+//! transactions by each sync. Other payments to the wallet appear when they are confirmed.
 
 use super::watch::Watch;
 use super::{Job, Payer, Wallet, WalletError, inputs_of, journal, unix_now};
 #[cfg(feature = "esplora")]
+use crate::chain::ChainError;
+#[cfg(feature = "esplora")]
 use crate::chain::Esplora;
-use crate::chain::{ChainError, Mempool, RpcNode};
-use crate::primitives::{BlockRef, BtcHeight};
-use bdk_bitcoind_rpc::Emitter;
-use bdk_wallet::chain::{BlockId, ConfirmationBlockTime, TxUpdate};
+use crate::chain::{BlockSource, Mempool, RpcNode};
+use crate::primitives::BlockRef;
+#[cfg(feature = "esplora")]
+use crate::primitives::BtcHeight;
+use bdk_wallet::chain::TxUpdate;
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
 use bitcoin::consensus::deserialize;
 use bitcoin::{OutPoint, Transaction, Txid};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Blocks before the birthday that are read as well, in case the chain's end is reorganised.
-const MARGIN: BtcHeight = 10;
-/// How often a long sync is written to disk.
-const SAVE_EVERY_BLOCKS: u32 = 500;
+/// Blocks by which a server may be late.
+#[cfg(feature = "esplora")]
+const LATE: BtcHeight = 2;
 /// Transactions that are asked for to know what a payment hangs on; more hang together in no mempool.
 const TRACED: usize = 100;
 /// Transactions in a mempool that is read whole by each sync.
 pub(super) const SMALL_MEMPOOL: u32 = 5_000;
+/// Transactions of a larger one that each sync looks at while a payment is awaited.
+const LOOKED_AT: usize = 5_000;
 
 /// What a sync did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,95 +76,100 @@ impl Wallet {
         if expected != self.network() {
             return Err(WalletError::WrongNetwork { expected, got: self.network() });
         }
-        self.missing.clear();
+        self.missing.clone_from(&self.unread.spent);
+        if let WalletSource::Node(node) = source {
+            self.reopen(node)?;
+        }
         // The journal remembers what is to be sent again; only others' absence frees their coins.
         let jobs = journal::watched(self.db())?;
         let kept = jobs.iter().flat_map(|job| job.active().into_iter().chain(job.standing_sweeps().cloned()));
         let payments = self.waiting_payments()?.into_iter().map(|payment| payment.tx);
         let kept = kept.chain(payments).map(|tx| tx.compute_txid()).collect();
-        let watch = self.watch(&jobs)?;
-        let blocks = match source {
+        let mut watch = self.watch(&jobs)?;
+        let (blocks, is_reopened) = match source {
             WalletSource::Node(node) => {
-                let blocks = self.read_blocks(node, &kept, watch)?;
+                let blocks = self.read_blocks(node, &mut watch)?;
+                self.read_mempool(node, &kept, &mut watch)?;
                 self.trace_payments(node, &jobs)?;
-                blocks
+                (blocks, false)
             }
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => {
-                self.read_histories(server, &kept, watch)?;
+                let is_reopened = self.read_histories(server, &kept, watch)?;
                 self.trace_payments(server, &jobs)?;
-                0
+                (0, is_reopened)
             }
         };
-        let jobs = if self.take_over(&jobs)? { journal::watched(self.db())? } else { jobs };
+        let is_other = self.take_over(&jobs)? || is_reopened;
+        let jobs = if is_other { journal::watched(self.db())? } else { jobs };
         self.settle_jobs(&jobs)?;
         Ok(Synced { tip: self.synced_to(), blocks })
     }
 
-    /// Reads a node's new blocks and its mempool; `kept` are not missed there. Returns how many blocks.
-    fn read_blocks(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>, mut watch: Watch) -> Result<u32, WalletError> {
-        let info = node.info()?;
-        let kept_from = info.prune_height.unwrap_or(0).min(self.birthday());
-        let start = self.birthday().saturating_sub(MARGIN).max(kept_from).min(info.tip.height);
-        let unconfirmed = self.unconfirmed();
-        let mut emitter = Emitter::new(node, self.bdk.latest_checkpoint(), start, unconfirmed.clone());
-        let mut blocks = 0;
-        let reached = self.synced_to().height;
-        let explain = |error| match (node.explain("getblock", error), info.prune_height) {
-            (ChainError::Rpc { message, .. }, Some(first_available)) if message.contains("pruned") => {
-                ChainError::Pruned { height: start.max(reached + 1), first_available }
-            }
-            (error, _) => error,
-        };
-        while let Some(event) = emitter.next_block().map_err(explain)? {
-            let (height, hash) = (event.block_height(), event.block_hash());
-            self.bdk_mut()
-                .apply_block_connected_to(&event.block, height, event.connected_to())
-                .map_err(|_| WalletError::Disconnected(BlockRef { height, hash }))?;
-            let confirmation_time = event.block.header.time.into();
-            let anchor = ConfirmationBlockTime { block_id: BlockId { height, hash }, confirmation_time };
-            let mut update = TxUpdate::default();
-            update.txs = event.block.txdata.into_iter().filter(|tx| watch.concerns(tx)).map(Arc::new).collect();
-            update.anchors = update.txs.iter().map(|tx| (anchor, tx.compute_txid())).collect();
-            self.learn(update);
-            blocks += 1;
-            if blocks % SAVE_EVERY_BLOCKS == 0 {
-                self.save()?;
-            }
-        }
-
+    /// Reads a node's mempool, as far as it matters; `kept` are not missed there.
+    fn read_mempool(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>, watch: &mut Watch) -> Result<(), WalletError> {
         if node.mempool_size()? <= self.small_mempool {
-            let event = emitter.mempool().map_err(explain)?;
-            let evicted = event.evicted.into_iter().filter(|(txid, _)| !kept.contains(txid));
-            self.bdk_mut().apply_evicted_txs(evicted);
-            let matter = event.update.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
-            self.learn_waiting(matter);
-            self.forget_replaced(event.update.iter().map(|(tx, _)| tx), kept);
-            self.bdk_mut().apply_unconfirmed_txs(event.update);
-            return Ok(blocks);
+            return self.read_whole_mempool(node, kept, watch);
         }
-        let confirmed = self.confirmed();
-        for tx in unconfirmed {
-            let txid = tx.compute_txid();
-            let known = kept.contains(&txid) || confirmed.contains_key(&txid);
-            if !known && node.entry(&txid)?.is_none() {
+        for txid in self.unconfirmed().iter().map(|tx| tx.compute_txid()).filter(|txid| !kept.contains(txid)) {
+            if node.entry(&txid)?.is_none() {
                 self.bdk_mut().apply_evicted_txs([(txid, unix_now())]);
             }
         }
-        self.read_spends(node, kept, &mut watch)?;
+        self.read_spends(node, kept, watch)?;
         if watch.awaits_payment {
-            let here: HashSet<Txid> = node.mempool_txids()?.into_iter().collect();
-            let new: Vec<Txid> = here.difference(&self.seen).copied().collect();
-            let (mut paid, seen) = (Vec::new(), unix_now());
-            node.raw_transactions(&new, |_, raw| {
-                let tx = deserialize::<Transaction>(raw).ok().filter(|tx| watch.concerns(tx));
-                paid.extend(tx.map(|tx| (Arc::new(tx), seen)));
-            })?;
-            self.learn_waiting(paid.clone());
-            self.forget_replaced(paid.iter().map(|(tx, _)| tx), kept);
-            self.seen = here;
+            self.look_for_payments(node, kept, watch)?;
         }
-        Ok(blocks)
+        Ok(())
+    }
+
+    fn read_whole_mempool(
+        &mut self,
+        node: &RpcNode,
+        kept: &BTreeSet<Txid>,
+        watch: &mut Watch,
+    ) -> Result<(), WalletError> {
+        let (here, seen) = (node.mempool_txids()?, unix_now());
+        let present: BTreeSet<Txid> = here.iter().copied().collect();
+        let mut known: BTreeMap<Txid, Arc<Transaction>> =
+            self.unconfirmed().into_iter().map(|tx| (tx.compute_txid(), tx)).collect();
+        // What has left it may be in a block that came since.
+        if node.tip()? == self.synced_to() {
+            let gone = known.keys().filter(|txid| !present.contains(*txid) && !kept.contains(*txid));
+            self.bdk_mut().apply_evicted_txs(gone.map(|txid| (*txid, seen)));
+        }
+        let new: Vec<Txid> = here.iter().copied().filter(|txid| !known.contains_key(txid)).collect();
+        node.raw_transactions(&new, |txid, raw| {
+            known.extend(deserialize(raw).ok().map(|tx| (txid, Arc::new(tx))));
+        })?;
+        // Parents first, as the node lists them.
+        let waiting = here.iter().filter_map(|txid| known.remove(txid)).map(|tx| (tx, seen)).collect();
+        self.take_in(waiting, kept, watch);
+        Ok(())
+    }
+
+    /// Looks for payments to envelopes in a mempool that is not read whole: [`LOOKED_AT`] of the transactions that were
+    /// not looked at before, those first that are mined first.
+    fn look_for_payments(
+        &mut self,
+        node: &RpcNode,
+        kept: &BTreeSet<Txid>,
+        watch: &mut Watch,
+    ) -> Result<(), WalletError> {
+        let (here, now) = (node.mempool_txids()?, unix_now());
+        let unseen = here.iter().copied().filter(|txid| !self.seen.contains(txid));
+        let new: Vec<Txid> = unseen.take(LOOKED_AT).collect();
+        let mut paid = Vec::new();
+        node.raw_transactions(&new, |_, raw| {
+            let tx = deserialize::<Transaction>(raw).ok().filter(|tx| watch.concerns(tx));
+            paid.extend(tx.map(|tx| (Arc::new(tx), now)));
+        })?;
+        self.learn_waiting(paid.clone());
+        self.forget_replaced(paid.iter().map(|(tx, _)| tx), kept);
+        self.seen.extend(new);
+        self.unseen = here.iter().filter(|txid| !self.seen.contains(*txid)).count();
+        self.seen = here.into_iter().filter(|txid| self.seen.contains(txid)).collect();
+        Ok(())
     }
 
     /// Takes in what spends the wallet's coins, or what jobs watch, in a mempool that is not read whole: another copy of
@@ -171,6 +180,8 @@ impl Wallet {
             let waiting = self.unconfirmed();
             let mut open: BTreeSet<OutPoint> = self.bdk.list_unspent().map(|coin| coin.outpoint).collect();
             open.extend(waiting.iter().flat_map(|tx| inputs_of(tx)).chain(watch.outpoints.iter().copied()));
+            // An envelope that another copy has paid is revealed to the wallet's change.
+            open.extend(waiting.iter().flat_map(|tx| outpoints_of(tx)));
             let open: Vec<OutPoint> = open.into_iter().filter(|outpoint| asked.insert(*outpoint)).collect();
             if open.is_empty() {
                 return Ok(());
@@ -182,11 +193,16 @@ impl Wallet {
             node.raw_transactions(&spenders.into_iter().collect::<Vec<_>>(), |_, raw| {
                 found.extend(deserialize::<Transaction>(raw).ok().map(|tx| (Arc::new(tx), seen)));
             })?;
-            let matter = found.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
-            self.learn_waiting(matter);
-            self.forget_replaced(found.iter().map(|(tx, _)| tx), kept);
-            self.bdk_mut().apply_unconfirmed_txs(found);
+            self.take_in(found, kept, watch);
         }
+    }
+
+    /// Takes in what of these transactions of the mempool matters, with the times at which they were seen there.
+    fn take_in(&mut self, waiting: Vec<(Arc<Transaction>, u64)>, kept: &BTreeSet<Txid>, watch: &mut Watch) {
+        let matter = waiting.iter().filter(|(tx, _)| watch.concerns(tx)).cloned().collect();
+        self.learn_waiting(matter);
+        self.forget_replaced(waiting.iter().map(|(tx, _)| tx), kept);
+        self.bdk_mut().apply_unconfirmed_txs(waiting);
     }
 
     /// Takes in transactions of the mempool that matter to jobs, with the times at which they were seen there.
@@ -226,19 +242,42 @@ impl Wallet {
         self.save()
     }
 
+    /// How many transactions of a large mempool were not looked at yet, of which one may be an awaited payment.
+    pub fn unseen_in_mempool(&self) -> usize {
+        self.unseen
+    }
+
     /// How many transactions a node's mempool may have that each [`sync`](Self::sync) reads whole: 5,000 unless told.
     pub fn read_mempools_up_to(&mut self, transactions: u32) {
         self.small_mempool = transactions;
     }
 
     /// Asks a server for the histories of all addresses handed out and of all that jobs watch; `kept` are not
-    /// missed there.
+    /// missed there. Returns whether jobs that were final are watched again.
     #[cfg(feature = "esplora")]
-    fn read_histories(&mut self, server: &Esplora, kept: &BTreeSet<Txid>, watch: Watch) -> Result<(), WalletError> {
+    fn read_histories(
+        &mut self,
+        server: &Esplora,
+        kept: &BTreeSet<Txid>,
+        mut watch: Watch,
+    ) -> Result<bool, WalletError> {
+        let before = self.bdk.latest_checkpoint();
         let mut found = server.sync(self.bdk.start_sync_with_revealed_spks().build())?;
         found.tx_update.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
         let tip = found.chain_update.as_ref().map_or(self.synced_to(), block_ref);
+        let is_known = before.floor_at(tip.height).zip(found.chain_update.as_ref());
+        let is_known =
+            is_known.is_some_and(|(block, now)| now.get(block.height()).is_some_and(|now| now.hash() == block.hash()));
+        // One of several servers behind one address may lack the last blocks.
+        if is_known && tip.height + LATE < before.height() {
+            return Err(ChainError::Behind { tip: tip.height, known: before.height() }.into());
+        }
         self.bdk_mut().apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
+        self.forget_unread()?;
+        let is_reopened = self.save_chain(&before)?;
+        if is_reopened {
+            watch = self.watch(&journal::watched(self.db())?)?;
+        }
         if !watch.is_empty() {
             let chain = self.bdk.latest_checkpoint();
             let waiting = self.unconfirmed();
@@ -252,7 +291,7 @@ impl Wallet {
             self.learn(found.clone());
             self.forget_replaced(found.txs.iter().filter(waits), kept);
         }
-        Ok(())
+        Ok(is_reopened)
     }
 
     /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.
@@ -264,6 +303,11 @@ impl Wallet {
         let lost = replaced.iter().flat_map(|txid| graph.walk_descendants(*txid, |_, txid| Some(txid)));
         self.forget(&replaced.iter().copied().chain(lost).collect::<Vec<_>>());
     }
+}
+
+fn outpoints_of(tx: &Transaction) -> impl Iterator<Item = OutPoint> {
+    let txid = tx.compute_txid();
+    (0..).zip(&tx.output).map(move |(vout, _)| OutPoint::new(txid, vout))
 }
 
 #[cfg(feature = "esplora")]

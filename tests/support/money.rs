@@ -10,11 +10,16 @@ use serde_json::Value;
 use sortie::chain::{Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, Job, JobId, Publication, Request, job, publish};
-use sortie::wallet::{Descriptors, Mnemonic, Wallet};
+use sortie::wallet::{Descriptors, Mnemonic, Search, Wallet};
 use std::process::{Command, Output};
 
 pub fn rate(sat_per_vb: u64) -> FeeRate {
     FeeRate::from_sat_per_vb(sat_per_vb).expect("a small number")
+}
+
+/// The first hundreds of addresses on a node: few wallets of tests have used more, and to search for all takes seconds.
+pub fn near(rpc: &RpcNode) -> Search<'_> {
+    Search { gap: Some(200), ..rpc.into() }
 }
 
 /// A payload that nobody has published before.
@@ -65,7 +70,8 @@ impl Purse {
     /// A wallet that watches confirmed coins of these values.
     pub fn watching(world: &World, name: &str, descriptor: &str, sats: &[u64]) -> Result<Self> {
         let descriptors = Descriptors::parse(descriptor, None, Network::Regtest)?;
-        let made = Wallet::watch_only(&world.path(name), Network::Regtest, &descriptors, None, None, &world.rpc()?)?;
+        let made =
+            Wallet::watch_only(&world.path(name), Network::Regtest, &descriptors, None, None, near(&world.rpc()?))?;
         Self::fill(world, made, sats)
     }
 

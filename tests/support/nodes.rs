@@ -67,6 +67,43 @@ impl<A: Alteration> Mempool for Altered<'_, A> {
     }
 }
 
+/// A node or server that does not tell of any coin that it is spent: as it was a moment earlier.
+pub struct Unasked<'a, M>(pub &'a M);
+
+impl<M: Mempool> Mempool for Unasked<'_, M> {
+    fn relay(&self) -> Result<RelayFacts, ChainError> {
+        self.0.relay()
+    }
+
+    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.test_accept(package, limit)
+    }
+
+    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+        self.0.submit(package, limit)
+    }
+
+    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+        self.0.entry(txid)
+    }
+
+    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
+        self.0.transaction(txid)
+    }
+
+    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+        self.0.unspent(outpoint)
+    }
+
+    fn missing(&self, _: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
+        Ok(Vec::new())
+    }
+
+    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
+        self.0.estimate(target)
+    }
+}
+
 /// It does not take replacements of this transaction.
 pub struct NoReplacing(pub Txid);
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::publish::{ChosenRate, JobId, fee_rate};
-use sortie::wallet::{Descriptors, Mnemonic, Passphrase, Wallet, WalletError};
+use sortie::wallet::{Descriptors, Looked, Mnemonic, Passphrase, Search, Wallet, WalletError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin, stdout};
@@ -59,6 +59,9 @@ Examples:
 pub struct Create {
     #[command(flatten)]
     watched: Watched,
+    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 60000; 100]
+    #[arg(long, requires = "watch_only", value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
+    gap: Option<u32>,
     #[command(flatten)]
     protection: Protection,
     #[command(flatten)]
@@ -78,6 +81,9 @@ struct Watched {
     #[arg(long, value_name = "DESCRIPTOR", requires = "watch_only")]
     change_descriptor: Option<String>,
 }
+
+/// Those of one keychain in a row that a search may pass over.
+const MOST_ADDRESSES: i64 = 1_000_000;
 
 impl Watched {
     fn descriptors(&self, network: Network) -> Result<Option<Descriptors>, Failure> {
@@ -107,13 +113,16 @@ impl Protection {
 /// Make a wallet from its words
 ///
 /// Reads them from stdin and searches for its coins: among all coins of the Bitcoin node, which takes minutes on mainnet,
-/// or address after address on an Esplora server, until twenty in a row were never used. A watch-only wallet needs its
-/// descriptors as well as its words.
+/// or address after address on an Esplora server. It says how far it looked; --gap makes it look further. A watch-only
+/// wallet needs its descriptors as well as its words.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet restore --wallet alice < words.txt")]
 pub struct Restore {
     #[command(flatten)]
     watched: Watched,
+    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 60000; 100]
+    #[arg(long, value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
+    gap: Option<u32>,
     #[command(flatten)]
     protection: Protection,
     #[command(flatten)]
@@ -207,6 +216,36 @@ struct Made {
     watch_only: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searched: Option<Searched>,
+}
+
+/// How far a search for a wallet's coins went, and what it found.
+#[derive(Serialize)]
+struct Searched {
+    receive: u32,
+    change: u32,
+    last_receive: Option<u32>,
+    last_change: Option<u32>,
+    found_sat: u64,
+}
+
+impl Searched {
+    fn of(wallet: &Wallet) -> Option<Self> {
+        let Looked { receive, change, last_receive, last_change } = wallet.looked()?;
+        Some(Self { receive, change, last_receive, last_change, found_sat: wallet.balance().total().to_sat() })
+    }
+
+    /// What to say if there was nothing.
+    fn warning(&self) -> Option<String> {
+        let is_empty = self.found_sat == 0 && self.last_receive.is_none() && self.last_change.is_none();
+        is_empty.then(|| {
+            format!(
+                "nothing was found on the first {} receive and {} change addresses: are these the right words (or descriptors) and the right --network, and is the node or server in step with the chain? For coins farther on, remove this wallet's folder and restore it with a larger --gap",
+                self.receive, self.change
+            )
+        })
+    }
 }
 
 impl Made {
@@ -214,7 +253,7 @@ impl Made {
         let dir = wallet.dir().to_owned();
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (network, birthday, watch_only) = (wallet.network(), wallet.birthday(), wallet.is_watch_only());
-        Self { wallet: name, dir, network, birthday, watch_only, words }
+        Self { wallet: name, dir, network, birthday, watch_only, words, searched: Searched::of(wallet) }
     }
 }
 
@@ -242,7 +281,15 @@ impl fmt::Display for Made {
         }
         field(f, "wallet", self.dir.display())?;
         field(f, "network", self.network)?;
-        field(f, "birthday", format_args!("Bitcoin block {}", self.birthday))
+        field(f, "birthday", format_args!("Bitcoin block {}", self.birthday))?;
+        let Some(searched) = &self.searched else { return Ok(()) };
+        let Searched { receive, change, .. } = searched;
+        field(f, "searched", format_args!("the first {receive} receive and {change} change addresses"))?;
+        let last = [("receive", searched.last_receive), ("change", searched.last_change)];
+        let last: Vec<String> =
+            last.into_iter().filter_map(|(kind, index)| Some(format!("{kind} address {}", index?))).collect();
+        let last = if last.is_empty() { String::new() } else { format!("; the last used: {}", last.join(", ")) };
+        field(f, "found", format_args!("{} sat{last}", searched.found_sat))
     }
 }
 
@@ -282,6 +329,9 @@ struct BalanceShown {
     immature_sat: u64,
     total_sat: u64,
     synced_to: BlockRef,
+    /// The first and the last block that no node showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread_blocks: Option<[BtcHeight; 2]>,
     #[serde(skip)]
     reserved: Vec<(JobId, Amount)>,
 }
@@ -298,7 +348,12 @@ impl fmt::Display for BalanceShown {
                 field(f, name, format_args!("{sats} sat"))?;
             }
         }
-        field(f, "as of block", self.synced_to)
+        field(f, "as of block", self.synced_to)?;
+        let Some([first, last]) = self.unread_blocks else { return Ok(()) };
+        let told = format_args!(
+            "blocks {first} to {last}, which the node lacks: the coins are right, and what became of payments and jobs there an Esplora server shows (--esplora-url)"
+        );
+        field(f, "not read", told)
     }
 }
 
@@ -345,6 +400,7 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
                 immature_sat: balance.immature.to_sat(),
                 total_sat: balance.total().to_sat(),
                 synced_to: wallet.synced_to(),
+                unread_blocks: wallet.unread_blocks().map(|blocks| [*blocks.start(), *blocks.end()]),
                 reserved,
             })
         }
@@ -445,7 +501,14 @@ impl Create {
             None => Wallet::create(&dir, network, node.tip()?.height, passphrase.as_ref())?,
             Some(watched) => {
                 out.note(SEARCHING);
-                Wallet::watch_only(&dir, network, watched, None, passphrase.as_ref(), &node)?
+                Wallet::watch_only(
+                    &dir,
+                    network,
+                    watched,
+                    None,
+                    passphrase.as_ref(),
+                    Search { source: (&node).into(), gap: self.gap },
+                )?
             }
         };
         // Not into a file or a pipe that nobody thought of.
@@ -479,12 +542,16 @@ impl Restore {
         let mnemonic: Mnemonic = words.parse()?;
         let passphrase = self.protection.passphrase(settings, network)?;
         out.note(SEARCHING);
-        let passphrase = passphrase.as_ref();
+        let (passphrase, search) = (passphrase.as_ref(), Search { source: (&node).into(), gap: self.gap });
         let wallet = match &watched {
-            None => Wallet::restore(&dir, network, mnemonic, passphrase, &node)?,
-            Some(watched) => Wallet::watch_only(&dir, network, watched, Some(mnemonic), passphrase, &node)?.0,
+            None => Wallet::restore(&dir, network, mnemonic, passphrase, search)?,
+            Some(watched) => Wallet::watch_only(&dir, network, watched, Some(mnemonic), passphrase, search)?.0,
         };
-        Ok(Made::new(&wallet, None))
+        let made = Made::new(&wallet, None);
+        if let Some(warning) = made.searched.as_ref().and_then(Searched::warning) {
+            out.warn(warning);
+        }
+        Ok(made)
     }
 }
 

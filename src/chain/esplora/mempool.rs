@@ -104,7 +104,8 @@ impl Mempool for Esplora {
         for outpoint in outpoints {
             let route = format!("/tx/{}/outspend/{}", outpoint.txid, outpoint.vout);
             let spent: Option<OutputStatus> = self.json(&route)?;
-            if spent.is_none_or(|spent| spent.spent) {
+            // What the server does not know at all, sending will tell.
+            if spent.is_some_and(|spent| spent.spent) {
                 missing.push(*outpoint);
             }
         }
@@ -157,6 +158,13 @@ impl Esplora {
     fn waiting(&self, txid: &Txid) -> Result<Option<Tx>, ChainError> {
         let tx: Option<Tx> = self.json(&format!("/tx/{txid}"))?;
         Ok(tx.filter(|tx| !tx.status.confirmed))
+    }
+
+    /// The transactions that spend outputs of this one.
+    pub(crate) fn spenders(&self, txid: &Txid) -> Result<Vec<Transaction>, ChainError> {
+        let spends: Option<Vec<OutputStatus>> = self.json(&format!("/tx/{txid}/outspends"))?;
+        let spenders: BTreeSet<Txid> = spends.unwrap_or_default().into_iter().filter_map(|spend| spend.txid).collect();
+        spenders.iter().filter_map(|txid| self.transaction(txid).transpose()).collect()
     }
 
     /// A waiting transaction, and those that wait in one direction from it, as far as [`LOOKUPS`] reach.

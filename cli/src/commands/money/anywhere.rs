@@ -134,6 +134,9 @@ pub struct PaymentReport {
     refund: Option<Address<NetworkUnchecked>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
+    /// Transactions of a large mempool in which the payment may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_looked_at: Option<usize>,
     #[serde(skip)]
     code: Option<String>,
 }
@@ -159,6 +162,7 @@ impl PaymentReport {
             received_sat: payment.received.to_sat(),
             refund: anywhere::refund_address(wallet, job).map(Address::into_unchecked),
             backup: Backup::of(job).map(|backup| backup.to_string()),
+            not_looked_at: Some(wallet.unseen_in_mempool()).filter(|unseen| *unseen > 0),
             code: code.map(drawn),
         })
     }
@@ -180,6 +184,15 @@ impl fmt::Display for PaymentReport {
         }
         if let Some(backup) = &self.backup {
             field(f, "backup", backup)?;
+        }
+        if let Some(unseen) = self.not_looked_at {
+            field(
+                f,
+                "not seen",
+                format_args!(
+                    "{unseen} transactions of the mempool; a payment among them is seen once it is mined, or by a `--wait`"
+                ),
+            )?;
         }
         field(f, "job", format_args!("{}; `sortie resume` reveals it once it is paid", self.job))
     }

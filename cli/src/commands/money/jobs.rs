@@ -168,7 +168,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
     let max_fee_rate = command.max_fee_rate.map(|SatPerVb(rate)| rate);
     let caps = Amendment::of_caps(Caps { max_fee_rate, max_fee: command.max_fee.map(Amount::from_sat) });
     let mut is_to_sign = false;
-    for job in publish::jobs(&wallet)? {
+    for job in publish::open_jobs(&wallet)? {
         if is_unsigned(&wallet, &node, &job)? {
             is_to_sign = true;
             match anywhere::amend(&mut wallet, job, caps.clone()) {
@@ -186,7 +186,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
         wallet.acknowledge(&settled.payment)?;
     }
     let resumed = publish::resume(&mut wallet, &node)?;
-    let mut unrevealed = publish::jobs(&wallet)?;
+    let mut unrevealed = publish::open_jobs(&wallet)?;
     unrevealed.retain(|job| job.state == JobState::Planned && job.payload.is_empty());
     for job in &unrevealed {
         out.note(format_args!(
@@ -226,7 +226,7 @@ impl Resume {
             JobState::Planned => job.payer == Payer::Psbt,
             _ => false,
         };
-        for job in publish::jobs(&wallet)?.into_iter().filter(is_on_its_way) {
+        for job in publish::open_jobs(&wallet)?.into_iter().filter(is_on_its_way) {
             let height = match job.deadline.filter(|_| !self.deadline.names_a_height()) {
                 Some(deadline) => deadline.confirm_by,
                 None => {
