@@ -8,6 +8,7 @@
 
 mod error;
 mod mempool;
+mod merkle;
 
 pub use error::EsploraError;
 
