@@ -238,6 +238,12 @@ pub(crate) fn refusal(verdicts: Vec<Verdict>) -> Option<(Txid, String)> {
     })
 }
 
+/// Whether a node refuses a transaction because what it spends is not there, or not any more.
+#[cfg(feature = "wallet")]
+pub(crate) fn lacks_inputs(words: &str) -> bool {
+    ["missing-inputs", "missingorspent", "Missing inputs"].iter().any(|known| words.contains(known))
+}
+
 /// Why a node could not answer.
 #[derive(Debug, Error)]
 pub enum ChainError {

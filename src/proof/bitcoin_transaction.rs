@@ -155,6 +155,31 @@ fn climb(leaf: sha256d::Hash, index: u32, branch: &[sha256d::Hash]) -> Result<sh
     })
 }
 
+/// The Merkle root that a branch leads to from a transaction, for whom the coinbase is not shown.
+///
+/// # Errors
+/// Where the transaction, or two nodes together, can be read as the other of the two (CVE-2017-12842): the tree could be
+/// shown deeper or shallower than it is.
+#[cfg(feature = "esplora")]
+pub(crate) fn root_above(tx: &Transaction, index: u32, branch: &[sha256d::Hash]) -> Result<TxMerkleNode, Refutation> {
+    if tx.base_size() == NODE_LEN {
+        return Err(Refutation::SixtyFourBytes);
+    }
+    if branch.len() > MAX_BRANCH || index >> branch.len() != 0 {
+        return Err(Refutation::IndexBeyondBranch);
+    }
+    let mut node = tx.compute_txid().to_raw_hash();
+    for (level, beside) in branch.iter().enumerate() {
+        let (left, right) = if index >> level & 1 == 0 { (node, *beside) } else { (*beside, node) };
+        let pair = [left.to_byte_array(), right.to_byte_array()].concat();
+        if bitcoin::consensus::deserialize::<Transaction>(&pair).is_ok() {
+            return Err(Refutation::SixtyFourBytes);
+        }
+        node = climb(node, index >> level & 1, core::slice::from_ref(beside))?;
+    }
+    Ok(TxMerkleNode::from_raw_hash(node))
+}
+
 /// The nodes beside the path from a leaf to the root, lowest first.
 fn branch(mut level: Vec<sha256d::Hash>, mut index: usize) -> Vec<sha256d::Hash> {
     let mut branch = Vec::new();

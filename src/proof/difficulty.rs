@@ -79,6 +79,23 @@ pub(crate) fn check_headers(
     }
 }
 
+/// Mainnet's difficulty has never been as low as these nBits say, from these heights on: a tenth of what it is, or less.
+#[cfg(feature = "esplora")]
+const MAINNET_LOWEST: [(BtcHeight, u32); 2] = [(600_000, 0x171c_25a6), (350_000, 0x181b_7cd3)];
+
+/// Checks the work of a header whose chain is not shown: that it costs a fortune to make one up.
+#[cfg(feature = "esplora")]
+pub(crate) fn check_work(network: Magic, height: BtcHeight, header: &Header) -> Result<(), Refutation> {
+    check_headers(network, &HeaderChain::new(height, [*header]), &BTreeMap::new())?;
+    let lowest = MAINNET_LOWEST.iter().find(|(from, _)| network == Magic::BITCOIN && height >= *from);
+    match lowest {
+        Some((_, bits)) if header.target() > Target::from_compact(CompactTarget::from_consensus(*bits)) => {
+            Err(Refutation::Bits { height })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How many blocks have the same difficulty, on a network whose headers show work.
 #[cfg(feature = "node")]
 pub(crate) fn difficulty_period(network: Magic) -> Option<u32> {

@@ -14,7 +14,7 @@ use crate::envelope::Carrier;
 use crate::primitives::sha256;
 use crate::wallet::{
     Amendment, Caps, Event, Generation, Job, JobId, JobState, JobTerms, Paid, Payer, SIGNATURE_LEN, Wallet, fee_for,
-    journal, key_spend, transaction, vsize,
+    journal, key_spend, total, transaction, vsize,
 };
 use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, TapNodeHash, Transaction, TxOut, Txid, VarInt, Weight};
 use std::cmp::Reverse;
@@ -122,7 +122,7 @@ pub fn refund_address(wallet: &Wallet, job: &Job) -> Option<Address> {
 /// What has come to the envelope's address and is not spent in the chain, as far as the wallet knows; worth its input
 /// or not.
 pub fn received(wallet: &Wallet, job: &Job) -> Result<Amount, PublishError> {
-    Ok(wallet.payments(job)?.into_iter().map(|payment| payment.output.value).sum())
+    Ok(total(wallet.payments(job)?.into_iter().map(|payment| payment.output.value)))
 }
 
 /// Writes down an envelope that this journal does not know, by its key and script tree.
@@ -192,7 +192,7 @@ fn stands(wallet: &Wallet, node: &impl Mempool, reveal: &Transaction) -> Result<
         let is_mined = confirmed.contains_key(txid) || wallet.transaction(*txid).is_none();
         Ok(is_mined || node.is_waiting(txid)?)
     };
-    if wallet.is_conflicted(reveal, &confirmed) {
+    if wallet.is_lost(reveal, &confirmed) {
         return Ok(false);
     }
     if is_there(&reveal.compute_txid())? {
@@ -390,7 +390,7 @@ impl Reveal {
     }
 
     fn payment(&self, payments: &[Payable]) -> Payment {
-        let received = payments.iter().map(|(_, output)| output.value).sum();
+        let received = total(payments.iter().map(|(_, output)| output.value));
         let missing = match self.needed(payments.len().max(1)) > received {
             false => Amount::ZERO,
             true => {
@@ -412,7 +412,7 @@ impl Reveal {
         let (inputs, spent): (Vec<OutPoint>, Vec<TxOut>) = payments.iter().cloned().unzip();
         let mut tx = draft(&self.envelope, &inputs, &self.refund)?;
         let size = vsize(&tx);
-        let received: Amount = spent.iter().map(|output| output.value).sum();
+        let received = total(spent.iter().map(|output| output.value));
         let ancestors = Ancestors::of(wallet, node, &wallet.confirmed(), &[], &tx)?;
         // A payment that itself pays too little is helped along: within the caps and the bound, and as far as what was
         // overpaid suffices.

@@ -32,11 +32,11 @@ pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
 pub use send::{Outcome, Resumed, broadcast, give_up_absent, resume, stranded};
 pub use spent::{Spent, fees_of};
 
-use crate::chain::{Mempool, RelayFacts};
+use crate::chain::{Mempool, RelayFacts, lacks_inputs};
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::{BtcHeight, sha256};
 use crate::queue::Place;
-use crate::wallet::{Wallet, journal, outputs_of, unix_now};
+use crate::wallet::{OTHER_COINS, Wallet, inputs_of, journal, outputs_of, unix_now};
 use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 use plan::{Envelope, Plan};
 use std::fmt;
@@ -196,17 +196,32 @@ pub fn publish_telling(
     node: &impl Mempool,
     payload: &[u8],
     request: &Request,
-    signed: impl FnOnce(&Job),
+    mut signed: impl FnMut(&Job),
 ) -> Result<Publication, PublishError> {
     if !request.again
         && let Some(job) = job_of_payload(wallet, payload)?
     {
         return go_on(wallet, node, job);
     }
-    let job = prepare(wallet, node, payload, request)?;
-    signed(&job);
-    send::first(wallet, node, &job)?;
-    Publication::new(&load(wallet, job.id)?, false)
+    let mut asked = 0;
+    loop {
+        let job = prepare(wallet, node, payload, request)?;
+        signed(&job);
+        match send::first(wallet, node, &job) {
+            // It is given up, and other coins may pay.
+            Err(PublishError::Refused { reason, .. })
+                if lacks_inputs(&reason) && request.fund_from.is_none() && asked < OTHER_COINS =>
+            {
+                let paid_from = job.active().first().map(inputs_of).unwrap_or_default();
+                wallet.set_aside(node, &paid_from.into_iter().collect::<Vec<_>>())?;
+                asked += 1;
+            }
+            sent => {
+                sent?;
+                return Publication::new(&load(wallet, job.id)?, false);
+            }
+        }
+    }
 }
 
 /// Sends again what is missing of a job that [`job_of_payload`] found; pays nothing new, so that no rate is needed.

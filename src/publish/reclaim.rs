@@ -7,7 +7,8 @@ use super::spend::{Ancestors, fee_of, sign_by_key};
 use super::{PublishError, fees, load};
 use crate::chain::Mempool;
 use crate::wallet::{
-    Caps, Event, Generation, Job, JobId, JobState, Payer, Wallet, fee_for, inputs_of, key_spend, transaction, vsize,
+    Caps, Event, Generation, Job, JobId, JobState, Payer, Wallet, fee_for, inputs_of, key_spend, total, transaction,
+    vsize,
 };
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
 
@@ -111,7 +112,7 @@ fn sweep(
     if let Some(standing) = sweeps.last().filter(|standing| inputs_of(standing) == inputs_of(&tx))
         && let Some(fee) = fee_of(standing, &spent).filter(|fee| *fee >= wanted)
     {
-        let (txid, amount) = (standing.compute_txid(), spent.iter().map(|output| output.value).sum::<Amount>() - fee);
+        let (txid, amount) = (standing.compute_txid(), total(spent.iter().map(|output| output.value)) - fee);
         advance(wallet, node, job)?;
         return Ok(Reclaimed::Sweeping { txid, fee, amount });
     }
@@ -135,7 +136,7 @@ fn sweep(
     let least = if replaced > Amount::ZERO { replaced + fee_for(relay.incremental, size) } else { replaced };
     let fee = wanted.max(least);
     caps.check(fee, size)?;
-    let available: Amount = spent.iter().map(|output| output.value).sum();
+    let available = total(spent.iter().map(|output| output.value));
     let Some(amount) = available.checked_sub(fee).filter(|amount| *amount >= dust) else {
         return refuse(format!(
             "its envelope holds {} sat, and taking them back costs {} sat at this rate, so that less than {} sat, the least that can be paid, would come back",

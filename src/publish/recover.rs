@@ -103,7 +103,8 @@ pub fn recover<'a>(
     };
     let script = |backup: &Backup| spend::output_script(wallet, backup.key_index, Some(backup.merkle_root));
     let scripts = candidates.iter().map(script).collect::<Result<Vec<_>, _>>()?;
-    let found = match source.into() {
+    let source = source.into();
+    let found = match source {
         WalletSource::Node(node) => {
             let found = node.scan_utxo_set(&scripts)?.into_iter();
             found.map(|coin| (coin.outpoint, coin.output)).collect::<Vec<_>>()
@@ -148,10 +149,17 @@ pub fn recover<'a>(
             adopt(wallet, lead.payload.unwrap_or_default(), backup.key_index, Some(backup.merkle_root), rate, caps)?
         }
     };
-    let mut update = TxUpdate::default();
-    update.txouts = found.into_iter().collect();
-    wallet.learn(update);
-    wallet.save()?;
+    match source {
+        WalletSource::Node(_) => {
+            let mut update = TxUpdate::default();
+            update.txouts = found.into_iter().collect();
+            wallet.learn(update);
+            wallet.save()?;
+        }
+        // What a server has found, it also has to show.
+        #[cfg(feature = "esplora")]
+        WalletSource::Esplora(_) => drop(wallet.sync(source)?),
+    }
     Ok(job)
 }
 

@@ -5,7 +5,7 @@ use super::spend::highest_rate;
 use super::{HIGHEST_ESTIMATE, PublishError, load};
 use crate::chain::{ChainError, Mempool, refusal};
 use crate::primitives::BlockRef;
-use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, inputs_of, journal};
+use crate::wallet::{Event, Generation, Job, JobId, JobState, Payer, Wallet, inputs_of, journal, total};
 use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,7 +97,7 @@ pub fn stranded(wallet: &Wallet, job: &Job) -> Result<Amount, PublishError> {
     match job.state {
         JobState::Confirmed(_) | JobState::Reclaimed(_) | JobState::Abandoned(_) => {
             let left = wallet.payments(job)?.into_iter().filter(|paid| !paid.is_leaving);
-            Ok(left.map(|paid| paid.output.value).sum())
+            Ok(total(left.map(|paid| paid.output.value)))
         }
         _ => Ok(Amount::ZERO),
     }
@@ -219,7 +219,7 @@ pub(super) fn is_lost(wallet: &Wallet, job: &Job) -> bool {
     let buried = wallet.buried();
     let signed = job.generations.iter().chain(&job.draft).map(|generation| generation.transactions.as_slice());
     let mut ways = signed.chain(job.reclaims.iter().map(std::slice::from_ref)).peekable();
-    ways.peek().is_some() && ways.all(|way| way.iter().any(|tx| wallet.is_conflicted(tx, &buried)))
+    ways.peek().is_some() && ways.all(|way| way.iter().any(|tx| wallet.is_lost(tx, &buried)))
 }
 
 /// The job with the transactions that stand for it, if they can confirm in the chain as it is. Where another confirmed
@@ -230,14 +230,14 @@ pub(super) fn stand(wallet: &mut Wallet, job: &Job) -> Result<Option<Job>, Publi
     let confirmed = wallet.confirmed();
     let (JobState::Signed | JobState::CommitSent | JobState::RevealSent, Some(current)) = (&job.state, job.current())
     else {
-        let is_conflicted = job.active().iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
-        return Ok((!is_conflicted).then(|| job.clone()));
+        let is_lost = job.active().iter().any(|tx| wallet.is_lost(tx, &confirmed));
+        return Ok((!is_lost).then(|| job.clone()));
     };
     let inputs = |generation: &Generation| generation.carrier_tx().map(inputs_of).unwrap_or_default();
     let now = inputs(current);
     let mut excluding = job.generations.iter().rev().take_while(|generation| !inputs(generation).is_disjoint(&now));
     let can_confirm =
-        |generation: &&Generation| !generation.transactions.iter().any(|tx| wallet.is_conflicted(tx, &confirmed));
+        |generation: &&Generation| !generation.transactions.iter().any(|tx| wallet.is_lost(tx, &confirmed));
     match excluding.find(can_confirm) {
         None => Ok(None),
         Some(standing) if standing == current => Ok(Some(job.clone())),

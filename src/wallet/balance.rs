@@ -4,7 +4,7 @@
 //! left; of what is unconfirmed, only change of transactions that nobody else can take back.
 
 use super::seed::Branch;
-use super::{Coin, Job, JobId, JobState, Shortfall, Wallet, WalletError, inputs_of, journal, payment};
+use super::{Coin, Job, JobId, JobState, Shortfall, Wallet, WalletError, check_witness, inputs_of, journal, payment};
 use crate::chain::{ChainError, Mempool};
 use bdk_wallet::KeychainKind;
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
@@ -29,8 +29,14 @@ pub struct Balance {
 impl Balance {
     /// Everything.
     pub fn total(&self) -> Amount {
-        self.confirmed + self.change + self.incoming + self.immature
+        total([self.confirmed, self.change, self.incoming, self.immature])
     }
+}
+
+/// The sum, but no more than all money: somebody may have made the amounts up.
+pub(crate) fn total(amounts: impl IntoIterator<Item = Amount>) -> Amount {
+    let add = |sum: Amount, more| sum.checked_add(more).map_or(Amount::MAX_MONEY, |sum| sum.min(Amount::MAX_MONEY));
+    amounts.into_iter().fold(Amount::ZERO, add)
 }
 
 /// What is to be signed elsewhere spends its coins already.
@@ -50,7 +56,7 @@ impl Wallet {
                 (0, _) => &mut balance.incoming,
                 _ => &mut balance.confirmed,
             };
-            *part += coin.value;
+            *part = total([*part, coin.value]);
         }
         balance
     }
@@ -61,7 +67,7 @@ impl Wallet {
         let (jobs, coins) = (journal::watched(&self.db)?, self.unspent());
         let held = |job: &Job| -> Amount {
             let inputs = reserved_by(job);
-            coins.iter().filter(|coin| inputs.contains(&coin.outpoint)).map(|coin| coin.value).sum()
+            total(coins.iter().filter(|coin| inputs.contains(&coin.outpoint)).map(|coin| coin.value))
         };
         Ok(jobs.iter().map(|job| (job.id, held(job))).filter(|(_, held)| *held > Amount::ZERO).collect())
     }
@@ -75,12 +81,19 @@ impl Wallet {
         let reserved: BTreeSet<OutPoint> = jobs.iter().flat_map(reserved_by).collect();
         let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
         let for_bump: BTreeSet<OutPoint> = for_bump.collect();
-        // Anybody can pay to a change address, and take that back until it is mined.
+        // Anybody can pay to a change address, and take that back until it is mined. Whoever shows it may have made it up.
         let signed: BTreeSet<Txid> = jobs
             .iter()
             .flat_map(|job| job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)))
             .collect();
-        let spends_own_only = |tx: &Transaction| tx.input.iter().all(|input| self.is_own(input));
+        let spends_own_only = |tx: &Transaction| {
+            let spent: Option<Vec<_>> = tx.input.iter().map(|input| self.output(&input.previous_output)).collect();
+            let is_signed = |spent: &[TxOut]| {
+                let mut inputs = tx.input.iter().enumerate();
+                inputs.all(|(n, input)| check_witness(self.secp(), tx, n, spent, &input.witness).is_ok())
+            };
+            tx.input.iter().all(|input| self.is_own(input)) && spent.is_some_and(|spent| is_signed(&spent))
+        };
         let is_ours =
             |txid: &Txid| signed.contains(txid) || self.transaction(*txid).is_some_and(|tx| spends_own_only(&tx));
         let mut coins = self.unspent();
@@ -117,10 +130,17 @@ impl Wallet {
         Ok(self.missing.len() == before)
     }
 
+    /// Sets aside those of a refused transaction's coins that are not there; all of them, if nobody says which.
+    pub(crate) fn set_aside(&mut self, node: &impl Mempool, coins: &[OutPoint]) -> Result<(), ChainError> {
+        let missing = node.missing(coins)?;
+        self.missing.extend(if missing.is_empty() { coins.to_vec() } else { missing });
+        Ok(())
+    }
+
     /// Why a payment is not possible: coins that were set aside may be all that it lacks.
     pub(crate) fn short(&self, shortfall: Shortfall) -> WalletError {
         let values = self.missing.iter().filter_map(|coin| self.output(coin)).map(|output| output.value);
-        match values.sum() {
+        match total(values) {
             Amount::ZERO => shortfall.into(),
             spent => WalletError::SpentElsewhere { shortfall, spent },
         }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Blocks after which what a transaction spends is spent for good.
-const BURIED: u32 = 6;
+pub(super) const BURIED: u32 = 6;
 
 /// The transactions that count, in the chain and waiting for it; and the outputs that the wallet has heard of.
 pub(crate) struct View {
@@ -114,7 +114,8 @@ impl Wallet {
         };
         let is_lost = |tx: &Transaction| graph.direct_conflicts(tx).any(|(_, txid)| is_certain(&txid));
         let waits = |tx: &Arc<Transaction>| !confirmed.contains_key(&tx.compute_txid());
-        is_lost(tx) || graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx))).any(|lost| lost)
+        let mut before = graph.walk_ancestors(tx.clone(), |_, tx| waits(&tx).then(|| is_lost(&tx)));
+        is_lost(tx) || before.any(|lost| lost) || self.is_gone(tx, confirmed)
     }
 
     /// What has to be mined before any of `transactions` can be, as far as the wallet knows it whole; parents first.

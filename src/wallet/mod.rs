@@ -4,9 +4,10 @@
 //! Guarantees: one process per wallet; the seed file is whole or absent; whatever is about to be
 //! broadcast is first on disk, together with the fact that it spends its coins; keys stay out of
 //! BDK, of the database, of `Debug` and of errors; an encrypted seed is decrypted only to sign.
-//! Trusts node or server for the chain, and sees foreign payments in a node's mempool only where that is
-//! small (see `sync`).
+//! Trusts a node for the chain, and a server for which one is best and what waits (see `shown`); sees foreign
+//! payments in a node's mempool only where that is small (see `sync`).
 
+mod absent;
 mod balance;
 mod blocks;
 mod closed;
@@ -21,8 +22,10 @@ pub(crate) mod journal;
 mod open;
 mod orders;
 mod payment;
+mod rescan;
 mod restore;
 mod seed;
+mod shown;
 mod store;
 mod sync;
 mod utxos;
@@ -42,14 +45,17 @@ pub use restore::{Looked, Search};
 pub use seed::{Mnemonic, Passphrase};
 pub use sync::{Synced, WalletSource};
 
+pub(crate) use balance::total;
 pub(crate) use coins::{Draft, SIGNATURE_LEN, inputs_of, key_spend, outputs_of, pay, select, transaction, unsigned};
 pub(crate) use descriptors::{BadSignature, check_witness, witness};
 pub(crate) use error::crowded_hint;
+pub(crate) use payment::OTHER_COINS;
 pub(crate) use seed::Keys;
 pub(crate) use watch::Paid;
 
 use crate::crash;
 use crate::primitives::{BlockRef, BtcHeight};
+use absent::Absent;
 use bdk_wallet::chain::{ConfirmationBlockTime, TxUpdate};
 use bdk_wallet::miniscript::Descriptor;
 use bdk_wallet::miniscript::descriptor::DefiniteDescriptorKey;
@@ -102,6 +108,10 @@ pub struct Wallet {
     /// Payments to envelopes of which it is known what they hang on.
     traced: HashSet<Txid>,
     small_mempool: u32,
+    /// What own transactions hang on, and is not there.
+    absent: Absent,
+    /// Whether all that is stored of the chain was shown, and not only said.
+    is_shown: bool,
 }
 
 impl fmt::Debug for Wallet {

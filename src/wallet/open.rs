@@ -8,10 +8,11 @@ use super::files::Folder;
 use super::seed::{PublicKeys, Sealed, SeedFile};
 use super::utxos::Unread;
 use super::{
-    Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, orders, payment, store, sync,
+    Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, absent, descriptors_of, journal, orders, payment,
+    store, sync,
 };
 use crate::primitives::BtcHeight;
-use bdk_wallet::KeychainKind;
+use bdk_wallet::{ChangeSet, KeychainKind};
 use bitcoin::Network;
 use bitcoin::key::Secp256k1;
 use rusqlite::{Connection, OpenFlags, params};
@@ -202,7 +203,11 @@ impl Wallet {
         orders::create_tables(&tx)?;
         Unread::create_tables(&tx)?;
         let unread = Unread::read(&tx)?;
+        store::complete_tables(&tx)?;
         let changes = store::load(&tx)?;
+        absent::create_table(&tx)?;
+        let absent = absent::Absent::load(&tx)?;
+        let is_shown = store::unshown(&tx)?.is_empty();
         let (network, birthday, key_base, public) = tx.query_row("SELECT * FROM sortie_wallet", [], |row| {
             Ok((
                 store::parsed::<Network>(row, "network")?,
@@ -216,17 +221,7 @@ impl Wallet {
             ))
         })?;
         tx.commit()?;
-        let expected = bdk_wallet::Wallet::load().check_network(network).lookahead(LOOKAHEAD);
-        let expected = match public.descriptors()? {
-            Some(Descriptors { receive, change }) => expected
-                .descriptor(KeychainKind::External, Some(receive))
-                .descriptor(KeychainKind::Internal, Some(change)),
-            None => expected,
-        };
-        let bdk = expected
-            .load_wallet_no_persist(changes)
-            .map_err(|error| damaged(dir, error))?
-            .ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))?;
+        let bdk = load_bdk(dir, changes, network, &public)?;
         Ok(Self {
             folder,
             dir: dir.to_owned(),
@@ -246,9 +241,29 @@ impl Wallet {
             seen: HashSet::new(),
             unseen: 0,
             traced: HashSet::new(),
+            absent,
+            is_shown,
             small_mempool: sync::SMALL_MEMPOOL,
         })
     }
+}
+
+/// What BDK makes of all change sets.
+pub(super) fn load_bdk(
+    dir: &Path,
+    changes: ChangeSet,
+    network: Network,
+    public: &PublicKeys,
+) -> Result<bdk_wallet::Wallet, WalletError> {
+    let expected = bdk_wallet::Wallet::load().check_network(network).lookahead(LOOKAHEAD);
+    let expected = match public.descriptors()? {
+        Some(Descriptors { receive, change }) => {
+            expected.descriptor(KeychainKind::External, Some(receive)).descriptor(KeychainKind::Internal, Some(change))
+        }
+        None => expected,
+    };
+    let bdk = expected.load_wallet_no_persist(changes).map_err(|error| damaged(dir, error))?;
+    bdk.ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))
 }
 
 /// Opens a database that exists; each commit is on the disk, its directory entry included.

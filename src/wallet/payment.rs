@@ -6,8 +6,8 @@
 //! asking for the same is no second payment. A payment that the node refuses in the end gives its coins back; asked
 //! for once more, it spends one of them again, so that never both are mined.
 
-use super::{Caps, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
-use crate::chain::{Mempool, refusal};
+use super::{Caps, FINAL_DEPTH, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
+use crate::chain::{Mempool, lacks_inputs, refusal};
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Address, Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -15,6 +15,9 @@ use std::collections::BTreeSet;
 
 /// More than a transaction of ours pays.
 const HIGHEST_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
+
+/// How often other coins are chosen where a node says that those chosen are not there.
+pub(crate) const OTHER_COINS: u32 = 3;
 
 /// A payment that has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +113,7 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The payments that were not refused, oldest first.
-fn signed(db: &Connection) -> Result<Vec<Pending>, WalletError> {
+pub(super) fn signed(db: &Connection) -> Result<Vec<Pending>, WalletError> {
     let mut statement = db.prepare_cached(
         "SELECT id, outcome IS NOT NULL, script, amount_sat, fee_sat, tx FROM sortie_payment
          LEFT JOIN sortie_payment_end ON payment = id WHERE outcome IS NULL OR outcome = 'sent' ORDER BY id",
@@ -135,7 +138,7 @@ pub(crate) fn pending(db: &Connection) -> Result<Vec<Pending>, WalletError> {
 }
 
 /// A payment of `output` that has left, and of which nobody knows.
-fn unknown(db: &Connection, output: &TxOut) -> Result<Option<Payment>, WalletError> {
+fn unknown(db: &Connection, output: &TxOut) -> Result<Option<(Payment, Transaction)>, WalletError> {
     let sql = "SELECT id, fee_sat, tx FROM sortie_payment JOIN sortie_payment_end ON payment = id
                WHERE script = ?1 AND amount_sat = ?2 AND outcome = 'sent'
                AND id NOT IN (SELECT payment FROM sortie_payment_known) ORDER BY id LIMIT 1";
@@ -144,7 +147,7 @@ fn unknown(db: &Connection, output: &TxOut) -> Result<Option<Payment>, WalletErr
     let Some((id, fee, tx)) = db.query_row(sql, of, read).optional()? else { return Ok(None) };
     let tx: Transaction = deserialize(&tx).map_err(|error| WalletError::Journal(format!("payment {id}: {error}")))?;
     let fee = Amount::from_sat(fee.cast_unsigned());
-    Ok(Some(Payment { txid: tx.compute_txid(), fee, vsize: vsize(&tx), resumed: true, id }))
+    Ok(Some((Payment { txid: tx.compute_txid(), fee, vsize: vsize(&tx), resumed: true, id }, tx)))
 }
 
 /// The last payment of `output` that the node refused in the end.
@@ -182,30 +185,38 @@ impl Wallet {
         }
         // Their change may pay for this one; whether that succeeds, this one's test will tell.
         let _ = self.send_forgotten(node);
-        if let Some(payment) = unknown(self.db(), &output)? {
+        if let Some((payment, tx)) = unknown(self.db(), &output)?
+            && !self.is_lost(&tx, &self.buried())
+        {
             return Ok(payment);
         }
-        let change = self.next_change();
-        let draft = loop {
+        let mut asked = 0;
+        let (tx, fee) = loop {
+            let change = self.next_change();
             let refused = refused(self.db(), &output)?;
             let instead_of = refused.and_then(|tx| self.coin(tx.input.first()?.previous_output).ok());
             let outputs = std::slice::from_ref(&output);
             let draft = pay(&self.coins()?, instead_of.as_ref(), outputs, &change, &self.input(), rate);
             let draft = draft.map_err(|shortfall| self.short(shortfall))?;
             let coins: Vec<OutPoint> = draft.coins.iter().map(|coin| coin.outpoint).collect();
-            if self.are_there(node, &coins)? {
-                break draft;
+            if !self.are_there(node, &coins)? {
+                continue;
+            }
+            let vsize = vsize(&draft.tx);
+            caps.check(draft.fee, vsize)?;
+            let mut tx = draft.tx;
+            self.sign(&mut tx, &outputs_of(&draft.coins))?;
+            match refusal(node.test_accept(std::slice::from_ref(&tx), rate_of(draft.fee, vsize))?) {
+                None => break (tx, draft.fee),
+                // Nothing has left yet: other coins may pay.
+                Some((_, reason)) if lacks_inputs(&reason) && asked < OTHER_COINS => {
+                    self.set_aside(node, &coins)?;
+                    asked += 1;
+                }
+                Some((_, reason)) => return Err(WalletError::Refused { txid: tx.compute_txid(), reason }),
             }
         };
-        let vsize = vsize(&draft.tx);
-        caps.check(draft.fee, vsize)?;
-        let mut tx = draft.tx;
-        self.sign(&mut tx, &outputs_of(&draft.coins))?;
-
-        let (txid, fee) = (tx.compute_txid(), draft.fee);
-        if let Some((_, reason)) = refusal(node.test_accept(std::slice::from_ref(&tx), rate_of(fee, vsize))?) {
-            return Err(WalletError::Refused { txid, reason });
-        }
+        let txid = tx.compute_txid();
         self.note(std::slice::from_ref(&tx));
         let (to, raw) = (output.script_pubkey, serialize(&tx));
         let id = self.save_with(|db| {
@@ -259,7 +270,9 @@ impl Wallet {
         let mut open = signed(self.db())?;
         open.retain(|payment| {
             let is_mined = confirmed.contains_key(&payment.tx.compute_txid());
-            payment.has_left && !is_mined && !self.is_conflicted(&payment.tx, &buried)
+            let is_over =
+                self.is_conflicted(&payment.tx, &buried) || self.is_gone_for(&payment.tx, FINAL_DEPTH, &confirmed);
+            payment.has_left && !is_mined && !is_over
         });
         open.into_iter().filter_map(|payment| self.send_again(node, payment).transpose()).collect()
     }
@@ -270,9 +283,9 @@ impl Wallet {
         let (txid, vsize) = (tx.compute_txid(), vsize(&tx));
         let unsent = |source| WalletError::Unsent { txid, source };
         let confirmed = self.confirmed();
-        let outcome = if self.is_conflicted(&tx, &confirmed) {
+        let outcome = if self.is_lost(&tx, &confirmed) {
             PaymentOutcome::Lost
-        } else if !self.is_current(&txid) || node.is_waiting(&txid).map_err(unsent)? {
+        } else if (!self.is_current(&txid) && !self.hangs(&txid)) || node.is_waiting(&txid).map_err(unsent)? {
             return Ok(None);
         } else {
             for parent in self.hangs_on(std::slice::from_ref(&tx), &confirmed) {
@@ -294,7 +307,7 @@ impl Wallet {
         let confirmed = self.confirmed();
         let outcome = if confirmed.contains_key(&txid) || node.is_waiting(&txid).map_err(unsent)? {
             PaymentOutcome::Sent
-        } else if self.is_conflicted(&tx, &confirmed) {
+        } else if self.is_lost(&tx, &confirmed) {
             PaymentOutcome::Lost
         } else {
             match node.submit(&[tx], rate_of(fee, vsize)) {

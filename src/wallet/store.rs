@@ -2,7 +2,8 @@
 //!
 //! Guarantees that what is loaded adds up to what was stored, change set by change set, and that storing one costs
 //! what changed, not what is there. The tables are those of BDK's own SQLite support, which would fix the version of
-//! SQLite: files that it wrote open as they are.
+//! SQLite: files that it wrote open as they are. But versions before 0.2 stored whatever a server said was mined; that
+//! is told apart, and not loaded before it is [shown](super::Wallet::sync).
 
 use bdk_wallet::ChangeSet;
 use bdk_wallet::chain::{BlockId, ConfirmationBlockTime};
@@ -10,7 +11,7 @@ use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, RowIndex, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(super) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
             vout INTEGER NOT NULL,
             value INTEGER NOT NULL,
             script BLOB NOT NULL,
+            shown INTEGER DEFAULT 0 NOT NULL,
             PRIMARY KEY (txid, vout)
         ) STRICT;
         CREATE TABLE bdk_anchors (
@@ -52,6 +54,7 @@ pub(super) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
             block_height INTEGER NOT NULL,
             block_hash TEXT NOT NULL,
             confirmation_time INTEGER DEFAULT -1 NOT NULL,
+            shown INTEGER DEFAULT 0 NOT NULL,
             PRIMARY KEY (txid, block_height, block_hash)
         ) STRICT;
         CREATE TABLE bdk_descriptor_last_revealed (
@@ -67,7 +70,80 @@ pub(super) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Reads what all stored change sets add up to.
+/// Gives tables that BDK made the columns that say what was shown: nothing yet.
+pub(super) fn complete_tables(db: &Connection) -> rusqlite::Result<()> {
+    for table in ["bdk_txouts", "bdk_anchors"] {
+        if !db.column_exists(None::<&str>, table, "shown")? {
+            db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN shown INTEGER DEFAULT 0 NOT NULL"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was stored of the chain, and never shown.
+#[derive(Default)]
+pub(super) struct Unshown {
+    /// Transactions and the blocks that they are said to be in, the highest first.
+    pub anchors: Vec<Anchored>,
+    /// Outputs that are said to be in the chain.
+    pub outputs: Vec<(OutPoint, TxOut)>,
+}
+
+impl Unshown {
+    pub fn is_empty(&self) -> bool {
+        self.anchors.is_empty() && self.outputs.is_empty()
+    }
+}
+
+pub(super) type Anchored = (ConfirmationBlockTime, Txid);
+
+/// Reads what was never shown.
+pub(super) fn unshown(db: &Connection) -> rusqlite::Result<Unshown> {
+    let mut unshown = Unshown::default();
+    each(db, &format!("{ANCHORS} WHERE shown = 0 ORDER BY block_height DESC"), |row| {
+        unshown.anchors.push(anchored(row)?);
+        Ok(())
+    })?;
+    each(db, &format!("{OUTPUTS} WHERE shown = 0"), |row| {
+        unshown.outputs.push((outpoint(row)?, output(row)?));
+        Ok(())
+    })?;
+    Ok(unshown)
+}
+
+/// Forgets what was never shown.
+pub(super) fn forget_unshown(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch("DELETE FROM bdk_anchors WHERE shown = 0; DELETE FROM bdk_txouts WHERE shown = 0")
+}
+
+/// Forgets all that is stored of the chain, and every transaction that is not one of `own`. Outputs by which envelopes
+/// were found are to be shown again.
+pub(super) fn forget_chain(db: &Connection, own: &BTreeSet<Txid>) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "DELETE FROM bdk_anchors; DELETE FROM bdk_blocks WHERE block_height > 0; UPDATE bdk_txouts SET shown = 0",
+    )?;
+    let mut others = Vec::new();
+    each(db, "SELECT txid FROM bdk_txs", |row| {
+        let txid: Txid = parsed(row, 0)?;
+        others.extend((!own.contains(&txid)).then(|| txid.to_string()));
+        Ok(())
+    })?;
+    others.iter().try_for_each(|txid| put(db, "DELETE FROM bdk_txs WHERE txid = ?1", [txid]))
+}
+
+const ANCHORS: &str = "SELECT txid, block_height, block_hash, confirmation_time FROM bdk_anchors";
+const OUTPUTS: &str = "SELECT txid, vout, value, script FROM bdk_txouts";
+
+fn anchored(row: &Row<'_>) -> rusqlite::Result<Anchored> {
+    let block_id = BlockId { height: row.get(1)?, hash: parsed(row, 2)? };
+    Ok((ConfirmationBlockTime { block_id, confirmation_time: row.get(3)? }, parsed(row, 0)?))
+}
+
+fn output(row: &Row<'_>) -> rusqlite::Result<TxOut> {
+    Ok(TxOut { value: Amount::from_sat(row.get(2)?), script_pubkey: ScriptBuf::from_bytes(row.get(3)?) })
+}
+
+/// Reads what all stored change sets add up to, without what was never shown.
 pub(super) fn load(db: &Connection) -> rusqlite::Result<ChangeSet> {
     let mut changes = ChangeSet::default();
     let mut wallet = db.prepare("SELECT descriptor, change_descriptor, network FROM bdk_wallet")?;
@@ -114,19 +190,17 @@ fn load_graph(db: &Connection, changes: &mut ChangeSet) -> rusqlite::Result<()> 
         }
         Ok(())
     })?;
-    each(db, "SELECT txid, vout, value, script FROM bdk_txouts", |row| {
-        let (value, script_pubkey) = (Amount::from_sat(row.get(2)?), ScriptBuf::from_bytes(row.get(3)?));
-        graph.txouts.insert(outpoint(row)?, TxOut { value, script_pubkey });
+    each(db, &format!("{OUTPUTS} WHERE shown = 1"), |row| {
+        graph.txouts.insert(outpoint(row)?, output(row)?);
         Ok(())
     })?;
-    each(db, "SELECT txid, block_height, block_hash, confirmation_time FROM bdk_anchors", |row| {
-        let block_id = BlockId { height: row.get(1)?, hash: parsed(row, 2)? };
-        graph.anchors.insert((ConfirmationBlockTime { block_id, confirmation_time: row.get(3)? }, parsed(row, 0)?));
+    each(db, &format!("{ANCHORS} WHERE shown = 1"), |row| {
+        graph.anchors.insert(anchored(row)?);
         Ok(())
     })
 }
 
-/// Stores one change set more.
+/// Stores one change set more: whatever BDK was given to know has been shown.
 pub(super) fn append(db: &Connection, changes: &ChangeSet) -> rusqlite::Result<()> {
     let ChangeSet { descriptor, change_descriptor, network, local_chain, tx_graph, indexer, locked_outpoints } =
         changes;
@@ -182,13 +256,15 @@ fn append_graph(db: &Connection, graph: &GraphChanges) -> rusqlite::Result<()> {
     }
     for (OutPoint { txid, vout }, TxOut { value, script_pubkey }) in &graph.txouts {
         let output = params![txid.to_string(), vout, value.to_sat(), script_pubkey.as_bytes()];
-        put(db, "REPLACE INTO bdk_txouts VALUES (?1, ?2, ?3, ?4)", output)?;
+        put(db, "REPLACE INTO bdk_txouts (txid, vout, value, script, shown) VALUES (?1, ?2, ?3, ?4, 1)", output)?;
     }
     for (ConfirmationBlockTime { block_id, confirmation_time }, txid) in &graph.anchors {
         let txid = txid.to_string();
         put(db, "INSERT OR IGNORE INTO bdk_txs (txid) VALUES (?1)", [&txid])?;
         let anchor = params![txid, block_id.height, block_id.hash.to_string(), confirmation_time];
-        put(db, "REPLACE INTO bdk_anchors VALUES (?1, ?2, ?3, ?4)", anchor)?;
+        let sql = "REPLACE INTO bdk_anchors (txid, block_height, block_hash, confirmation_time, shown)
+                   VALUES (?1, ?2, ?3, ?4, 1)";
+        put(db, sql, anchor)?;
     }
     Ok(())
 }

@@ -16,7 +16,10 @@ use crate::primitives::BlockRef;
 use crate::primitives::BtcHeight;
 use bdk_wallet::chain::TxUpdate;
 #[cfg(feature = "esplora")]
-use bdk_wallet::chain::{CheckPoint, spk_client::SyncRequest};
+use bdk_wallet::chain::{
+    CheckPoint,
+    spk_client::{SyncRequest, SyncResponse},
+};
 use bitcoin::consensus::deserialize;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,14 +76,7 @@ impl Wallet {
     /// Brings the wallet to the source's tip, and every job to the state that the chain shows.
     pub fn sync<'a>(&mut self, source: impl Into<WalletSource<'a>>) -> Result<Synced, WalletError> {
         let source = source.into();
-        let expected = match source {
-            WalletSource::Node(node) => node.network(),
-            #[cfg(feature = "esplora")]
-            WalletSource::Esplora(server) => server.network(),
-        };
-        if expected != self.network() {
-            return Err(WalletError::WrongNetwork { expected, got: self.network() });
-        }
+        self.check_network(source)?;
         self.missing.clone_from(&self.unread.spent);
         if let WalletSource::Node(node) = source {
             self.reopen(node)?;
@@ -94,14 +90,21 @@ impl Wallet {
         let (blocks, is_reopened) = match source {
             WalletSource::Node(node) => {
                 let blocks = self.read_blocks(node, &mut watch)?;
+                self.look_again(node)?;
                 self.read_mempool(node, &kept, &mut watch)?;
                 self.trace_payments(node, &jobs)?;
+                self.look_for_ancestors(node)?;
+                // A server that was asked before may have hidden what spent them.
+                let coins = self.unspent().into_iter().filter(|coin| coin.confirmations > 0);
+                let coins: Vec<OutPoint> = coins.map(|coin| coin.outpoint).collect();
+                self.are_there(node, &coins)?;
                 (blocks, false)
             }
             #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => {
                 let is_reopened = self.read_histories(server, &kept, watch)?;
                 self.trace_payments(server, &jobs)?;
+                self.look_for_ancestors(server)?;
                 (0, is_reopened)
             }
         };
@@ -109,6 +112,18 @@ impl Wallet {
         let jobs = if is_other { journal::watched(self.db())? } else { jobs };
         self.settle_jobs(&jobs)?;
         Ok(Synced { tip: self.synced_to(), blocks })
+    }
+
+    pub(super) fn check_network(&self, source: WalletSource<'_>) -> Result<(), WalletError> {
+        let expected = match source {
+            WalletSource::Node(node) => node.network(),
+            #[cfg(feature = "esplora")]
+            WalletSource::Esplora(server) => server.network(),
+        };
+        match expected == self.network() {
+            true => Ok(()),
+            false => Err(WalletError::WrongNetwork { expected, got: self.network() }),
+        }
     }
 
     /// Reads a node's mempool, as far as it matters; `kept` are not missed there.
@@ -282,8 +297,7 @@ impl Wallet {
         mut watch: Watch,
     ) -> Result<bool, WalletError> {
         let before = self.bdk.latest_checkpoint();
-        let mut found = server.sync(self.bdk.start_sync_with_revealed_spks().build())?;
-        found.tx_update.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
+        let found = server.sync(self.bdk.start_sync_with_revealed_spks().build())?;
         let tip = found.chain_update.as_ref().map_or(self.synced_to(), block_ref);
         let is_known = before.floor_at(tip.height).zip(found.chain_update.as_ref());
         let is_known =
@@ -292,7 +306,7 @@ impl Wallet {
         if is_known && tip.height + LATE < before.height() {
             return Err(ChainError::Behind { tip: tip.height, known: before.height() }.into());
         }
-        self.bdk_mut().apply_update(found).map_err(|_| WalletError::Disconnected(tip))?;
+        self.take_in_histories(server, found, kept)?;
         self.forget_unread()?;
         let is_reopened = self.save_chain(&before)?;
         if is_reopened {
@@ -305,13 +319,30 @@ impl Wallet {
             let expected = paid.map(|(output, txid)| (output.script_pubkey.clone(), txid));
             let expected: Vec<_> = expected.filter(|(script, _)| watch.scripts.contains(script)).collect();
             let request = SyncRequest::builder().chain_tip(chain).spks(watch.scripts).outpoints(watch.outpoints);
-            let mut found = server.sync(request.expected_spk_txids(expected).build())?.tx_update;
-            found.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
-            let waits = |tx: &&Arc<Transaction>| found.seen_ats.iter().any(|(txid, _)| *txid == tx.compute_txid());
-            self.learn(found.clone());
-            self.forget_replaced(found.txs.iter().filter(waits), kept);
+            let found = server.sync(request.expected_spk_txids(expected).build())?;
+            let seen: BTreeSet<Txid> = found.tx_update.seen_ats.iter().map(|(txid, _)| *txid).collect();
+            let mut waiting = found.tx_update.txs.clone();
+            waiting.retain(|tx| seen.contains(&tx.compute_txid()));
+            self.take_in_histories(server, found, kept)?;
+            self.forget_replaced(waiting.iter(), kept);
         }
         Ok(is_reopened)
+    }
+
+    /// Takes in what a server has told, of what is mined as much as it shows; `kept` are not missed.
+    #[cfg(feature = "esplora")]
+    fn take_in_histories(
+        &mut self,
+        server: &Esplora,
+        mut found: SyncResponse,
+        kept: &BTreeSet<Txid>,
+    ) -> Result<(), WalletError> {
+        found.tx_update.evicted_ats.retain(|(txid, _)| !kept.contains(txid));
+        // Nobody has shown these outputs.
+        found.tx_update.txouts.clear();
+        let chain = found.chain_update.clone().unwrap_or_else(|| self.bdk.latest_checkpoint());
+        self.keep_shown(server, &mut found.tx_update, &chain)?;
+        self.bdk_mut().apply_update(found).map_err(|_| WalletError::Disconnected(block_ref(&chain)))
     }
 
     /// Forgets others' payments that were replaced, with all that hangs on them: `present` are in the mempool now.

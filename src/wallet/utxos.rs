@@ -113,8 +113,7 @@ impl Wallet {
         Ok(chain)
     }
 
-    /// Histories were read that are whole.
-    #[cfg(feature = "esplora")]
+    /// Histories are read that are whole.
     pub(super) fn forget_unread(&mut self) -> Result<(), WalletError> {
         if self.unread.blocks.take().is_some() {
             self.missing.retain(|coin| !self.unread.spent.contains(coin));

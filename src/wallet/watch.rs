@@ -183,8 +183,7 @@ impl Wallet {
         job: &'a Job,
         confirmed: &BTreeMap<Txid, BlockRef>,
     ) -> impl Iterator<Item = &'a Transaction> {
-        let is_settled =
-            |tx: &Transaction| confirmed.contains_key(&tx.compute_txid()) || self.is_conflicted(tx, confirmed);
+        let is_settled = |tx: &Transaction| confirmed.contains_key(&tx.compute_txid()) || self.is_lost(tx, confirmed);
         job.standing_sweeps().filter(move |tx| !is_settled(tx))
     }
 }

@@ -34,6 +34,7 @@ pub enum WalletCommand {
     Restore(Restore),
     Address(AddressArgs),
     Balance(BalanceArgs),
+    Rescan(RescanArgs),
     Descriptors(DescriptorsArgs),
     Send(SendArgs),
     Passphrase(PassphraseArgs),
@@ -319,6 +320,38 @@ impl fmt::Display for DescriptorsShown {
     }
 }
 
+/// Ask for everything that the wallet knows of the chain again
+///
+/// From the block before which it had no coin, at the node or the Esplora server: for a wallet that shows other coins
+/// than it should, as after a server that hid or made up some. Words, addresses and jobs stay as they are. A pruned node
+/// has to have the blocks since then.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  sortie wallet rescan --wallet alice")]
+pub struct RescanArgs {
+    /// Read a node's blocks from this height on, where that is lower: the server by which the wallet was restored may have
+    /// hidden older coins
+    #[arg(long, value_name = "HEIGHT")]
+    since: Option<BtcHeight>,
+    #[command(flatten)]
+    name: WalletName,
+}
+
+#[derive(Serialize)]
+struct Rescanned {
+    blocks: u32,
+    #[serde(flatten)]
+    balance: BalanceShown,
+}
+
+impl fmt::Display for Rescanned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.blocks > 0 {
+            field(f, "blocks read", self.blocks)?;
+        }
+        self.balance.fmt(f)
+    }
+}
+
 #[derive(Serialize)]
 struct BalanceShown {
     spendable_sat: u64,
@@ -334,6 +367,25 @@ struct BalanceShown {
     unread_blocks: Option<[BtcHeight; 2]>,
     #[serde(skip)]
     reserved: Vec<(JobId, Amount)>,
+}
+
+impl BalanceShown {
+    fn of(wallet: &Wallet) -> Result<Self, WalletError> {
+        let (balance, reserved) = (wallet.balance(), wallet.reserved()?);
+        let reserved_sat = reserved.iter().map(|(_, held)| held.to_sat()).sum();
+        Ok(Self {
+            spendable_sat: (balance.confirmed + balance.change).to_sat().saturating_sub(reserved_sat),
+            reserved_sat,
+            confirmed_sat: balance.confirmed.to_sat(),
+            change_sat: balance.change.to_sat(),
+            incoming_sat: balance.incoming.to_sat(),
+            immature_sat: balance.immature.to_sat(),
+            total_sat: balance.total().to_sat(),
+            synced_to: wallet.synced_to(),
+            unread_blocks: wallet.unread_blocks().map(|blocks| [*blocks.start(), *blocks.end()]),
+            reserved,
+        })
+    }
 }
 
 impl fmt::Display for BalanceShown {
@@ -389,20 +441,13 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
         }
         WalletCommand::Balance(BalanceArgs { name }) => {
             let (wallet, _) = open_synced(settings, &name)?;
-            let (balance, reserved) = (wallet.balance(), wallet.reserved()?);
-            let reserved_sat = reserved.iter().map(|(_, held)| held.to_sat()).sum();
-            out.print(&BalanceShown {
-                spendable_sat: (balance.confirmed + balance.change).to_sat().saturating_sub(reserved_sat),
-                reserved_sat,
-                confirmed_sat: balance.confirmed.to_sat(),
-                change_sat: balance.change.to_sat(),
-                incoming_sat: balance.incoming.to_sat(),
-                immature_sat: balance.immature.to_sat(),
-                total_sat: balance.total().to_sat(),
-                synced_to: wallet.synced_to(),
-                unread_blocks: wallet.unread_blocks().map(|blocks| [*blocks.start(), *blocks.end()]),
-                reserved,
-            })
+            out.print(&BalanceShown::of(&wallet)?)
+        }
+        WalletCommand::Rescan(RescanArgs { since, name }) => {
+            let mut wallet = open(settings, &name)?;
+            let node = settings.connect(wallet.network())?;
+            let blocks = wallet.rescan(&node, since)?.blocks;
+            out.print(&Rescanned { blocks, balance: BalanceShown::of(&wallet)? })
         }
         WalletCommand::Descriptors(DescriptorsArgs { name }) => {
             let wallet = open(settings, &name)?;

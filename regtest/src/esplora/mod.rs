@@ -18,6 +18,7 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bitcoin::Transaction;
 use bitcoincore_rpc::Client;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -40,6 +41,8 @@ pub enum Fault {
     Slow(Duration),
     /// Bytes that are no answer.
     Garbage,
+    /// A list of nothing.
+    Empty,
     /// An answer that does not end: this many bytes.
     Flood(usize),
     /// It is done, and the answer says that each of its transactions pays this fee.
@@ -64,6 +67,7 @@ struct Shared {
 #[derive(Default)]
 struct Script {
     faults: Vec<(String, Fault)>,
+    made_up: Vec<(Transaction, Option<u32>)>,
     fee_estimates: BTreeMap<u16, f64>,
     requests: Vec<String>,
     peers: Vec<SocketAddr>,
@@ -111,9 +115,19 @@ impl EsploraServer {
         self.state.script().faults.insert(0, (path.to_owned(), fault));
     }
 
-    /// From now on, nothing goes wrong.
+    /// From now on, transactions that are in no block and no mempool are shown as mined in the block at `height`, or as
+    /// waiting.
+    pub fn make_up(&self, transactions: impl IntoIterator<Item = Transaction>, height: Option<u32>) {
+        self.state.script().made_up.extend(transactions.into_iter().map(|tx| (tx, height)));
+    }
+
+    /// From now on, nothing goes wrong, and nothing is made up.
     pub fn heal(&self) {
-        self.state.script().faults.clear();
+        let mut script = self.state.script();
+        script.faults.clear();
+        if !std::mem::take(&mut script.made_up).is_empty() {
+            *self.state.index() = Index::default();
+        }
     }
 
     /// What `/fee-estimates` answers: rates in sat/vB by blocks. A regtest node has none of its own.
@@ -150,15 +164,16 @@ impl Shared {
     }
 
     fn answer(&self, method: &Method, uri: &Uri, body: &[u8]) -> Answer {
-        let (fault, fee_estimates) = {
+        let (fault, fee_estimates, made_up) = {
             let script = self.script();
             let fault = script.faults.iter().find(|(path, _)| uri.path().starts_with(path)).map(|(_, fault)| *fault);
-            (fault, script.fee_estimates.clone())
+            (fault, script.fee_estimates.clone(), script.made_up.clone())
         };
         match fault {
             Some(Fault::Status(status)) => {
                 return Answer::new(StatusCode::from_u16(status).unwrap_or_default(), "as the test wishes");
             }
+            Some(Fault::Empty) => return Answer::new(StatusCode::OK, "[]"),
             Some(Fault::Garbage) => return Answer::new(StatusCode::OK, "<html>as the test wishes"),
             Some(Fault::Flood(bytes)) => return Answer::new(StatusCode::OK, vec![b'0'; bytes]),
             Some(Fault::Slow(delay)) => sleep(delay),
@@ -166,6 +181,7 @@ impl Shared {
         }
         let mut index = self.index();
         let answer = index.refresh(&self.node).and_then(|()| {
+            made_up.iter().for_each(|(tx, height)| index.make_up(tx, *height));
             let view = View { node: &self.node, index: &index, fee_estimates: &fee_estimates };
             view.answer(method, uri.path(), uri.query().unwrap_or_default(), body)
         });

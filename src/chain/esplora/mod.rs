@@ -8,6 +8,7 @@
 mod error;
 mod history;
 mod mempool;
+mod merkle;
 
 pub use error::EsploraError;
 

@@ -275,3 +275,46 @@ fn every_transaction_of_a_block_of_any_size_is_proven_in_both_trees() {
         }
     }
 }
+
+#[cfg(feature = "esplora")]
+#[test]
+fn a_branch_alone_leads_to_the_root_unless_it_can_be_read_in_two_ways() {
+    use crate::proof::root_above;
+    let txs = (0..5).map(|n| blocks::spend_to_script(&[0x51, n]));
+    let block = blocks::block(bitcoin::BlockHash::all_zeros(), 0, 1, Vec::new(), txs.collect());
+    let root = Ok(block.header.merkle_root);
+    for index in 0..6u32 {
+        let branch = TransactionProof::make(&block, index, TxTree::Txid).unwrap().branch;
+        let tx = &block.txdata[index as usize];
+        assert_eq!(root_above(tx, index, &branch), root);
+        assert_ne!(root_above(tx, index ^ 1, &branch), root, "elsewhere");
+        assert_ne!(root_above(&block.txdata[(index as usize + 1) % 6], index, &branch), root, "another one");
+        assert_eq!(root_above(tx, index | 8, &branch), Err(Refutation::IndexBeyondBranch));
+        let again = [branch.as_slice(), &[double(&[], &[]); 32]].concat();
+        assert_eq!(root_above(tx, index, &again), Err(Refutation::IndexBeyondBranch), "deeper than any block");
+    }
+    let mut short: Transaction = blocks::spend_to_script(&[0x6a, 0x51]);
+    short.input[0].script_sig = ScriptBuf::from_bytes(vec![0x51, 0x51]);
+    assert_eq!(root_above(&short, 0, &[]), Err(Refutation::SixtyFourBytes));
+
+    // One whose id is the second half of a transaction of 64 bytes: who has that one mined could show this one below it.
+    let forged = Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::from_consensus(3_858_538),
+        input: vec![bitcoin::TxIn {
+            previous_output: bitcoin::OutPoint::new(bitcoin::Txid::from_byte_array([1; 32]), 0),
+            ..Default::default()
+        }],
+        output: vec![bitcoin::TxOut {
+            value: bitcoin::Amount::from_sat(1_000),
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51]),
+        }],
+    };
+    let mut left = [7; 32];
+    // One input.
+    left[4] = 1;
+    let beside = [sha256d::Hash::from_byte_array(left)];
+    assert_eq!(root_above(&forged, 1, &beside), Err(Refutation::SixtyFourBytes));
+    left[4] = 2;
+    assert!(root_above(&forged, 1, &[sha256d::Hash::from_byte_array(left)]).is_ok(), "no transaction");
+}

@@ -53,3 +53,19 @@ pub(super) fn cases() -> Vec<HeaderCase> {
         case("mainnet: under an anchor behind it", Rules::Mainnet, FIRST, &headers, FIRST + 2, &[FIRST + 7], "ok"),
     ]
 }
+
+#[cfg(feature = "esplora")]
+#[test]
+fn a_header_that_stands_alone_has_at_least_the_work_of_its_time() {
+    use crate::proof::check_work;
+    use bitcoin::p2p::Magic;
+    let header: Header = deserialize_hex(HEADERS[0]).unwrap();
+    let check = |height, header: &Header| check_work(Magic::BITCOIN, height, header);
+    assert_eq!(check(FIRST, &header), Ok(()));
+    assert_eq!(check(600_000, &header), Err(Refutation::Bits { height: 600_000 }), "it has become harder since");
+    let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin).header;
+    assert_eq!(check(0, &genesis), Ok(()));
+    assert_eq!(check(350_000, &genesis), Err(Refutation::Bits { height: 350_000 }));
+    let unworked = Header { nonce: 0, ..header };
+    assert_eq!(check(FIRST, &unworked), Err(Refutation::Work { height: FIRST }));
+}

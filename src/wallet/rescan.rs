@@ -1,0 +1,56 @@
+//! Everything that the wallet was told of the chain, asked for again.
+
+use super::open::load_bdk;
+use super::{Synced, Wallet, WalletError, WalletSource, journal, payment, store};
+#[cfg(feature = "esplora")]
+use crate::chain::BlockSource;
+use crate::chain::ChainError;
+use crate::primitives::BtcHeight;
+use bitcoin::{Transaction, Txid};
+use std::collections::BTreeSet;
+
+impl Wallet {
+    /// Forgets what any source has told of the chain, and reads it again from the birthday on, or from `since` if that is
+    /// lower: whoever was asked when the wallet was restored may have hidden older coins. Keys, addresses and the journal
+    /// stay as they are.
+    ///
+    /// Killed before its end, it is gone on with by the next [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// [`ChainError::Pruned`] if the node does not have the blocks since the birthday any more: then nothing is forgotten.
+    pub fn rescan<'a>(
+        &mut self,
+        source: impl Into<WalletSource<'a>>,
+        since: Option<BtcHeight>,
+    ) -> Result<Synced, WalletError> {
+        let source = source.into();
+        let height = since.map_or(self.birthday, |since| since.min(self.birthday));
+        self.check_network(source)?;
+        match source {
+            WalletSource::Node(node) => {
+                if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > height) {
+                    return Err(ChainError::Pruned { height, first_available }.into());
+                }
+            }
+            #[cfg(feature = "esplora")]
+            WalletSource::Esplora(server) => drop(server.tip()?),
+        }
+        self.save()?;
+        let jobs = journal::all(self.db())?;
+        let sweeps = jobs.iter().flat_map(|job| &job.sweeps).map(Transaction::compute_txid);
+        let mut own: BTreeSet<Txid> = jobs.iter().flat_map(|job| job.all_txids()).chain(sweeps).collect();
+        own.extend(payment::signed(self.db())?.iter().map(|payment| payment.tx.compute_txid()));
+        let changes = self.save_with(|db| {
+            store::forget_chain(db, &own)?;
+            db.execute("UPDATE sortie_wallet SET birthday = ?1", [height])?;
+            Ok(store::load(db)?)
+        })?;
+        *self.bdk_mut() = load_bdk(&self.dir, changes, self.network, &self.public)?;
+        self.birthday = height;
+        self.forget_unread()?;
+        self.seen.clear();
+        self.traced.clear();
+        self.is_shown = false;
+        self.sync(source)
+    }
+}
