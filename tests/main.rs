@@ -47,3 +47,4 @@ mod soak;
 mod sources;
 mod status_command;
 mod support;
+mod untrusted;

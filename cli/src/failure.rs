@@ -2,8 +2,8 @@
 //!
 //! Guarantees that the code follows from the typed error of the layer that failed, never from its words.
 
+use crate::output::one_line;
 use sortie::chain::{ChainError, EsploraError};
-use sortie::manifest::TomlError;
 use sortie::node::NodeError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
@@ -22,6 +22,8 @@ pub enum Code {
     Unreachable = 3,
     /// Refused for safety.
     Refused = 4,
+    /// Somebody says so, and nothing shows it.
+    Claimed = 5,
 }
 
 /// Why a command ended.
@@ -44,9 +46,7 @@ pub enum Failure {
 
 impl Failure {
     fn new(code: Code, message: impl fmt::Display) -> Self {
-        // Errors of libraries may have several lines; ours have one.
-        let message = message.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        Self::Error { code, message, temporary: false, may_pass: false }
+        Self::Error { code, message: one_line(&message), temporary: false, may_pass: false }
     }
 
     /// It was tried and did not work.
@@ -67,6 +67,11 @@ impl Failure {
     /// Refused for safety.
     pub fn refused(message: impl fmt::Display) -> Self {
         Self::new(Code::Refused, message)
+    }
+
+    /// Somebody says so, and nothing shows it.
+    pub fn claimed(message: impl fmt::Display) -> Self {
+        Self::new(Code::Claimed, message)
     }
 
     /// A file that cannot be read or written: with its name.
@@ -238,12 +243,6 @@ impl From<PublishError> for Failure {
             _ => None,
         };
         Self::new(code, &error).of_source(source)
-    }
-}
-
-impl From<TomlError> for Failure {
-    fn from(error: TomlError) -> Self {
-        Self::new(Code::Usage, error)
     }
 }
 

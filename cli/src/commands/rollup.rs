@@ -1,6 +1,7 @@
 //! `sortie rollup`: manifests.
 
 use crate::config::{Settings, manifest_network, read_manifest};
+use crate::escape::is_hidden;
 use crate::failure::Failure;
 use crate::input::{key_and_sats, xonly};
 use crate::output::{Output, field};
@@ -63,7 +64,7 @@ pub struct New {
     #[arg(long, value_name = "BLOCKS")]
     max_lag: Option<u16>,
     /// Forced transactions in one L2 block
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_FORCED)]
+    #[arg(long, alias = "max-forced-per-block", value_name = "N", default_value_t = DEFAULT_MAX_FORCED)]
     max_forced: u16,
     /// The Bitcoin block whose descendants are read [default: 100 below the tip; on regtest the tip]
     #[arg(long, value_name = "H")]
@@ -97,6 +98,9 @@ pub struct Show {
     file: Option<PathBuf>,
 }
 
+/// Forced transactions in a block from which on a full Bitcoin block of them is derived at once.
+const COMFORTABLE_FORCED: u16 = 64;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ExecutorName {
     Ledger,
@@ -119,6 +123,11 @@ pub fn run(command: Rollup, settings: &Settings, out: &Output) -> Result<(), Fai
 
 impl New {
     fn run(self, settings: &Settings, out: &Output) -> Result<(), Failure> {
+        if self.name.contains(is_hidden) {
+            return Err(Failure::usage(
+                "--name: it holds a character that is not seen, so that it could pass for another",
+            ));
+        }
         let network = settings.network_without_manifest();
         let executor = self.executor()?;
         let mut keys = self.sequencers.clone();
@@ -151,6 +160,12 @@ impl New {
             out.warn(format_args!(
                 "a window of {} leaves a sequencer little time: {comfortable} or more is safe with --confirmations {confirmations}",
                 self.window
+            ));
+        }
+        if self.max_forced < COMFORTABLE_FORCED {
+            out.warn(format_args!(
+                "with --max-forced {} a list of transactions that any stranger forces becomes thousands of L2 blocks, which every follower then spends minutes on; {COMFORTABLE_FORCED} or more is safe",
+                self.max_forced
             ));
         }
         out.print(&Shown::new(&manifest, Some(self.out)))
