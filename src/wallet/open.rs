@@ -11,7 +11,7 @@ use super::{
     Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, descriptors_of, journal, orders, payment, store, sync,
 };
 use crate::primitives::BtcHeight;
-use bdk_wallet::KeychainKind;
+use bdk_wallet::{ChangeSet, KeychainKind};
 use bitcoin::Network;
 use bitcoin::key::Secp256k1;
 use rusqlite::{Connection, OpenFlags, params};
@@ -216,17 +216,7 @@ impl Wallet {
             ))
         })?;
         tx.commit()?;
-        let expected = bdk_wallet::Wallet::load().check_network(network).lookahead(LOOKAHEAD);
-        let expected = match public.descriptors()? {
-            Some(Descriptors { receive, change }) => expected
-                .descriptor(KeychainKind::External, Some(receive))
-                .descriptor(KeychainKind::Internal, Some(change)),
-            None => expected,
-        };
-        let bdk = expected
-            .load_wallet_no_persist(changes)
-            .map_err(|error| damaged(dir, error))?
-            .ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))?;
+        let bdk = stored(changes, network, &public, dir)?;
         Ok(Self {
             folder,
             dir: dir.to_owned(),
@@ -249,6 +239,24 @@ impl Wallet {
             small_mempool: sync::SMALL_MEMPOOL,
         })
     }
+}
+
+/// The wallet that change sets add up to.
+pub(super) fn stored(
+    changes: ChangeSet,
+    network: Network,
+    public: &PublicKeys,
+    dir: &Path,
+) -> Result<bdk_wallet::Wallet, WalletError> {
+    let expected = bdk_wallet::Wallet::load().check_network(network).lookahead(LOOKAHEAD);
+    let expected = match public.descriptors()? {
+        Some(Descriptors { receive, change }) => {
+            expected.descriptor(KeychainKind::External, Some(receive)).descriptor(KeychainKind::Internal, Some(change))
+        }
+        None => expected,
+    };
+    let wallet = expected.load_wallet_no_persist(changes).map_err(|error| damaged(dir, error))?;
+    wallet.ok_or_else(|| damaged(dir, "wallet.sqlite is empty"))
 }
 
 /// Opens a database that exists; each commit is on the disk, its directory entry included.
