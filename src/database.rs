@@ -3,7 +3,7 @@
 //! Guarantees that what a transaction committed is on disk (write-ahead log, `synchronous = FULL`), and that
 //! a file of another version is refused and not touched.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +23,13 @@ impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
         OpenError::Sqlite(error)
     }
+}
+
+/// Whether a file could not grow: the disk is full, or a limit is reached. With room it goes on as if nothing had been.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
+    let is_short = |code| matches!(code, SQLITE_IOERR_WRITE | SQLITE_IOERR_SHMSIZE);
+    error.sqlite_error().is_some_and(|error| error.code == ErrorCode::DiskFull || is_short(error.extended_code))
 }
 
 /// Opens a file, making it with `schema` if it is not there.
@@ -54,6 +61,19 @@ fn version_of(db: &Connection) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_grow_is_told_from_one_that_is_broken() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = open(&dir.path().join("file.sqlite"), 1, "CREATE TABLE t (b BLOB)").expect("made");
+        db.pragma_update(None, "max_page_count", 4).expect("a small disk");
+        let full = db.execute("INSERT INTO t VALUES (zeroblob(100000))", []).expect_err("no room");
+        assert!(is_full(&full), "{full}");
+        let broken = db.execute("INSERT INTO t VALUES (1, 2)", []).expect_err("no such column");
+        assert!(!is_full(&broken), "{broken}");
+        db.pragma_update(None, "max_page_count", 400).expect("room");
+        db.execute("INSERT INTO t VALUES (zeroblob(100000))", []).expect("as if nothing had been");
+    }
 
     #[test]
     fn a_file_is_opened_while_somebody_writes_it_and_one_of_another_version_is_not() {

@@ -283,7 +283,8 @@ impl Ended {
     fn at(file: &Path, error: NodeError) -> Self {
         match error {
             NodeError::Store(_) | NodeError::Corrupt(_) | NodeError::Schema(_) => {
-                Self::Failure(Failure::failed(format_args!("{}: {error}", file.display())))
+                let failure = Failure::failed(format_args!("{}: {error}", file.display()));
+                Self::Failure(if error.is_temporary() { failure.temporary() } else { failure })
             }
             error => Self::Node(error),
         }

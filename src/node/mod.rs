@@ -13,7 +13,7 @@ use store::Writer;
 pub use store::{DerivedBlock, Fate, QueuedItem, Store, Tally};
 
 use crate::chain::{BlockSource, ChainError};
-use crate::database::OpenError;
+use crate::database::{OpenError, is_full};
 use crate::derive::{Derivation, Judged, NotChild, Step};
 use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
 use crate::l2::{L2Block, Origin};
@@ -103,7 +103,7 @@ fn cure(error: &rusqlite::Error) -> String {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation) => {
             format!("; {REBUILD}")
         }
-        Some(ErrorCode::DiskFull) => "; make room on its disk".into(),
+        _ if is_full(error) => "; make room on its disk".into(),
         _ => String::new(),
     }
 }
@@ -135,6 +135,7 @@ impl NodeError {
         match self {
             NodeError::Scan(error) => error.is_temporary(),
             NodeError::Missing { .. } => true,
+            NodeError::Store(error) => is_full(error),
             _ => false,
         }
     }

@@ -82,7 +82,7 @@ pub struct Request {
     pub carrier: CarrierChoice,
     /// Rate of all transactions together; see [`fee_rate`].
     pub fee_rate: FeeRate,
-    /// A coin that must be spent: a sequencer's change, so that Bitcoin keeps its batches in order.
+    /// A coin that must be spent: one that other transactions around the same bytes spend, so that never both are mined.
     pub fund_from: Option<OutPoint>,
     /// Publishes the same payload once more, although a job for it exists.
     pub again: bool,

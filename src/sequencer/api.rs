@@ -105,6 +105,9 @@ pub enum Refusal {
         /// The least that is taken.
         least: u64,
     },
+    /// The disk is full.
+    #[error("the sequencer's disk is full, and it takes nothing that it cannot keep; try again later")]
+    NoRoom,
     /// It could not be stored. What went wrong inside is for the operator's log, not for the network.
     #[error("the sequencer could not store it")]
     Failed(#[source] SequencerError),
@@ -115,6 +118,7 @@ impl From<SequencerError> for Refusal {
         match error {
             SequencerError::PoolFull => Refusal::PoolFull,
             SequencerError::SenderFull => Refusal::SenderFull,
+            error if error.is_of_full_disk() => Refusal::NoRoom,
             error => Refusal::Failed(error),
         }
     }
@@ -128,7 +132,7 @@ impl IntoResponse for Refusal {
             Refusal::Denied => StatusCode::FORBIDDEN,
             Refusal::FeeTooLow { .. } => StatusCode::PAYMENT_REQUIRED,
             Refusal::TooMany | Refusal::SenderFull => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::PoolFull => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::PoolFull | Refusal::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(json!({ "error": self.to_string() }))).into_response()

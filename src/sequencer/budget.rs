@@ -8,7 +8,7 @@
 use super::admission::Price;
 use super::post::Batch;
 use super::{Done, Policy, Seen, Sequencer, SequencerError, Status};
-use crate::envelope::{Body, Payload};
+use crate::envelope::{Body, MAGIC};
 use crate::publish::{Caps, PublishError, Spent, fee_rate, fees_of, job_of_payload};
 use crate::wallet::unix_now;
 use bitcoin::{Amount, FeeRate};
@@ -64,14 +64,14 @@ impl Sequencer {
                 let caps = self.policy.caps.max_fee_rate;
                 self.budget.price = Price::at(caps.map_or(chosen.rate, |highest| chosen.rate.min(highest)));
             }
-            self.count_spent()?;
             self.budget.counted_at = tip;
+            self.count_spent()?;
         }
         let paused = self.policy.max_fee_per_day.filter(|_| self.room() == 0).map(|cap| {
-            let Spent { fee, eases_at } = self.budget.spent;
+            let Spent { fee, first_at } = self.budget.spent;
             let paid = format!("{} of {} sat that may be paid to Bitcoin in a day are", fee.to_sat(), cap.to_sat());
-            let wait = eases_at.map_or(String::new(), |at| format!(", until {at} (seconds since 1970) at the latest"));
-            format!("{paid} used up or promised; own transactions wait{wait}; --max-fee-per-day")
+            let wait = first_at.map_or(String::new(), |at| format!(" until {} (seconds since 1970)", at + DAY));
+            format!("{paid} used up or promised: own transactions wait{wait}, or for a higher --max-fee-per-day")
         });
         if self.budget.paused.is_some() != paused.is_some() {
             on_done(Done::Paused(paused.clone()));
@@ -83,11 +83,8 @@ impl Sequencer {
     /// Counts what was paid for batches in the last 24 hours.
     pub(super) fn count_spent(&mut self) -> Result<(), SequencerError> {
         let namespace = self.node.derivation().rules().rollup_id.namespace();
-        let is_batch = |payload: &[u8]| {
-            let decoded = Payload::decode(payload);
-            decoded.is_ok_and(|payload| payload.namespace == namespace && matches!(payload.body, Body::Batch(_)))
-        };
-        self.budget.spent = fees_of(&self.wallet, unix_now().saturating_sub(DAY), is_batch)?;
+        let batches = [&MAGIC[..], namespace.as_ref(), &[Body::Batch(Vec::new()).kind()]].concat();
+        self.budget.spent = fees_of(&self.wallet, unix_now().saturating_sub(DAY), &batches)?;
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
 
 use crate::chain::{BlockReader, RpcNode};
-use crate::database::OpenError;
+use crate::database::{OpenError, is_full};
 use crate::derive::DropReason;
 use crate::executor::ledger::Account;
 use crate::executor::{Executor, of_manifest};
@@ -65,7 +65,7 @@ pub enum SequencerError {
     #[error("posting a batch: {0}")]
     Publish(#[from] PublishError),
     /// Its file cannot be read or written.
-    #[error("the sequencer's database: {0}")]
+    #[error("the sequencer's database: {_0}{}", if is_full(_0) { "; make room on its disk" } else { "" })]
     Store(#[from] rusqlite::Error),
     /// Its file holds something that this code did not write.
     #[error("the sequencer's database is damaged; restore it from a backup")]
@@ -129,20 +129,20 @@ impl SequencerError {
             // It has served us before.
             SequencerError::Node(NodeError::Scan(ScanError::Chain(error))) => error.may_pass(),
             SequencerError::Node(error) => error.is_temporary(),
-            _ => false,
+            // Nothing is acknowledged, signed or sent that is not on disk: it waits for room.
+            error => error.is_of_full_disk(),
         }
     }
 
-    /// Whether one of its files could not be read or written.
-    fn is_of_disk(&self) -> bool {
-        use WalletError::Database;
-        matches!(
-            self,
-            SequencerError::Store(_)
-                | SequencerError::Node(NodeError::Store(_))
-                | SequencerError::Wallet(Database(_))
-                | SequencerError::Publish(PublishError::Wallet(Database(_)))
-        )
+    /// Whether one of its files could not grow.
+    fn is_of_full_disk(&self) -> bool {
+        match self {
+            SequencerError::Store(error)
+            | SequencerError::Node(NodeError::Store(error))
+            | SequencerError::Wallet(WalletError::Database(error))
+            | SequencerError::Publish(PublishError::Wallet(WalletError::Database(error))) => is_full(error),
+            _ => false,
+        }
     }
 }
 
@@ -207,6 +207,8 @@ pub struct Status {
     pub max_fee_per_day_sat: Option<u64>,
     /// Why own transactions wait, while they do.
     pub paused: Option<String>,
+    /// Why nothing goes on at all, while nothing does: Bitcoin does not answer, or the disk is full.
+    pub trouble: Option<String>,
 }
 
 impl Status {
@@ -324,6 +326,7 @@ impl Sequencer {
             paid_per_day_sat: 0,
             max_fee_per_day_sat: policy.max_fee_per_day.map(Amount::to_sat),
             paused: None,
+            trouble: None,
         };
         Ok(Self {
             node,
@@ -367,6 +370,9 @@ impl Sequencer {
     pub fn tick(&mut self, now: u64, mut on_done: impl FnMut(Done)) -> Result<(), SequencerError> {
         let outcome = self.try_tick(now, &mut on_done);
         self.must_reload = outcome.is_err();
+        let mut status = self.status.write().unwrap_or_else(PoisonError::into_inner);
+        status.trouble = outcome.as_ref().err().map(ToString::to_string);
+        status.accepting &= !outcome.as_ref().is_err_and(SequencerError::is_of_full_disk);
         outcome
     }
 

@@ -80,7 +80,7 @@ impl Sequencer {
                 Ok(())
             }
             // Money or relay trouble does not stop soft blocks; the disk's would.
-            Err(error) if error.is_of_disk() => Err(error),
+            Err(error) if matches!(error, SequencerError::Store(_)) || error.is_of_full_disk() => Err(error),
             Err(error) => {
                 let error = error.to_string();
                 if self.posting.error.as_ref() != Some(&error) {

@@ -2,6 +2,7 @@
 
 use super::{BadDescriptor, FeeCap, Shortfall};
 use crate::chain::ChainError;
+use crate::database::is_full;
 use crate::primitives::BlockRef;
 use bitcoin::{Amount, Network, OutPoint, Txid};
 use std::fmt;
@@ -93,7 +94,7 @@ pub enum WalletError {
     #[error("the operating system gave no randomness; no wallet was made")]
     NoRandomness,
     /// SQLite failed.
-    #[error("the wallet's database: {0}")]
+    #[error("the wallet's database: {_0}{}", if is_full(_0) { "; make room on its disk" } else { "" })]
     Database(#[from] rusqlite::Error),
     /// The journal was written by another version of this program.
     #[error(

@@ -175,11 +175,20 @@ pub(crate) fn watched(db: &Connection) -> Result<Vec<Job>, WalletError> {
     list(db, sql, [])
 }
 
-/// The jobs of which something was signed since a time, oldest first.
-pub(crate) fn signed_since(db: &Connection, since: u64) -> Result<Vec<Job>, WalletError> {
-    let sql = "SELECT * FROM sortie_job WHERE id IN
-               (SELECT job FROM sortie_event WHERE kind = 'signed' AND at >= ?1) ORDER BY id";
-    list(db, sql, [integer(since)?])
+/// What was signed for payloads that begin so, of which anything was signed since a time: job, time and fee of all its
+/// transactions, in order. Of what was given up and was not mined all the same, nothing.
+pub(crate) fn fees(db: &Connection, since: u64, prefix: &[u8]) -> Result<Vec<(JobId, u64, Amount)>, WalletError> {
+    let sql = "SELECT job, at, data ->> '$.generation.fee' FROM sortie_event WHERE kind = 'signed'
+               AND job IN (SELECT job FROM sortie_event WHERE kind = 'signed' AND at >= ?1)
+               AND job IN (SELECT id FROM sortie_job WHERE substr(payload, 1, length(?2)) = ?2)
+               AND (job NOT IN (SELECT job FROM sortie_event WHERE kind = 'abandoned')
+                    OR job IN (SELECT job FROM sortie_event WHERE kind = 'confirmed')) ORDER BY job, sequence";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(params![integer(since)?, prefix], |row| {
+        let [at, fee] = [row.get::<_, i64>(1)?, row.get(2)?].map(|n| u64::try_from(n).unwrap_or(0));
+        Ok((JobId(row.get(0)?), at, Amount::from_sat(fee)))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// A job's log, oldest first.
@@ -347,6 +356,26 @@ mod tests {
         assert_eq!(read.current(), Some(&generation(1)), "the one that the chain has, not the last one");
         let log: Vec<Event> = super::events(&db, id).expect("log").into_iter().map(|recorded| recorded.event).collect();
         assert_eq!(log, events);
+    }
+
+    #[test]
+    fn what_was_paid_is_counted_by_time_and_payload_and_a_bump_by_what_it_adds() {
+        let db = open();
+        let with_fee = |fee| Event::Signed { generation: Generation { fee: Amount::from_sat(fee), ..generation(1) } };
+        for (payload, events) in [
+            (&b"ab1"[..], vec![planned(), with_fee(100), Event::RevealSent, with_fee(250)]),
+            (b"ab2", vec![planned(), with_fee(7), abandoned()]),
+            (b"ab3", vec![planned(), with_fee(9), abandoned(), confirmed(1, 8)]),
+            (b"ac", vec![planned(), with_fee(11)]),
+        ] {
+            begin(&db, &job(payload, None), &events, 1_000).expect("written");
+        }
+        let paid = |since, prefix: &[u8]| -> Vec<u64> {
+            fees(&db, since, prefix).expect("read").into_iter().map(|(_, _, fee)| fee.to_sat()).collect()
+        };
+        assert_eq!(paid(1_000, b"ab"), [100, 250, 9]);
+        assert_eq!(paid(0, b"ac"), [11]);
+        assert_eq!(paid(1_001, b"a"), Vec::<u64>::new());
     }
 
     #[test]

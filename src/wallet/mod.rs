@@ -314,11 +314,25 @@ impl Wallet {
         self.save_with(|_| Ok(()))
     }
 
-    /// Stores what changed, and whatever `more` writes, in one step.
+    /// Stores what changed, and whatever `more` writes, in one step. If that fails, none of it has happened: the wallet
+    /// is what is on disk.
     pub(crate) fn save_with<T>(
         &mut self,
         more: impl FnOnce(&Connection) -> Result<T, WalletError>,
     ) -> Result<T, WalletError> {
+        self.try_to_save(more).inspect_err(|_| {
+            let changes = store::load(&self.db).map_err(WalletError::from);
+            let stored = changes.and_then(|changes| open::load_bdk(&self.dir, changes, self.network, &self.public));
+            // Nothing could be read, either: then nothing will be written, until it can.
+            if let Ok(bdk) = stored {
+                self.bdk = bdk;
+                self.seen.clear();
+                self.traced.clear();
+            }
+        })
+    }
+
+    fn try_to_save<T>(&mut self, more: impl FnOnce(&Connection) -> Result<T, WalletError>) -> Result<T, WalletError> {
         let tx = self.db.transaction()?;
         let value = more(&tx)?;
         if let Some(changes) = self.bdk.staged() {
