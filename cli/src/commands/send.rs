@@ -43,8 +43,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// The fast way, while the sequencer is willing: waits until the transaction is in an unsafe block, and the sequencer has
 /// signed that it is: a receipt, or the block's header. What it signed is kept in the data folder, where `prove
 /// broken-receipt` finds it. A sequencer that only says so is not believed (exit code 5), nor is any without a manifest,
-/// which names its keys. If the sequencer refuses, or the transaction would have no effect, the exit code is 1; `sortie
-/// force` needs no sequencer.
+/// which names its keys. What the sequencer has no time for is sent again for as long as --timeout says. If the sequencer
+/// refuses, or the transaction would have no effect, the exit code is 1; `sortie force` needs no sequencer.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Send {
@@ -102,7 +102,7 @@ impl fmt::Display for Sent {
 
 /// Runs the command.
 pub fn run(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let url = settings.sequencer(&command.sequencer)?;
+    let url = settings.sequencer(&command.sequencer)?.patient(Duration::from_secs(command.timeout), out);
     let tx = hex_argument(&command.tx)?;
     let manifest = settings.optional_manifest()?;
     manifest.iter().try_for_each(|manifest| url.check_serves(manifest.rollup_id()))?;
