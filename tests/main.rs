@@ -31,6 +31,7 @@ mod money_waiting;
 mod money_watch_only;
 mod money_way_out;
 mod node_troubles;
+mod power_cut;
 mod proofs;
 mod queue_command;
 mod scenarios_flows;
