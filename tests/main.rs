@@ -36,6 +36,7 @@ mod money_watch_only;
 mod money_way_out;
 mod node_troubles;
 mod odd_answers;
+mod power_cut;
 mod proofs;
 mod queue_command;
 mod scenarios_flows;

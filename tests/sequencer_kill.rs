@@ -10,17 +10,17 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A rollup whose sequencer is driven from the command line.
-struct Operated {
-    world: World,
+pub struct Operated {
+    pub world: World,
     manifest: String,
     key: String,
 }
 
 impl Operated {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let world = World::new(Window { window: 30, max_lag: 20 })?;
         drop(world.wallet("data/regtest/wallets/sequencer", 1)?);
         let manifest = world.path("rollup.toml");
@@ -45,21 +45,21 @@ impl Operated {
 
     /// Starts it, and waits until it serves.
     fn start(&self) -> Result<(Proc, String)> {
-        let mut process = Proc::spawn(&mut self.command(&[
-            "sequencer",
-            "--wallet",
-            "sequencer",
-            "--key",
-            &self.key,
-            "--listen",
-            "127.0.0.1:0",
-        ]))?;
+        self.start_as(|_| Ok(()))
+    }
+
+    /// As [`start`](Self::start), with its command changed.
+    pub fn start_as(&self, change: impl FnOnce(&mut Command) -> Result<()>) -> Result<(Proc, String)> {
+        let listen = ["sequencer", "--wallet", "sequencer", "--listen", "127.0.0.1:0"];
+        let mut command = self.command(&listen);
+        change(command.args(["--key", &self.key]))?;
+        let mut process = Proc::spawn(&mut command)?;
         let line = process.wait_line("its start", LIMIT, |line| line.contains("\"started\""))?;
         let url = serde_json::from_str::<Value>(&line)?["url"].as_str().context("a url")?.to_owned();
         Ok((process, url))
     }
 
-    fn send(&self, tx: &[u8], url: &str) -> Result<Output> {
+    pub fn send(&self, tx: &[u8], url: &str) -> Result<Output> {
         let sent = self.command(&["send", &tx.to_lower_hex_string(), "--no-wait", "--sequencer", url]).output()?;
         ensure!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
         Ok(sent)

@@ -54,4 +54,4 @@ pub use statement::{
 pub use verdict::{BlockName, Fact, NeededAnchor, NodeNeed, Proven, Verdict};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -141,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_holds_nobody_up_any_more() {
+        let gate = Gate::new(2);
+        gate.ready(0, MOST_BYTES + 1);
+        gate.ready(1, 1);
+        gate.taken(0, MOST_BYTES + 1);
+        let waiting = gate.lock();
+        assert_eq!((waiting.bytes, &waiting.results[..]), (1, &[0, 1][..]));
+    }
+
+    #[test]
     fn an_error_ends_it_for_every_lane() {
         let all: Vec<usize> = (0..1000).collect();
         let mut seen = Vec::new();

@@ -145,3 +145,34 @@ impl Outlook {
         enough.map(|(target, _)| self.tip + u32::from(*target))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::Amount;
+
+    fn rate(sat_per_vb: u64) -> FeeRate {
+        FeeRate::from_sat_per_vb(sat_per_vb).expect("a small number")
+    }
+
+    #[test]
+    fn a_transaction_is_worth_no_more_than_it_and_what_it_hangs_on() {
+        let entry = |ancestors_fee, ancestors_vsize| MempoolEntry {
+            vsize: 250,
+            fee: Amount::from_sat(1_000),
+            ancestors_vsize,
+            ancestors_fee: Amount::from_sat(ancestors_fee),
+            descendants_fee: Amount::from_sat(1_000),
+        };
+        assert_eq!(entry(1_000, 250).fee_rate(), rate(4), "it hangs on nothing");
+        assert_eq!(entry(1_000, 500).fee_rate(), rate(2), "on one that pays nothing");
+        assert_eq!(entry(9_000, 500).fee_rate(), rate(4), "on one that pays more");
+    }
+
+    #[test]
+    fn the_height_is_that_of_the_nearest_block_that_the_rate_is_enough_for() {
+        let outlook = Outlook { tip: 100, estimates: vec![(1, rate(20)), (3, rate(10)), (6, rate(5))] };
+        let heights = [25, 20, 19, 10, 5, 4].map(|sat_per_vb| outlook.height(rate(sat_per_vb)));
+        assert_eq!(heights, [Some(101), Some(101), Some(103), Some(103), Some(106), None]);
+    }
+}

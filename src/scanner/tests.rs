@@ -6,8 +6,10 @@ use bitcoin::block::Version;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Headers from height 0 on, and how often somebody asked for several of them.
+/// Headers from a height on, and how often somebody asked for several of them.
 struct Chain {
+    first: BtcHeight,
+    is_own: bool,
     headers: Vec<Header>,
     asked: AtomicUsize,
 }
@@ -26,11 +28,11 @@ impl Chain {
                 nonce,
             });
         }
-        Self { headers, asked: AtomicUsize::new(0) }
+        Self { first: 0, is_own: false, headers, asked: AtomicUsize::new(0) }
     }
 
     fn at(&self, height: BtcHeight) -> BlockRef {
-        BlockRef { height, hash: self.headers[height as usize].block_hash() }
+        BlockRef { height, hash: self.headers[(height - self.first) as usize].block_hash() }
     }
 
     fn find(&self, hash: &BlockHash) -> Option<usize> {
@@ -39,8 +41,12 @@ impl Chain {
 }
 
 impl BlockSource for Chain {
+    fn is_own(&self) -> bool {
+        self.is_own
+    }
+
     fn tip(&self) -> Result<BlockRef, ChainError> {
-        Ok(self.at(self.headers.len() as u32 - 1))
+        Ok(self.at(self.first + self.headers.len() as u32 - 1))
     }
 
     fn block_hash(&self, height: BtcHeight) -> Result<Option<BlockHash>, ChainError> {
@@ -54,7 +60,8 @@ impl BlockSource for Chain {
 
     fn headers(&self, first: BtcHeight, count: u32) -> Result<Vec<Header>, ChainError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        Ok(self.headers.iter().skip(first as usize).take(count as usize).copied().collect())
+        let skipped = first.checked_sub(self.first).map_or(usize::MAX, |skipped| skipped as usize);
+        Ok(self.headers.iter().skip(skipped).take(count as usize).copied().collect())
     }
 
     fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, ChainError> {
@@ -132,4 +139,47 @@ fn what_a_block_commits_to_is_found_below_it_and_nothing_else_is_believed() {
     chain.headers[40].time = 7;
     let refused = Scanner::from(&chain).ancestor(40, block);
     assert!(matches!(refused, Err(ScanError::OtherBlock { .. })), "{refused:?}");
+}
+
+#[test]
+fn the_header_that_a_period_began_with_is_asked_for_where_it_decides() {
+    use crate::proof::tests::headers::mainnet::{FIRST, HEADERS, PERIOD};
+    use bitcoin::consensus::encode::deserialize_hex;
+    let mut headers: Vec<Header> = HEADERS.iter().map(|hex| deserialize_hex(hex).expect("a header")).collect();
+    headers.push(deserialize_hex(PERIOD.1).expect("a header"));
+    let began = headers[8].block_hash();
+    // The period ends with the fourth of the headers. What `header` finds at the end is in no reach of `headers`.
+    let ask = |is_own, parent, known: Option<BlockHash>, len: u32| {
+        let chain = Chain { first: FIRST, is_own, headers: headers.clone(), asked: AtomicUsize::new(0) };
+        let known = |height| {
+            assert_eq!(height, if parent < FIRST + 4 { PERIOD.0 } else { FIRST + 4 });
+            known
+        };
+        let above = Scanner::from(&chain).headers_above(Magic::BITCOIN, chain.at(parent), known, len);
+        (above.map(|above| above.len()).ok(), chain.asked.load(Ordering::SeqCst))
+    };
+    let (before, after) = (FIRST + 1, FIRST + 4);
+    assert_eq!(ask(true, before, Some(began), 6), (Some(6), 1), "it is known");
+    assert_eq!(ask(true, before, None, 6), (None, 2), "an own source does not show it");
+    assert_eq!(ask(true, before, None, 3), (None, 2), "the last of them begins the next period");
+    assert_eq!(ask(true, before, None, 2), (Some(2), 1), "the period does not end");
+    assert_eq!(ask(false, before, None, 6), (Some(6), 1), "others are not asked thousands of times");
+    assert_eq!(ask(true, after, None, 3), (Some(3), 1), "a period's first block");
+}
+
+#[test]
+fn a_block_without_an_envelope_is_not_kept() {
+    let chain = Chain::branch(&[], 1, 1);
+    let block = NextBlock { at: chain.at(0), header: chain.headers[0] };
+    let mut scanned = Scanned { block, len: 1_000, found: Vec::new(), refused: Vec::new() };
+    assert_eq!(scanned.weight(), 0);
+    scanned.found.push(Found {
+        tx_index: 0,
+        txid: bitcoin::Txid::all_zeros(),
+        carrier: crate::envelope::Carrier::OpReturn,
+        index: 0,
+        namespace: Namespace([0; 4]),
+        payload: Err(crate::envelope::Flaw::NotOpReturn),
+    });
+    assert_eq!(scanned.weight(), 1_000);
 }

@@ -8,7 +8,7 @@ mod consistency;
 mod evidence;
 mod files;
 mod forced;
-mod headers;
+pub(crate) mod headers;
 mod honest;
 mod included;
 mod receipts;

@@ -6,9 +6,9 @@
 use super::*;
 use bitcoin::consensus::encode::deserialize_hex;
 
-const FIRST: u32 = 554_396;
+pub(crate) const FIRST: u32 = 554_396;
 
-const HEADERS: [&str; 8] = [
+pub(crate) const HEADERS: [&str; 8] = [
     "000000208e3d25087f0c1dc73fb5698fb3a21fc27ab5c09a51a4030000000000000000002fe4c18dc554ac199203ac26358814752bc0db76ed72d2673d3d4f6b20d66760737f195c7cd931171e60b26b",
     "00000020b84058dc5f40275d4c880f9cb63ec5e572524518ce180e0000000000000000008a9ec4242c4003dde9ae9ac167dd36614ee00c56b8ffdf63abf1d0dbdcdcb24fc27f195c7cd931173f2077a9",
     "000000203633c1376556de44ddd528d0a6c27244ee5798bdd4e7110000000000000000008a5a4c9ebf9b6b77e3f63e1f4ddbbe1aeec4b7592554cb3c003068f849647b147180195c7cd93117b8c8e83f",
@@ -20,7 +20,7 @@ const HEADERS: [&str; 8] = [
 ];
 
 /// Block 552,384, with which the period before began.
-const PERIOD: (u32, &str) = (
+pub(crate) const PERIOD: (u32, &str) = (
     552_384,
     "00000020e2acb3e71e4e443af48e81d381dea7d35e2e8d5e69fe150000000000000000007f2ada224dc4afba6ca37010b099c02322cb5df24fcedb0ff5b87fb3ca64eeaea01a055c7cd9311771f2861e",
 );
