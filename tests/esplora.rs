@@ -328,7 +328,14 @@ fn command(dir: &Path, arguments: &[&str]) -> Command {
         }
     }
     command.arg("--data-dir").arg(dir.join("data")).arg("--json").args(arguments).env("HOME", dir).current_dir(dir);
+    command.env("XDG_CONFIG_HOME", dir.join("config"));
     command
+}
+
+/// Settings of the user's own.
+fn settings(world: &World, text: &str) -> Result<()> {
+    std::fs::create_dir_all(world.path("config/sortie"))?;
+    Ok(std::fs::write(world.path("config/sortie/sortie.toml"), text)?)
 }
 
 fn sortie(dir: &Path, arguments: &[&str]) -> Result<Output> {
@@ -348,9 +355,9 @@ fn every_command_works_without_a_node_and_one_of_several_servers_is_enough() -> 
     std::fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
     let (first, second) = (reading.url(), sending.url());
     let config = format!(
-        "manifest = 'rollup.toml'\nesplora_url = ['{first}', '{second}']\nbroadcast_url = 'http://127.0.0.1:1'\n"
+        "manifest = '~/rollup.toml'\nesplora_url = ['{first}', '{second}']\nbroadcast_url = 'http://127.0.0.1:1'\n"
     );
-    std::fs::write(world.path("sortie.toml"), config)?;
+    settings(&world, &config)?;
     let run = |arguments: &[&str]| sortie(world.dir.path(), arguments);
 
     let created = answer(run(&["wallet", "create"])?)?;
@@ -404,8 +411,8 @@ fn every_command_works_without_a_node_and_one_of_several_servers_is_enough() -> 
 /// A wallet of one coin, made by the command over this server, which a settings file names.
 fn settled(world: &World, server: &EsploraServer) -> Result<()> {
     std::fs::write(world.path("rollup.toml"), world.manifest.to_toml())?;
-    let config = format!("manifest = 'rollup.toml'\nesplora_url = ['{}']\n", server.url());
-    std::fs::write(world.path("sortie.toml"), config)?;
+    let config = format!("manifest = '~/rollup.toml'\nesplora_url = ['{}']\n", server.url());
+    settings(world, &config)?;
     answer(sortie(world.dir.path(), &["wallet", "create"])?)?;
     let address = answer(sortie(world.dir.path(), &["wallet", "address"])?)?["address"].clone();
     let address = address.as_str().context("an address")?.parse::<bitcoin::Address<_>>()?.assume_checked();

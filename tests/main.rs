@@ -46,3 +46,4 @@ mod soak;
 mod sources;
 mod status_command;
 mod support;
+mod untrusted;

@@ -185,11 +185,11 @@ fn the_command_tells_what_is_locked_and_takes_the_limit_from_flag_and_file() -> 
     };
     assert!(locked(&[])? < 10_000);
     assert!(locked(&["--lock-at-most", "100000000"])? > BITCOIN - 1_000);
-    std::fs::write(world.path("sortie.toml"), "lock_at_most = 700\n")?;
-    let by_file = locked(&[])?;
+    std::fs::write(world.path("settings.toml"), "lock_at_most = 700\n")?;
+    let by_file = locked(&["--config", "settings.toml"])?;
     assert!(by_file < locked(&["--lock-at-most", &LOCK_AT_MOST.to_sat().to_string()])?);
 
-    let force = ["force", &tx, "--carrier", "taproot", "--fee-rate", "2"];
+    let force = ["force", &tx, "--carrier", "taproot", "--fee-rate", "2", "--config", "settings.toml"];
     let forced = cli.run(&force)?;
     assert_eq!(forced["quote"]["carriers"][1]["locked_sat"], by_file);
     assert_eq!(forced["fee_sat"], forced["quote"]["carriers"][1]["fee_sat"]);

@@ -29,12 +29,13 @@ Options of every command, each with the variable that can stand in for it:
   --max-reorg-depth N    SORTIE_MAX_REORG_DEPTH Bitcoin blocks that can be taken back [144]
   --confirmations N      SORTIE_CONFIRMATIONS   Bitcoin blocks to settle [3, on regtest 1]
   --finality-depth N     SORTIE_FINALITY_DEPTH  Bitcoin blocks to be final [6]
-  --config FILE          SORTIE_CONFIG          settings [./sortie.toml, else the one below]
+  --config FILE          SORTIE_CONFIG          settings [a file of your own, see below]
   --json                                        answers, and errors on stderr, as JSON lines
   -q, --quiet                                   no notes on stderr
 
-Settings come from flags, then these variables, then ./sortie.toml or else
-~/.config/sortie/sortie.toml, then defaults; the network is bitcoin where neither it nor a manifest
+Settings come from flags, then these variables, then a file of your own (--config, or else
+~/.config/sortie/sortie.toml), then defaults; a sortie.toml in the current folder may name the
+manifest, in that folder, and the network. The network is bitcoin where neither it nor a manifest
 is named. The file's keys: network, manifest, data_dir,
 bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, source, blocks_dir,
 verify_all_blocks, max_reorg_depth, passphrase_file, esplora_url, broadcast_url, proxy,

@@ -1,9 +1,15 @@
-//! Settings: flags, then `SORTIE_*`, then `sortie.toml`, then defaults.
+//! Settings: flags, then `SORTIE_*`, then a file of the user's own, then defaults.
 //!
 //! Guarantees that a setting comes from the first of these that has it, that a key which nobody knows is
 //! an error, and that a manifest and a network which contradict each other stop the command.
+//!
+//! Does not trust the folder that it runs in, which may have come in an archive: a `sortie.toml` there names the
+//! manifest, inside that folder, and the network. Whose wallet pays, who is asked and where a password or a cookie goes
+//! is the user's own to say.
 
 mod file;
+mod given;
+mod listener;
 
 use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
@@ -11,15 +17,17 @@ use crate::http::SequencerUrl;
 use crate::input::{sats, text_of, toml_error};
 use crate::output::Output;
 use crate::reading::Reading;
+use crate::secret::{is_public, server};
 use bitcoin::{Amount, FeeRate, Network};
 use clap::Args;
 use file::ConfigFile;
+pub use given::Given;
 use regtest::Bitcoind;
 use sortie::chain::{Credentials, Esplora, NodeInfo, Proxy, RpcNode, is_loopback};
 use sortie::manifest::{Manifest, TomlError, network_of};
 use sortie::publish::{LOCK_AT_MOST, RateTerms};
 use sortie::wallet::{Caps, SatPerVb};
-use std::env;
+use std::env::{self, VarError};
 use std::path::{Path, PathBuf};
 
 /// The highest fee rate that is paid unless another cap is set: 1,000 sat/vB.
@@ -29,6 +37,22 @@ const DEFAULT_MAX_FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
 pub const DEFAULT_MAX_FEE: Amount = Amount::from_sat(200_000);
 /// What a bump may pay of what its own size at the rate that was asked for comes to.
 const BUMP_MULTIPLE: u64 = 3;
+
+/// What [`Settings::tell_whose`] tells.
+const TOLD: [&str; 12] = [
+    "wallet",
+    "data_dir",
+    "bitcoin_url",
+    "bitcoin_cookie",
+    "bitcoin_user",
+    "esplora_url",
+    "broadcast_url",
+    "proxy",
+    "max_fee",
+    "max_fee_rate",
+    "fallback_fee_rate",
+    "lock_at_most",
+];
 
 /// Options of every command; shown in one table by `sortie --help` (see `args`).
 #[derive(Args, Clone, Debug, Default)]
@@ -117,25 +141,45 @@ pub struct Locking {
 #[derive(Debug)]
 pub struct Settings {
     flags: Globals,
+    given: Given,
     file: ConfigFile,
     data_dir: PathBuf,
     password: Option<String>,
 }
 
 impl Settings {
-    /// Reads the settings file and the environment.
-    pub fn load(flags: Globals) -> Result<Self, Failure> {
-        let path = flags.config.clone().or_else(|| {
-            let candidates = [Some(PathBuf::from("sortie.toml")), config_dir().map(|dir| dir.join("sortie.toml"))];
-            candidates.into_iter().flatten().find(|path| path.is_file())
-        });
-        let file = path.map_or_else(|| Ok(ConfigFile::default()), |path| ConfigFile::read(&path))?;
-        let password = env::var("SORTIE_BITCOIN_PASSWORD").ok();
-        Self::merge(flags, password, file, default_data_dir())
+    /// Reads the settings files and the environment.
+    pub fn load(flags: Globals, given: Given) -> Result<Self, Failure> {
+        let password = match env::var("SORTIE_BITCOIN_PASSWORD") {
+            Err(VarError::NotUnicode(_)) => return Err(Failure::usage("SORTIE_BITCOIN_PASSWORD is not UTF-8")),
+            password => password.ok(),
+        };
+        let file = Self::files(flags.config.as_deref())?;
+        let settings = Self::merge(flags, given, password, file, default_data_dir())?;
+        if settings.file.holds_secret() {
+            settings.check_private(&settings.file.path)?;
+        }
+        Ok(settings)
+    }
+
+    /// The file that was named; else the user's own, with what the folder's may say.
+    fn files(named: Option<&Path>) -> Result<ConfigFile, Failure> {
+        if let Some(path) = named {
+            return ConfigFile::read(path);
+        }
+        let own = config_dir().map(|dir| dir.join("sortie.toml"));
+        let file = own.as_deref().filter(|path| path.is_file()).map(ConfigFile::read).transpose()?.unwrap_or_default();
+        let folder = Path::new("sortie.toml");
+        let is_own = || folder.canonicalize().ok() == own.as_deref().and_then(|path| path.canonicalize().ok());
+        match folder.is_file() && !is_own() {
+            true => file.in_folder(folder, own.as_deref()),
+            false => Ok(file),
+        }
     }
 
     fn merge(
         flags: Globals,
+        given: Given,
         password: Option<String>,
         file: ConfigFile,
         default_data_dir: Option<PathBuf>,
@@ -143,7 +187,50 @@ impl Settings {
         let data_dir = flags.data_dir.clone().or_else(|| file.data_dir.clone()).or(default_data_dir);
         let data_dir = data_dir.ok_or_else(|| Failure::usage("HOME is not set; set --data-dir"))?;
         let data_dir = std::path::absolute(&data_dir).map_err(|error| Failure::file(&data_dir, &error))?;
-        Ok(Self { flags, file, data_dir, password })
+        Ok(Self { flags, given, file, data_dir, password })
+    }
+
+    /// Says whose wallet, node and caps these are, where a variable or a file chose them: money goes by them.
+    pub fn tell_whose(&self) {
+        if !self.given.is_of_money() {
+            return;
+        }
+        let unused = match self.servers() {
+            [] => &["esplora_url"][..],
+            _ => &["bitcoin_url", "bitcoin_cookie", "bitcoin_user"],
+        };
+        let told = |key: &&str| {
+            let (words, from) = match self.given.option(key) {
+                // It stands in the command that was typed.
+                Some((_, None)) => return None,
+                Some((words, Some(variable))) => (words.to_owned(), variable.to_owned()),
+                None => (self.file.text(key)?, self.file.path.display().to_string()),
+            };
+            let words = match key.ends_with("_url") {
+                true => words.split(',').map(server).collect::<Vec<_>>().join(","),
+                false => words,
+            };
+            Some(format!("{key} {words} ({from})"))
+        };
+        let told: Vec<_> = TOLD.iter().filter(|key| !unused.contains(key)).filter_map(told).collect();
+        if !told.is_empty() {
+            self.output().note(told.join(", "));
+        }
+    }
+
+    /// Refuses a file with a secret that every user of the machine can read; on regtest, where no secret is worth
+    /// anything, warns.
+    pub fn check_private(&self, path: &Path) -> Result<(), Failure> {
+        if !is_public(path) {
+            return Ok(());
+        }
+        let path = path.display();
+        let message = format!("every user of this machine can read {path}, which holds a secret: chmod 600 {path}");
+        match self.network().unwrap_or_else(|_| self.network_without_manifest()) {
+            Network::Regtest => self.output().warn(message),
+            _ => return Err(Failure::refused(message)),
+        }
+        Ok(())
     }
 
     fn named_network(&self) -> Option<Network> {
@@ -343,6 +430,7 @@ impl Settings {
                 .temporary());
             }
         }
+        let is_named = url.is_some();
         let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));
         if self.proxy().is_some() && !is_loopback(&url) {
             return Err(Failure::refused(
@@ -355,6 +443,14 @@ impl Settings {
                 Failure::usage("HOME is not set, so bitcoind's cookie cannot be found; set --bitcoin-cookie")
             })?,
         };
+        if let Credentials::Cookie(cookie) = &credentials
+            && !is_named
+            && let Some(user) = listener::stranger(default_port(network), cookie)
+        {
+            return Err(Failure::refused(format_args!(
+                "another user of this machine (uid {user}) listens at {url}, and bitcoind's cookie is not for everybody; if it is your node, name it: --bitcoin-url {url}"
+            )));
+        }
         Ok(RpcNode::connect(&url, credentials, network)?)
     }
 
@@ -372,7 +468,7 @@ impl Settings {
                 let password = self.password.clone().or_else(|| self.file.bitcoin_password.clone());
                 let password = password.ok_or_else(|| {
                     Failure::usage(
-                        "a Bitcoin RPC user without a password; set SORTIE_BITCOIN_PASSWORD, or `bitcoin_password` in sortie.toml",
+                        "a Bitcoin RPC user without a password; set SORTIE_BITCOIN_PASSWORD, or `bitcoin_password` in your settings file",
                     )
                 })?;
                 return Ok(Some(Credentials::UserPassword { user: user.clone(), password }));
@@ -387,6 +483,7 @@ pub fn read_manifest(path: &Path) -> Result<Manifest, Failure> {
     let text = text_of("the manifest ", path)?;
     Manifest::from_toml(&text).map_err(|error| match error {
         TomlError::Syntax(error) => toml_error(path, &text, &error),
+        TomlError::OtherId { .. } => Failure::refused(format_args!("{}: {error}", path.display())),
         error => Failure::usage(format_args!("{}: {error}", path.display())),
     })
 }

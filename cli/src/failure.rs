@@ -2,8 +2,8 @@
 //!
 //! Guarantees that the code follows from the typed error of the layer that failed, never from its words.
 
+use crate::output::one_line;
 use sortie::chain::{ChainError, EsploraError};
-use sortie::manifest::TomlError;
 use sortie::node::NodeError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
@@ -42,9 +42,7 @@ pub enum Failure {
 
 impl Failure {
     fn new(code: Code, message: impl fmt::Display) -> Self {
-        // Errors of libraries may have several lines; ours have one.
-        let message = message.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        Self::Error { code, message, temporary: false }
+        Self::Error { code, message: one_line(&message), temporary: false }
     }
 
     /// It was tried and did not work.
@@ -205,12 +203,6 @@ impl From<PublishError> for Failure {
             _ => false,
         };
         Self::new(code, error).temporary_if(is_temporary)
-    }
-}
-
-impl From<TomlError> for Failure {
-    fn from(error: TomlError) -> Self {
-        Self::new(Code::Usage, error)
     }
 }
 

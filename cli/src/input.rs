@@ -128,8 +128,16 @@ pub fn text_of(what: &str, path: &Path) -> Result<String, Failure> {
 pub fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
     let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
     let line = line.map_or(String::new(), |line| format!(":{line}"));
-    let message = error.message().trim_end();
-    Failure::usage(format_args!("{}{line}: {message}", path.display()))
+    Failure::usage(format_args!("{}{line}: {}", path.display(), without_value(error.message())))
+}
+
+/// A message without the value that it is about, which may be a password.
+fn without_value(message: &str) -> String {
+    let message = message.trim_end();
+    match (message.starts_with("invalid ") && message.contains(": "), message.rsplit_once(", expected ")) {
+        (true, Some((_, expected))) => format!("a value of the wrong type; expected {expected}"),
+        _ => message.to_owned(),
+    }
 }
 
 #[cfg(test)]

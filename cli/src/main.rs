@@ -1,9 +1,12 @@
 //! The `sortie` command: arguments, settings and output around the library.
 
+#![warn(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
 mod args;
 mod bitcoin;
 mod commands;
 mod config;
+mod escape;
 mod failure;
 mod follower;
 mod http;
@@ -12,26 +15,28 @@ mod output;
 mod passphrase;
 mod progress;
 mod reading;
+mod secret;
 
 use args::Cli;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
-use config::Settings;
+use config::{Given, Settings};
 use failure::{Code, Failure};
-use output::Output;
+use output::{Output, unwritten};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let parsed = args::command()
-        .try_get_matches()
-        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, named_wallet(&matches))));
-    let (cli, wallet) = match parsed {
+    let parsed = args::command().try_get_matches().and_then(|matches| {
+        Cli::from_arg_matches(&matches).map(|cli| (cli, named_wallet(&matches), Given::new(&matches)))
+    });
+    let (cli, wallet, given) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return ExitCode::from(bad_usage(&error)),
     };
     let out = Output::new(cli.globals.json, cli.globals.quiet).of_wallet(wallet);
-    let done = Settings::load(cli.globals).and_then(|settings| commands::run(cli.command, &settings, &out));
+    out.clone().tell_of_panics();
+    let done = Settings::load(cli.globals, given).and_then(|settings| commands::run(cli.command, &settings, &out));
     ExitCode::from(done.map_or_else(|failure| out.end(&failure), |()| 0))
 }
 
@@ -52,9 +57,11 @@ fn bad_usage(error: &clap::Error) -> u8 {
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        // Only a closed pipe stands in the way, and then nobody reads.
-        let _ = error.print();
-        return if error.use_stderr() { Code::Usage as u8 } else { 0 };
+        return match error.print() {
+            Err(error) => Output::new(false, false).end(&unwritten(&error)),
+            Ok(()) if error.use_stderr() => Code::Usage as u8,
+            Ok(()) => 0,
+        };
     }
     let json = std::env::args_os().any(|argument| argument == "--json");
     let shown = error.render().to_string();

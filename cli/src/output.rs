@@ -1,14 +1,20 @@
 //! The only way out: answers on stdout, for people or as JSON lines; notes, warnings and the error on
 //! stderr.
 //!
-//! Guarantees that an answer is printed whole or the command ends, and that a reader who goes away ends
-//! it quietly.
+//! Guarantees that an answer is printed whole or the command ends, that a reader who goes away ends it
+//! quietly, and that no control or invisible character leaves the process, nor a line break that is not
+//! ours: a node, a server, a sequencer, a manifest or a file may hold anything. Nothing else writes to
+//! stdout or stderr (clippy.toml).
 
+use crate::escape;
 use crate::failure::{Code, Failure};
+use crate::secret::without_logins;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::panic::{self, PanicHookInfo};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Commands that a text may advise, and that act on the wallet they are given.
@@ -47,11 +53,11 @@ impl Output {
         Self { wallet, ..self }
     }
 
-    fn advice(&self, text: &str) -> String {
-        let Some(wallet) = &self.wallet else { return text.to_owned() };
-        OF_A_WALLET.iter().fold(text.to_owned(), |text, command| {
+    fn advice<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let Some(wallet) = &self.wallet else { return Cow::Borrowed(text) };
+        Cow::Owned(OF_A_WALLET.iter().fold(text.to_owned(), |text, command| {
             text.replace(&format!("sortie {command}"), &format!("sortie {command} --wallet {wallet}"))
-        })
+        }))
     }
 
     /// Whether answers are JSON.
@@ -69,20 +75,26 @@ impl Output {
         if self.json {
             return self.json_line(answer);
         }
-        match answer.to_string() {
-            text if text.is_empty() => Ok(()),
-            text => line(&self.advice(text.trim_end_matches('\n'))),
+        let mut text = answer.to_string();
+        text.truncate(text.trim_end_matches('\n').len());
+        if text.is_empty() {
+            return Ok(());
         }
+        if text.contains('\n') {
+            one_line_each(&mut text, &serde_json::to_value(answer).map_err(Failure::failed)?);
+        }
+        self.line(&text)
     }
 
     /// Prints an answer that is JSON for everybody.
     pub fn json_line<T: Serialize>(&self, answer: &T) -> Result<(), Failure> {
-        line(&self.advice(&serde_json::to_string(answer).map_err(Failure::failed)?))
+        let text = serde_json::to_string(answer).map_err(Failure::failed)?;
+        write_line(stdout().lock(), &escape::json(&self.advice(&text)))
     }
 
-    /// Prints a line that is the same for everybody.
+    /// Prints lines for people, or for a program that reads no JSON.
     pub fn line(&self, text: &str) -> Result<(), Failure> {
-        line(text)
+        write_line(stdout().lock(), &escape::lines(&self.advice(text)))
     }
 
     /// Something worth knowing; not with `--quiet`.
@@ -103,17 +115,20 @@ impl Output {
     }
 
     /// Something that is JSON for everybody, beside the answers.
-    pub fn aside_json(&self, value: &serde_json::Value) {
-        let _ = writeln!(io::stderr(), "{value}");
+    pub fn aside_json(&self, value: &Value) {
+        // Nobody can be told that stderr is gone.
+        let _ = write_line(stderr().lock(), &escape::json(&value.to_string()));
     }
 
     fn aside(&self, kind: &str, text: impl fmt::Display) {
-        let text = self.advice(&text.to_string());
-        // Nobody can be told that stderr is gone.
-        let _ = match self.json {
-            true => writeln!(io::stderr(), "{}", json!({ kind: text })),
-            false => writeln!(io::stderr(), "{kind}: {text}"),
-        };
+        let text = one_line(&text);
+        let text = without_logins(&text);
+        let text = self.advice(&text);
+        if self.json {
+            self.aside_json(&json!({ kind: text }));
+        } else {
+            let _ = write_line(stderr().lock(), &escape::line(&format!("{kind}: {text}")));
+        }
     }
 
     /// Tells why the command ends, and gives the exit code.
@@ -127,23 +142,91 @@ impl Output {
     /// The error line.
     pub fn error(&self, code: Code, message: &str) -> u8 {
         let number = code as u8;
-        let message = self.advice(message);
-        let _ = match self.json {
-            true => writeln!(io::stderr(), r#"{{"error":{},"code":{number}}}"#, json!(message)),
-            false => writeln!(io::stderr(), "error: {message}"),
-        };
+        if self.json {
+            // In this order since the first release.
+            let message = one_line(message);
+            let message = without_logins(&message);
+            let message = self.advice(&message);
+            let text = format!(r#"{{"error":{},"code":{number}}}"#, json!(message));
+            let _ = write_line(stderr().lock(), &escape::json(&text));
+        } else {
+            self.aside("error", message);
+        }
         number
+    }
+
+    /// Whether answers are seen at once by a person.
+    pub fn is_on_terminal(&self) -> bool {
+        stdout().is_terminal()
+    }
+
+    /// Whether notes are.
+    pub fn notes_are_on_terminal(&self) -> bool {
+        stderr().is_terminal()
+    }
+
+    /// Tells of a panic in one line like any error: its words may be a node's.
+    pub fn tell_of_panics(self) {
+        panic::set_hook(Box::new(move |panic| {
+            self.error(Code::Failed, &words_of(panic));
+        }));
     }
 }
 
-fn line(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()).map_err(
-        |error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::ClosedPipe,
-            _ => Failure::failed(format_args!("cannot write to stdout: {error}")),
-        },
-    )
+fn words_of(panic: &PanicHookInfo<'_>) -> String {
+    let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
+    let payload = panic.payload();
+    let why = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let why = why.unwrap_or("no reason given");
+    format!("a fault in sortie itself{place}, please report it: {why}")
+}
+
+/// Errors of libraries, nodes and servers may have several lines; ours have one.
+pub fn one_line(text: &(impl fmt::Display + ?Sized)) -> String {
+    text.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Makes one line of each field of an answer where its text repeats it: only the breaks between them are ours.
+fn one_line_each(text: &mut String, answer: &Value) {
+    match answer {
+        Value::String(field) if field.contains('\n') => *text = text.replace(field, &escape::line(field)),
+        Value::Array(fields) => fields.iter().for_each(|field| one_line_each(text, field)),
+        Value::Object(fields) => fields.values().for_each(|field| one_line_each(text, field)),
+        _ => {}
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+fn stdout() -> io::Stdout {
+    io::stdout()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+fn stderr() -> io::Stderr {
+    io::stderr()
+}
+
+/// Stdout for bytes that are no text.
+///
+/// # Errors
+/// It is a terminal.
+#[cfg(feature = "parquet")]
+pub fn stdout_for_bytes(refusal: &str) -> Result<io::Stdout, Failure> {
+    let stdout = stdout();
+    if stdout.is_terminal() { Err(Failure::usage(refusal)) } else { Ok(stdout) }
+}
+
+/// An answer that could not be written.
+pub fn unwritten(error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Failure::ClosedPipe,
+        _ => Failure::failed(format_args!("cannot write to stdout: {error}")),
+    }
+}
+
+fn write_line(mut stream: impl Write, text: &str) -> Result<(), Failure> {
+    let written = stream.write_all(text.as_bytes()).and_then(|()| stream.write_all(b"\n"));
+    written.and_then(|()| stream.flush()).map_err(|error| unwritten(&error))
 }
 
 /// A line of an answer for people: a name in a column of its own, and a value.
@@ -176,6 +259,20 @@ mod tests {
         assert_eq!(out.advice(said), said);
         let advice = out.of_wallet(Some("cold".into())).advice(said);
         assert_eq!(advice, "`sortie bump --wallet cold 2`, (sortie wallet address --wallet cold), sortie follow");
+    }
+
+    #[test]
+    fn a_field_from_outside_forges_no_line() {
+        #[derive(Serialize)]
+        struct Answer {
+            fields: Vec<String>,
+        }
+        let evil = "mine\nrollup id         00ff";
+        let mut text = format!("name              {evil}\nnetwork           regtest");
+        let answer = serde_json::to_value(Answer { fields: vec!["regtest".into(), evil.into()] }).expect("plain");
+        one_line_each(&mut text, &answer);
+        assert_eq!(text, "name              mine\\nrollup id         00ff\nnetwork           regtest");
+        assert_eq!(one_line("it failed\n\n  error: all is well\r\n"), "it failed error: all is well");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use serde_json::json;
 use sortie::node::{Applied, Event};
 use sortie::primitives::BtcHeight;
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Blocks behind the tip from which on a person wants to know why it takes so long.
@@ -41,7 +40,7 @@ impl<'a> Progress<'a> {
         let source = readers.map_or(String::new(), |readers| format!(" from {readers}"));
         out.note(format_args!("reading Bitcoin blocks {} to {to}{source}", from + 1));
         let now = Instant::now();
-        let bar = (std::io::stderr().is_terminal() && !out.is_json()).then(|| bar(from, to));
+        let bar = (out.notes_are_on_terminal() && !out.is_json()).then(|| bar(from, to));
         Some(Self { out, from, to, at: from, bytes: 0, items: 0, began: now, told: now, bar })
     }
 

@@ -25,6 +25,16 @@ pub enum TomlError {
     /// Parameters that are not hexadecimal.
     #[error("executor: parameters must be hexadecimal")]
     Parameters,
+    /// The id that the text names is not the id of what it says.
+    #[error(
+        "it says rollup_id {said}, and what it says makes {made}: it was changed; get it from the rollup's team anew"
+    )]
+    OtherId {
+        /// The id in the text.
+        said: RollupId,
+        /// The id of everything else in it.
+        made: RollupId,
+    },
     /// A bound of the specification.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -33,6 +43,9 @@ pub enum TomlError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    /// Checked, never believed; left out of the hash that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollup_id: Option<RollupId>,
     name: String,
     network: String,
     start_height: BtcHeight,
@@ -110,13 +123,13 @@ impl Manifest {
     /// Reads a manifest from TOML. Keys and accounts may stand in any order.
     ///
     /// # Errors
-    /// What is wrong with the text, or the first bound that does not hold.
+    /// What is wrong with the text, the first bound that does not hold, or a `rollup_id` of another manifest.
     pub fn from_toml(text: &str) -> Result<Self, TomlError> {
         let document: Document = toml::from_str(text)?;
         let mut keys = document.sequencers.keys;
         keys.sort_unstable_by_key(XOnlyPublicKey::serialize);
         let set = SequencerSet::new(keys, document.sequencers.threshold).map_err(ManifestError::Set)?;
-        Ok(Self::new(Fields {
+        let manifest = Self::new(Fields {
             name: document.name,
             network: parse_magic(&document.network)?,
             start: BlockRef { height: document.start_height, hash: document.start_hash },
@@ -128,12 +141,17 @@ impl Manifest {
             predecessor: document
                 .predecessor
                 .map(|PredecessorTable { rollup_id, last_height }| Predecessor { rollup_id, last_height }),
-        })?)
+        })?;
+        match document.rollup_id {
+            Some(said) if said != manifest.rollup_id => Err(TomlError::OtherId { said, made: manifest.rollup_id }),
+            _ => Ok(manifest),
+        }
     }
 
-    /// The manifest as TOML.
+    /// The manifest as TOML, with its id.
     pub fn to_toml(&self) -> String {
         let document = Document {
+            rollup_id: Some(self.rollup_id),
             name: self.name.clone(),
             network: show_magic(self.network),
             start_height: self.start.height,
@@ -245,6 +263,21 @@ mod tests {
                 let text = manifest.to_toml();
                 assert_eq!(Manifest::from_toml(&text).unwrap(), manifest, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_was_changed_is_another_than_it_says() {
+        let manifest = sound_manifest();
+        let text = manifest.to_toml();
+        let changed = text.replacen("sequencing_window = ", "sequencing_window = 1", 1);
+        let without = changed.lines().filter(|line| !line.starts_with("rollup_id")).collect::<Vec<_>>().join("\n");
+        let other = Manifest::from_toml(&without).unwrap();
+        match Manifest::from_toml(&changed) {
+            Err(TomlError::OtherId { said, made }) => {
+                assert_eq!((said, made), (manifest.rollup_id(), other.rollup_id()));
+            }
+            read => panic!("{read:?}"),
         }
     }
 

@@ -149,7 +149,7 @@ impl fmt::Display for AccountShown {
 /// Runs a command.
 pub fn run(command: LedgerCommand, settings: &Settings, out: &Output) -> Result<(), Failure> {
     match command {
-        LedgerCommand::Key(key) => out.print(&key.run()?),
+        LedgerCommand::Key(key) => out.print(&key.run(settings)?),
         LedgerCommand::Transfer(transfer) => out.print(&transfer.run(settings, out)?),
         LedgerCommand::Account(AccountArgs { account }) => {
             ledger_manifest(settings)?;
@@ -169,14 +169,16 @@ pub fn run(command: LedgerCommand, settings: &Settings, out: &Output) -> Result<
 }
 
 impl Key {
-    fn run(self) -> Result<PublicKey, Failure> {
+    fn run(self, settings: &Settings) -> Result<PublicKey, Failure> {
         let secp = Secp256k1::new();
         match (self.out, self.show) {
             (Some(file), _) => {
                 let public_key = make_key(&secp, &file)?.x_only_public_key().0;
                 Ok(PublicKey { public_key, file })
             }
-            (None, Some(file)) => Ok(PublicKey { public_key: read_key(&secp, &file)?.x_only_public_key().0, file }),
+            (None, Some(file)) => {
+                Ok(PublicKey { public_key: read_key(&secp, &file, settings)?.x_only_public_key().0, file })
+            }
             (None, None) => Err(Failure::usage("either --out FILE or --show FILE")),
         }
     }
@@ -199,7 +201,8 @@ fn make_key(secp: &Secp256k1<All>, path: &Path) -> Result<Keypair, Failure> {
 }
 
 /// Reads a key file. Its content is never repeated in an error.
-pub fn read_key(secp: &Secp256k1<All>, path: &Path) -> Result<Keypair, Failure> {
+pub fn read_key(secp: &Secp256k1<All>, path: &Path, settings: &Settings) -> Result<Keypair, Failure> {
+    settings.check_private(path)?;
     let bytes = <[u8; 32]>::from_hex(text_file(path)?.trim()).ok();
     let key = bytes.and_then(|bytes| SecretKey::from_slice(&bytes).ok());
     let key = key.ok_or_else(|| {
@@ -223,7 +226,7 @@ impl TransferArgs {
     fn run(self, settings: &Settings, out: &Output) -> Result<Signed, Failure> {
         let manifest = ledger_manifest(settings)?;
         let secp = Secp256k1::new();
-        let keypair = read_key(&secp, &self.key)?;
+        let keypair = read_key(&secp, &self.key, settings)?;
         let from = keypair.x_only_public_key().0.serialize();
         let nonce = match self.nonce {
             Some(nonce) => nonce,

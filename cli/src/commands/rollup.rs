@@ -1,6 +1,7 @@
 //! `sortie rollup`: manifests.
 
 use crate::config::{Settings, manifest_network, read_manifest};
+use crate::escape::is_hidden;
 use crate::failure::Failure;
 use crate::input::{key_and_sats, xonly};
 use crate::output::{Output, field};
@@ -119,6 +120,11 @@ pub fn run(command: Rollup, settings: &Settings, out: &Output) -> Result<(), Fai
 
 impl New {
     fn run(self, settings: &Settings, out: &Output) -> Result<(), Failure> {
+        if self.name.contains(is_hidden) {
+            return Err(Failure::usage(
+                "--name: it holds a character that is not seen, so that it could pass for another",
+            ));
+        }
         let network = settings.network_without_manifest();
         let executor = self.executor()?;
         let mut keys = self.sequencers.clone();

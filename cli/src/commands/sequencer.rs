@@ -145,7 +145,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     let confirmations = settings.confirmations(network);
     check_time_to_post(&manifest, confirmations)?;
     of_manifest(&manifest).map_err(Failure::usage)?;
-    let key = read_key(&Secp256k1::new(), &command.key)?;
+    let key = read_key(&Secp256k1::new(), &command.key, settings)?;
     let lock = place.lock()?.ok_or_else(|| {
         Failure::failed(format_args!(
             "another sequencer of this rollup runs with this --data-dir ({})",

@@ -16,7 +16,7 @@ use sortie::publish::{ChosenRate, JobId, fee_rate};
 use sortie::wallet::{Descriptors, Looked, Mnemonic, Passphrase, Search, Wallet, WalletError};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{IsTerminal, Read, stdin, stdout};
+use std::io::{IsTerminal, Read, stdin};
 use std::path::PathBuf;
 
 const SEARCHING: &str = "searching Bitcoin for its coins";
@@ -462,7 +462,11 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
 /// Opens a wallet as it was left.
 pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
     let network = settings.network()?;
-    Ok(Wallet::open(&settings.wallet_dir(network, name)?, network)?)
+    let dir = settings.wallet_dir(network, name)?;
+    let wallet = Wallet::open(&dir, network)?;
+    settings.check_private(&dir.join("seed"))?;
+    settings.tell_whose();
+    Ok(wallet)
 }
 
 /// Opens a wallet and brings it up to date, if Bitcoin can be asked: what it knew before is an answer, too.
@@ -557,7 +561,7 @@ impl Create {
             }
         };
         // Not into a file or a pipe that nobody thought of.
-        let shown = out.is_json() || stdout().is_terminal();
+        let shown = out.is_json() || out.is_on_terminal();
         if !shown {
             out.warn(format_args!(
                 "the output is not a terminal, so the wallet's words are not shown; they are in {}{}",
@@ -608,7 +612,7 @@ impl PassphraseArgs {
             false => None,
         };
         let new = match &self.new_passphrase_file {
-            Some(path) => passphrase::of_file(path)?,
+            Some(path) => passphrase::of_file(path, settings)?,
             None => passphrase::choose_on_terminal()?,
         };
         wallet.change_passphrase(old.as_ref(), Some(&new))?;

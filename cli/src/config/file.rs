@@ -1,4 +1,4 @@
-//! `sortie.toml`.
+//! `sortie.toml`: the user's own, and what one in a folder may say.
 
 use super::{home, network};
 use crate::failure::Failure;
@@ -17,6 +17,12 @@ use std::path::{Path, PathBuf};
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
+    /// Where it was read.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// What was read.
+    #[serde(skip)]
+    table: toml::Table,
     #[serde(default, deserialize_with = "network_name")]
     pub network: Option<Network>,
     pub manifest: Option<PathBuf>,
@@ -62,8 +68,51 @@ impl ConfigFile {
         Self::parse(path, &text)
     }
 
+    /// These settings with the manifest and the network of the file in the folder we run in; `own` is where all else
+    /// belongs.
+    ///
+    /// # Errors
+    /// It says anything else, or names a manifest outside of its folder.
+    pub fn in_folder(self, path: &Path, own: Option<&Path>) -> Result<Self, Failure> {
+        let own = own.map_or("a settings file of your own".into(), |path| path.display().to_string());
+        let text = text_file(path)?;
+        let table: toml::Table = toml::from_str(&text).map_err(|error| toml_error(path, &text, &error))?;
+        if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "manifest" | "network")) {
+            return Err(Failure::refused(format_args!(
+                "{} sets `{key}`: the file of a folder may name the manifest and the network and nothing else, or whoever made the folder would choose your wallet and your node; `{key}` belongs in {own}",
+                path.display()
+            )));
+        }
+        let Self { manifest, network, .. } = Self::parse(path, &text)?;
+        if let Some(manifest) = manifest.as_deref().filter(|manifest| leads_out(path, manifest)) {
+            return Err(Failure::refused(format_args!(
+                "{} names the manifest {}, which is no file in its folder; name it with --manifest, or in {own}",
+                path.display(),
+                manifest.display()
+            )));
+        }
+        Ok(Self { manifest: manifest.or(self.manifest), network: network.or(self.network), ..self })
+    }
+
+    /// Whether others must not read it: a password, or an address with one.
+    pub fn holds_secret(&self) -> bool {
+        let servers = self.esplora_url.iter().chain(&self.broadcast_url);
+        self.bitcoin_password.is_some() || servers.into_iter().any(|url| url.contains('@'))
+    }
+
+    /// What it says of a key.
+    pub fn text(&self, key: &str) -> Option<String> {
+        Some(match self.table.get(key)? {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(list) => list.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        })
+    }
+
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
+        let table = toml::from_str(text).map_err(|error| toml_error(path, text, &error))?;
         let mut file: Self = toml::from_str(text).map_err(|error| toml_error(path, text, &error))?;
+        (file.path, file.table) = (path.to_owned(), table);
         for depth in [&file.confirmations, &file.finality_depth] {
             if *depth == Some(0) {
                 let path = path.display();
@@ -80,6 +129,15 @@ impl ConfigFile {
             };
         }
         Ok(file)
+    }
+}
+
+/// Whether a file, if it is there, is outside of another's folder, or no file: a link or a pipe.
+fn leads_out(of: &Path, to: &Path) -> bool {
+    let folder = of.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), to.canonicalize()) {
+        (Ok(folder), Ok(to)) => !to.starts_with(folder) || !to.is_file(),
+        _ => false,
     }
 }
 

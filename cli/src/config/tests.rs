@@ -8,7 +8,7 @@ fn flags(arguments: &[&str]) -> Globals {
 
 fn settings(arguments: &[&str], file: &str) -> Settings {
     let file = ConfigFile::parse(Path::new("/etc/sortie/sortie.toml"), file).expect("a settings file");
-    Settings::merge(flags(arguments), None, file, Some("/default".into())).expect("settings")
+    Settings::merge(flags(arguments), Given::default(), None, file, Some("/default".into())).expect("settings")
 }
 
 #[test]
@@ -121,5 +121,118 @@ fn a_wallets_name_stays_in_its_folder() {
     assert_eq!(dir(Some("a-1")).expect("a folder"), "/default/regtest/wallets/a-1");
     for bad in ["", ".", "..", "../x", "a/b", ".hidden", "/abs"] {
         assert!(dir(Some(bad)).is_err(), "{bad}");
+    }
+}
+
+/// A folder that came from somebody, and what holds in it.
+fn in_folder(folder: &Path, text: &str) -> Result<ConfigFile, Failure> {
+    let path = folder.join("sortie.toml");
+    std::fs::write(&path, text).expect("a file");
+    let own = ConfigFile::parse(Path::new("/home/me/.config/sortie/sortie.toml"), "wallet = 'mine'\nmanifest = 'm'\n");
+    own.expect("settings").in_folder(&path, Some(Path::new("/home/me/.config/sortie/sortie.toml")))
+}
+
+#[test]
+fn a_folder_names_its_manifest_and_the_network_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("rollup.toml"), "").expect("a file");
+    let file = in_folder(folder.path(), "manifest = 'rollup.toml'\nnetwork = 'regtest'\n").expect("allowed");
+    assert_eq!(file.manifest, Some(folder.path().join("rollup.toml")));
+    assert_eq!((file.network, file.wallet.as_deref()), (Some(Network::Regtest), Some("mine")));
+    let file = in_folder(folder.path(), "").expect("allowed");
+    assert_eq!(file.manifest.as_deref(), Some(Path::new("/home/me/.config/sortie/m")), "the user's own");
+
+    for key in [
+        "data_dir",
+        "bitcoin_url",
+        "bitcoin_cookie",
+        "bitcoin_user",
+        "bitcoin_password",
+        "source",
+        "blocks_dir",
+        "verify_all_blocks",
+        "max_reorg_depth",
+        "passphrase_file",
+        "esplora_url",
+        "broadcast_url",
+        "proxy",
+        "confirmations",
+        "finality_depth",
+        "wallet",
+        "max_fee",
+        "max_fee_rate",
+        "fallback_fee_rate",
+        "lock_at_most",
+        "unheard_of",
+    ] {
+        for text in [format!("{key} = 'x'"), format!("network = 'regtest'\n[{key}]\nx = 1"), format!("{key}.x = 1")] {
+            let failure = in_folder(folder.path(), &text).expect_err("refused");
+            assert_eq!(failure.code(), Some(crate::failure::Code::Refused), "{text}");
+            let said = failure.to_string();
+            assert!(said.contains(key) && said.contains("/home/me/.config/sortie/sortie.toml"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_names_no_manifest_outside_of_it() {
+    let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let outside = elsewhere.path().join("id_ed25519");
+    std::fs::write(&outside, "secret").expect("a file");
+    std::os::unix::fs::symlink(&outside, folder.path().join("link.toml")).expect("a link");
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("sub")).expect("a link");
+    let name = elsewhere.path().file_name().expect("a name").to_string_lossy().into_owned();
+    let absolute = outside.display().to_string();
+    let relative = format!("../{name}/id_ed25519");
+    for manifest in [&absolute, &relative, "link.toml", "sub/id_ed25519", "/dev/zero", "."] {
+        let failure = in_folder(folder.path(), &format!("manifest = '{manifest}'")).expect_err(manifest);
+        assert_eq!(failure.code(), Some(crate::failure::Code::Refused), "{manifest}: {failure}");
+    }
+}
+
+#[test]
+fn no_error_repeats_a_secret() {
+    for text in [
+        "bitcoin_password = 86753099",
+        "bitcoin_password = 8675309.9",
+        "bitcoin_password = ['86753099']",
+        "bitcoin_password = { x = '86753099' }",
+        "bitcoin_password = 86753099x",
+        "bitcoin_password = hunter86753099",
+        "bitcoin_password = '86753099",
+        "bitcoin_password = \"86753099\\q\"",
+        "bitcoin_password = \"86753099\" 86753099",
+        "bitcoin_password = 2086-75-30",
+        "bitcoin_password = '86753099'\nbitcoin_password = '86753099'",
+        "bitcoin_user = 86753099",
+        "passphrase_file = 86753099",
+        "esplora_url = 86753099",
+        "esplora_url = [86753099]",
+        "proxy = 86753099",
+        "proxy = 'socks5h://u:86753099@h:1'",
+        "max_fee = '86753099'",
+        "verify_all_blocks = '86753099, expected 86753099'",
+        "network = 86753099",
+    ] {
+        let error = ConfigFile::parse(Path::new("sortie.toml"), text).expect_err(text).to_string();
+        assert!(!error.contains("867530") && !error.contains("2086"), "{text}: {error}");
+        assert!(error.starts_with("sortie.toml:"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_secret_that_everybody_can_read_is_refused_where_money_is_real() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("alice.key");
+    std::fs::write(&path, "secret").expect("a file");
+    for (mode, is_refused) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true), (0o755, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        let checked = |network| settings(&["--network", network], "").check_private(&path);
+        assert_eq!(checked("bitcoin").is_err(), is_refused, "{mode:o}");
+        assert!(checked("regtest").is_ok());
+        if let Err(failure) = checked("signet") {
+            assert!(failure.to_string().contains(&format!("chmod 600 {}", path.display())), "{failure}");
+        }
     }
 }

@@ -76,6 +76,7 @@ fn main() -> Result<()> {
         proofs: proofs::scenes(&world)?,
         world,
     };
+    #[expect(clippy::disallowed_methods, reason = "a program of its own")]
     let mut out = BufWriter::new(std::io::stdout().lock());
     for line in scenes.chains.iter().map(chains::Scene::line).chain(scenes.proofs.iter().map(proofs::Scene::line)) {
         writeln!(out, "{line}")?;

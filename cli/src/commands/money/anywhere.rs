@@ -16,7 +16,6 @@ use sortie::publish::anywhere::{self, Payment};
 use sortie::publish::{self, Backup, Job, JobId, JobState, Payer, Publication, PublishError};
 use sortie::wallet::Wallet;
 use std::fmt;
-use std::io::{IsTerminal, stdout};
 use std::thread::sleep;
 
 /// Paying from another wallet.
@@ -76,7 +75,7 @@ pub fn published(
             Ok(Paid::Revealed(publication)) => return Ok((wallet, Some(publication))),
             Ok(Paid::Missing(payment)) => {
                 if told != Some(payment) {
-                    out.print(&PaymentReport::new(&wallet, &job, payment, how.code)?)?;
+                    out.print(&PaymentReport::new(&wallet, &job, payment, how.code, out)?)?;
                     if told.is_none() && !how.no_wait {
                         out.note("waiting for the payment; Ctrl-C loses nothing, `sortie resume` goes on");
                     }
@@ -142,10 +141,10 @@ pub struct PaymentReport {
 }
 
 impl PaymentReport {
-    pub fn new(wallet: &Wallet, job: &Job, payment: Payment, code: ShowCode) -> Result<Self, Failure> {
+    pub fn new(wallet: &Wallet, job: &Job, payment: Payment, code: ShowCode, out: &Output) -> Result<Self, Failure> {
         let address = anywhere::address(wallet, job)?;
         let amount = payment.missing.to_string_in(Denomination::Bitcoin);
-        let code = match code.qr || stdout().is_terminal() {
+        let code = match code.qr || out.is_on_terminal() {
             // Upper case makes a smaller code.
             true => Some(QrCode::new(format!("{}?amount={amount}", address.to_qr_uri())).map_err(Failure::failed)?),
             false => None,

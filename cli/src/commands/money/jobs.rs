@@ -201,7 +201,7 @@ pub fn resume(command: &Resume, settings: &Settings, out: &Output) -> Result<(),
         out.print(&ResumeReport::from(resumed))?;
         if let Outcome::Unpaid(payment) = resumed.outcome {
             let job = publish::job(&wallet, resumed.job)?;
-            out.print(&PaymentReport::new(&wallet, &job, payment, command.code)?)?;
+            out.print(&PaymentReport::new(&wallet, &job, payment, command.code, out)?)?;
         }
     }
     if command.deadline.is_wanted() {

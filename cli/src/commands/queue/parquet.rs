@@ -5,6 +5,7 @@
 
 use super::ExportLine;
 use crate::failure::Failure;
+use crate::output::stdout_for_bytes;
 use parquet::basic::Compression;
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
@@ -13,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::Value;
-use std::io::{self, ErrorKind, IsTerminal, Stdout, Write};
+use std::io::{self, ErrorKind, Stdout, Write};
 use std::sync::Arc;
 
 const SCHEMA: &str = "
@@ -51,10 +52,7 @@ impl ParquetWriter<Stdout> {
     /// # Errors
     /// It is a terminal.
     pub fn stdout() -> Result<Self, Failure> {
-        if io::stdout().is_terminal() {
-            return Err(Failure::usage("a Parquet file is nothing for a terminal; redirect it: > queue.parquet"));
-        }
-        Self::new(io::stdout())
+        Self::new(stdout_for_bytes("a Parquet file is nothing for a terminal; redirect it: > queue.parquet")?)
     }
 }
 
