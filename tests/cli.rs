@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use bitcoin::hex::DisplayHex;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn sortie(data_dir: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
@@ -138,11 +139,62 @@ fn a_fee_cap_refuses_before_anything_is_signed_and_a_dry_wallet_says_what_is_mis
 }
 
 #[test]
+fn a_wallet_whose_words_nobody_could_read_is_not_made() -> Result<()> {
+    let world = World::new(Window { window: 6, max_lag: 3 })?;
+    let command = |arguments: &[&str], stdout: Stdio| -> Result<Output> {
+        let mut command = world.sortie(arguments)?;
+        Ok(command.stdout(stdout).stderr(Stdio::piped()).spawn()?.wait_with_output()?)
+    };
+    let create = ["--json", "wallet", "create"];
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+    for nowhere in [Stdio::from(full), Stdio::from(writer)] {
+        let failed = command(&create, nowhere)?;
+        assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+        assert!(said(&failed).contains("no wallet was made"), "{}", said(&failed));
+        assert_eq!(command(&["wallet", "address"], Stdio::null())?.status.code(), Some(2), "nobody can pay to it");
+    }
+    let made = command(&create, Stdio::piped())?;
+    let words = serde_json::from_slice::<Value>(&made.stdout)?["words"].clone();
+    assert_eq!(words.as_str().context("words")?.split(' ').count(), 12);
+    // Nor does any other command succeed without its answer.
+    for command_line in [&["wallet", "address"][..], &["rollup", "show"], &["wallet", "--help"], &["--version"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+        assert_eq!(command(command_line, full.into())?.status.code(), Some(1), "{command_line:?}");
+    }
+    let key = world.alice.keypair.x_only_public_key().0.to_string();
+    for (most, warns) in [("63", true), ("64", false)] {
+        let out = world.path(most).display().to_string();
+        let new = [
+            "--network",
+            "regtest",
+            "rollup",
+            "new",
+            "--name",
+            "n",
+            "--sequencer",
+            &key,
+            "--max-forced-per-block",
+            most,
+            "--out",
+            &out,
+        ];
+        let new = command(&new, Stdio::piped())?;
+        assert!(new.status.success() && said(&new).contains("stranger") == warns, "{}", said(&new));
+    }
+    Ok(())
+}
+
+#[test]
 fn an_encrypted_wallet_pays_with_its_passphrase_only_and_shows_its_words_once() -> Result<()> {
     let world = World::new(Window { window: 6, max_lag: 3 })?;
     let dir = world.dir.path();
     fs::write(dir.join("first"), "correct horse\n")?;
     fs::write(dir.join("second"), "battery staple\n")?;
+    for secret in ["first", "second"] {
+        fs::set_permissions(dir.join(secret), fs::Permissions::from_mode(0o600))?;
+    }
     let [url, cookie] = [world.bitcoind.rpc_url(), world.bitcoind.cookie().display().to_string()];
     let run = |passphrase: Option<&str>, arguments: &[&str]| -> Result<Output> {
         let node = ["--network", "regtest", "--bitcoin-url", &url, "--bitcoin-cookie", &cookie, "--json"];

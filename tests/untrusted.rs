@@ -5,10 +5,15 @@ use anyhow::{Context, Result, ensure};
 use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
+use sortie::l2::L2Header;
+use sortie::manifest::Manifest;
+use sortie::merkle::merkle_root;
+use sortie::primitives::{BlockRef, Hash32, RollupId, sha256};
+use sortie::proof::{Receipt, Signed, SoftHeader, SoftState};
 use sortie::wallet::Wallet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -23,20 +28,23 @@ fn is_hidden(c: char) -> bool {
     c.is_control() && c != '\n' || matches!(c, '\u{200b}' | '\u{2028}' | '\u{202e}')
 }
 
-/// A server that answers every request in the same way, and tells of each: its first line, and its `Authorization`.
+/// A server, and what it was asked: the first line of each request, and its `Authorization`.
 pub struct Double {
     pub url: String,
     requests: Receiver<String>,
 }
 
 impl Double {
+    /// One that answers every request in the same way.
     pub fn new(status: u16, answer: Value) -> Result<Self> {
+        Self::by(move |_| (status, answer.clone()))
+    }
+
+    /// One that answers by a request's first line.
+    pub fn by(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
         let (told, requests) = channel();
-        let body = answer.to_string();
-        let head = format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nConnection: close\r\n");
-        let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // Who asks may hang up at any time.
@@ -51,7 +59,7 @@ impl Double {
     }
 }
 
-fn serve(mut stream: &std::net::TcpStream, answer: &str, told: &Sender<String>) -> Result<()> {
+fn serve(mut stream: &TcpStream, answer: &impl Fn(&str) -> (u16, Value), told: &Sender<String>) -> Result<()> {
     let mut reader = BufReader::new(stream);
     let (mut request, mut length) = (String::new(), 0);
     reader.read_line(&mut request)?;
@@ -66,8 +74,10 @@ fn serve(mut stream: &std::net::TcpStream, answer: &str, told: &Sender<String>) 
         }
     }
     reader.take(length).read_to_end(&mut Vec::new())?;
+    let (status, body) = answer(&request);
     told.send(request)?;
-    Ok(stream.write_all(answer.as_bytes())?)
+    let (head, body) = (format!("HTTP/1.1 {status} x\r\nContent-Type: application/json"), body.to_string());
+    Ok(write!(stream, "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())?)
 }
 
 /// A person's machine: a home with a wallet, a cookie of a node, and an archive that was unpacked.
@@ -213,7 +223,7 @@ fn no_words_from_outside_reach_the_terminal() -> Result<()> {
         ("a node's error", 1, [&node[..], &["wallet", "create", "--wallet", "new"]].concat()),
         ("a node's error, survived", 3, [&node[..], &["wallet", "address"]].concat()),
         ("a sequencer's refusal", 1, [&here[..], &["send", "00", "--sequencer", &evil_sequencer.url]].concat()),
-        ("a manifest's name", 12, vec!["rollup", "show", "evil.toml"]),
+        ("a manifest's name", 13, vec!["rollup", "show", "evil.toml"]),
         ("a file's name", 1, vec!["rollup", "show", &broken]),
         ("an argument", 1, vec!["--network", EVIL, "rollup", "show"]),
         ("an argument that nobody knows", 1, vec![EVIL]),
@@ -229,5 +239,146 @@ fn no_words_from_outside_reach_the_terminal() -> Result<()> {
             assert!(!said.lines().any(|line| line.starts_with("error: all is well")), "{what}: {said}");
         }
     }
+    Ok(())
+}
+
+/// What a sequencer answers for one transaction: of itself, and its blocks from number 7 on.
+struct Words {
+    tx: Value,
+    blocks: Vec<Value>,
+}
+
+/// A sequencer of the machine's rollup, or whoever says so.
+struct Speaker {
+    rollup_id: RollupId,
+    signer: Person,
+    tx: Vec<u8>,
+}
+
+impl Speaker {
+    /// Block 7, or one above a parent, as it is shown.
+    fn block(&self, parent: Option<&Value>, own_txs: &[&[u8]], is_signed: bool) -> Result<Value> {
+        let parent: Option<SoftHeader> =
+            parent.map(|parent| parent["header"].clone()).map(serde_json::from_value).transpose()?;
+        let header = L2Header {
+            number: parent.map_or(7, |parent| parent.number + 1),
+            parent: parent.map_or(Hash32([1; 32]), |parent| parent.hash(&self.rollup_id)),
+            origin: BlockRef { height: 6, hash: bitcoin::hashes::Hash::from_byte_array([2; 32]) },
+            timestamp: 5,
+            forced_end: 0,
+            queue_size: 0,
+            queue_root: merkle_root::<&[u8]>([]),
+            txs_root: merkle_root(own_txs),
+        };
+        let hash = header.hash(&self.rollup_id);
+        let state = SoftState { block: hash, state_root: Hash32([3; 32]) };
+        let signed = is_signed.then(|| {
+            let key = &self.signer.keypair;
+            json!({ "header": Signed::by(SoftHeader(header), &self.rollup_id, 0, 0, key),
+                "state": Signed::by(state, &self.rollup_id, 0, 0, key) })
+        });
+        let own_txs: Vec<_> = own_txs.iter().map(|tx| tx.to_lower_hex_string()).collect();
+        Ok(json!({ "hash": hash, "header": SoftHeader(header), "own_txs": own_txs, "signed": signed }))
+    }
+
+    fn receipt(&self, tx: &[u8], numbers: [u64; 2], signer: &Person) -> Result<Value> {
+        let [first_number, last_number] = numbers;
+        let receipt = Receipt { tx_hash: sha256(tx), first_number, last_number };
+        Ok(serde_json::to_value(Signed::by(receipt, &self.rollup_id, 0, 0, &signer.keypair))?)
+    }
+
+    /// Says that the transaction is in the first of these blocks.
+    fn includes(&self, receipt: Value, blocks: Vec<Value>) -> Words {
+        let block = blocks.first().map_or(json!(Hash32([4; 32])), |block| block["hash"].clone());
+        let tx = json!({ "tx_hash": sha256(&self.tx), "status": "included", "number": 7, "block": block, "receipt": receipt });
+        Words { tx, blocks }
+    }
+
+    fn double(&self, words: Words) -> Result<Double> {
+        let rollup_id = self.rollup_id;
+        Double::by(move |request| {
+            let number = |request: &str| request.split(['/', ' ']).find_map(|part| part.parse::<usize>().ok());
+            match request {
+                status if status.contains("/v1/status") => {
+                    let head = json!({ "number": 7, "hash": Hash32([4; 32]), "state_root": Hash32([3; 32]),
+                        "origin_height": 6, "timestamp": 5 });
+                    (200, json!({ "rollup_id": rollup_id, "unsafe": head }))
+                }
+                block if block.contains("/v1/block/") => {
+                    match number(block).and_then(|number| words.blocks.get(number.checked_sub(7)?)) {
+                        Some(block) => (200, block.clone()),
+                        None => (404, json!({ "error": "no such block" })),
+                    }
+                }
+                _ => (202, words.tx.clone()),
+            }
+        })
+    }
+}
+
+#[test]
+fn send_believes_what_is_signed_and_keeps_it() -> Result<()> {
+    let machine = Machine::new()?;
+    let manifest = Manifest::from_toml(&manifest("mine"))?;
+    let (rollup_id, tx) = (manifest.rollup_id(), b"a transaction".to_vec());
+    let honest = Speaker { rollup_id, signer: Person::new(1), tx: tx.clone() };
+    let other = Speaker { rollup_id, signer: Person::new(2), tx: tx.clone() };
+    let (signed, unsigned) = (honest.block(None, &[b"first", &tx], true)?, honest.block(None, &[&tx], false)?);
+    let above = honest.block(Some(&unsigned), &[], true)?;
+    let elsewhere = honest.block(None, &[b"another"], true)?;
+    let mut mixed = elsewhere.clone();
+    mixed["own_txs"] = signed["own_txs"].clone();
+    let good = honest.receipt(&tx, [7, 71], &honest.signer)?;
+    let mut forged = good.clone();
+    forged["signatures"][0]["signature"] = json!("11".repeat(64));
+    let mut retired = good.clone();
+    retired["handovers"] = json!(1);
+    let mut other_hash = honest.includes(good.clone(), Vec::new());
+    other_hash.tx["tx_hash"] = json!(Hash32::default());
+    let nothing = || Ok::<_, anyhow::Error>(Value::Null);
+    let table = [
+        ("its word alone", 5, honest.includes(nothing()?, vec![])),
+        ("a forged receipt", 5, honest.includes(forged, vec![])),
+        ("a receipt by another key", 5, honest.includes(honest.receipt(&tx, [7, 71], &other.signer)?, vec![])),
+        ("a receipt of another set", 5, honest.includes(retired, vec![])),
+        (
+            "a receipt for another transaction",
+            5,
+            honest.includes(honest.receipt(b"x", [7, 71], &honest.signer)?, vec![]),
+        ),
+        ("a receipt for other blocks", 5, honest.includes(honest.receipt(&tx, [8, 71], &honest.signer)?, vec![])),
+        ("a receipt without end", 5, honest.includes(honest.receipt(&tx, [7, u64::MAX], &honest.signer)?, vec![])),
+        ("a signed block without it", 5, honest.includes(nothing()?, vec![elsewhere])),
+        ("a signed block with another's transactions", 5, honest.includes(nothing()?, vec![mixed])),
+        ("a block that another signed", 5, honest.includes(nothing()?, vec![other.block(None, &[&tx], true)?])),
+        ("a block that nobody signed", 5, honest.includes(nothing()?, vec![unsigned.clone()])),
+        ("another transaction's hash", 1, other_hash),
+        ("a receipt", 0, honest.includes(good, vec![])),
+        ("a signed block", 0, honest.includes(nothing()?, vec![signed])),
+        ("a signed block above it", 0, honest.includes(nothing()?, vec![unsigned, above])),
+    ];
+    for (what, code, words) in table {
+        let double = honest.double(words)?;
+        let hex = tx.to_lower_hex_string();
+        let send = ["--manifest", "rollup.toml", "--json", "send", &hex, "--timeout", "0", "--sequencer", &double.url];
+        let sent = machine.run(&send)?;
+        assert_eq!(sent.status.code(), Some(code), "{what}: {}", said(&sent));
+        if code == 0 {
+            let answer: Value = serde_json::from_slice(&sent.stdout)?;
+            let kept = fs::read_to_string(answer["kept"].as_str().context("a file")?)?;
+            assert!(kept.contains("signature"), "{what}: {kept}");
+            assert_eq!((&answer["number"], &answer["status"]), (&json!(7), &json!("included")));
+        } else if code == 5 {
+            assert!(said(&sent).contains("claims") && said(&sent).contains("unsigned"), "{what}: {}", said(&sent));
+        }
+    }
+    // The evidence against it begins with what was kept; the rest is Bitcoin's, which is not here.
+    let prove = |hash: &str| {
+        let arguments =
+            ["--manifest", "rollup.toml", "--bitcoin-url", "http://127.0.0.1:1", "prove", "broken-receipt", hash];
+        machine.run(&[&arguments[..], &["--sequencer", "http://127.0.0.1:1"]].concat())
+    };
+    assert_eq!(prove(&sha256(&tx).to_string())?.status.code(), Some(3));
+    assert_eq!(prove(&Hash32::default().to_string())?.status.code(), Some(2));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::commands::{
-    envelope, follow, ledger, money, prove, queue, regtest, rollup, scan, sequencer, status, verify, wallet,
+    envelope, follow, ledger, money, prove, queue, regtest, rollup, scan, send, sequencer, status, verify, wallet,
 };
 use crate::config::Globals;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -92,7 +92,7 @@ pub enum Command {
     Prove(prove::Prove),
     Verify(verify::Verify),
     Sequencer(sequencer::Sequencer),
-    Send(sequencer::Send),
+    Send(send::Send),
     #[command(subcommand)]
     Regtest(regtest::Regtest),
 }

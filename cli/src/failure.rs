@@ -22,6 +22,8 @@ pub enum Code {
     Unreachable = 3,
     /// Refused for safety.
     Refused = 4,
+    /// Somebody says so, and nothing shows it.
+    Claimed = 5,
 }
 
 /// Why a command ended.
@@ -63,6 +65,11 @@ impl Failure {
     /// Refused for safety.
     pub fn refused(message: impl fmt::Display) -> Self {
         Self::new(Code::Refused, message)
+    }
+
+    /// Somebody says so, and nothing shows it.
+    pub fn claimed(message: impl fmt::Display) -> Self {
+        Self::new(Code::Claimed, message)
     }
 
     /// A file that cannot be read or written: with its name.

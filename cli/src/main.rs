@@ -16,6 +16,7 @@ mod passphrase;
 mod progress;
 mod reading;
 mod secret;
+mod vouched;
 
 use args::Cli;
 use clap::error::ErrorKind;

@@ -6,12 +6,12 @@ use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::{Place, Writer};
-use crate::http::{SequencerUrl, check_served};
+use crate::http::{SequencerUrl, ServedHead, check_served};
 use crate::output::Output;
+use crate::vouched::Signers;
 use clap::Args;
 pub use report::UnconfirmedLine;
 use report::{AppliedReport, HeadsReport, RevertedReport, UnsafeHead};
-use serde::Deserialize;
 use sortie::chain::{BlockSource, ChainError, RpcNode};
 use sortie::node::Event;
 use sortie::primitives::{BtcHeight, RollupId};
@@ -64,14 +64,6 @@ pub struct Follow {
     /// Go no further than this Bitcoin block, and end there
     #[arg(long, value_name = "H")]
     until_height: Option<BtcHeight>,
-}
-
-/// What a sequencer's /v1/status says, as far as it matters here.
-#[derive(Deserialize)]
-struct SequencerStatus {
-    rollup_id: RollupId,
-    #[serde(rename = "unsafe")]
-    head: UnsafeHead,
 }
 
 /// Whether to go on.
@@ -231,15 +223,12 @@ impl Session<'_> {
     /// `None`: nobody asked. `Some(None)`: the sequencer does not answer, which is told once.
     fn unsafe_head(&mut self) -> Result<Option<Option<UnsafeHead>>, Failure> {
         let Some(url) = &self.sequencer else { return Ok(None) };
-        let status = url.status().and_then(|status| {
-            serde_json::from_value::<SequencerStatus>(status)
-                .map_err(|error| Failure::failed(format_args!("the sequencer's status cannot be read: {error}")))
-        });
-        match status {
+        match url.status::<ServedHead>() {
             Ok(status) => {
-                check_served(status.rollup_id, self.rollup_id)?;
+                check_served(status.served.rollup_id, self.rollup_id)?;
                 self.deaf = false;
-                Ok(Some(Some(status.head)))
+                let signed = Signers::of(&self.writer.node)?.has_signed(url, &status.head);
+                Ok(Some(Some(UnsafeHead { head: status.head, signed })))
             }
             Err(failure) => {
                 if !self.deaf {

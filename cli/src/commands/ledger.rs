@@ -85,6 +85,9 @@ pub struct TransferArgs {
     nonce: Option<u64>,
 }
 
+/// The highest fee that is signed on a sequencer's word, in satoshis: a transfer's share of a batch at 100 sat/vB.
+const MOST_ASKED: u64 = 20_000;
+
 const ACCOUNT_EXAMPLE: &str = "\
 Example:
   sortie ledger account $(sortie ledger key --show alice.key)";
@@ -242,7 +245,7 @@ impl TransferArgs {
         };
         let fee = match (self.fee, &self.sequencer) {
             (Some(fee), _) => fee,
-            (None, Some(url)) => settings.sequencer(url)?.least_fee(manifest.rollup_id(), TRANSFER_LEN)?,
+            (None, Some(url)) => fair(settings.sequencer(url)?.least_fee(manifest.rollup_id(), TRANSFER_LEN)?)?,
             (None, None) => 0,
         };
         let transfer = Transfer { from, to: self.to.serialize(), amount: self.amount, fee, nonce };
@@ -257,6 +260,16 @@ impl TransferArgs {
             nonce,
         })
     }
+}
+
+/// A fee that a sequencer asks for by itself, which may be anything.
+fn fair(fee: u64) -> Result<u64, Failure> {
+    if fee <= MOST_ASKED {
+        return Ok(fee);
+    }
+    Err(Failure::refused(format_args!(
+        "the sequencer asks for {fee} sat for this transfer, more than {MOST_ASKED}; if you mean to pay that, give it with --fee {fee}"
+    )))
 }
 
 /// The nonce at the safe head, and behind the account's transfers that wait in the queue.

@@ -9,6 +9,7 @@ pub mod queue;
 pub mod regtest;
 pub mod rollup;
 pub mod scan;
+pub mod send;
 pub mod sequencer;
 pub mod status;
 pub mod verify;
@@ -43,7 +44,7 @@ pub fn run(command: Command, settings: &Settings, out: &Output) -> Result<(), Fa
         Command::Prove(command) => prove::run(&command, settings, out),
         Command::Verify(verify) => verify::run(&verify, settings, out),
         Command::Sequencer(sequencer) => sequencer::run(&sequencer, settings, out),
-        Command::Send(send) => sequencer::send(&send, settings, out),
+        Command::Send(send) => send::run(&send, settings, out),
         Command::Regtest(command) => regtest::run(command, settings, out),
     }
 }

@@ -9,19 +9,21 @@ mod signed;
 mod target;
 
 use crate::commands::life::{due_height, tip};
+use crate::commands::send::receipts_of;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::http::SequencerUrl;
 use crate::output::Output;
 use clap::{Args, Subcommand};
 use followed::Followed;
+use serde::Deserialize;
 use signed::{Blocks, SignedBy, read_leaf, read_receipt, read_signed};
 use sortie::merkle::TreeHead;
 use sortie::node::QueuedItem;
-use sortie::primitives::{BtcHeight, L2Number};
-use sortie::proof::{self, Anchors, Consistency, File, Proof, ProvenLeaf, Signed, SoftHeader};
+use sortie::primitives::{BtcHeight, Hash32, L2Number};
+use sortie::proof::{self, Anchors, Consistency, File, Proof, ProvenLeaf, Receipt, Signed, SoftHeader};
 use sortie::queue::Place;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use target::Target;
 
 /// Headers that `prove forced` shows above the item's block unless it is told otherwise: two weeks of Bitcoin.
@@ -192,19 +194,21 @@ pub struct ConflictingState {
 }
 
 const BROKEN_RECEIPT_EXAMPLE: &str = "\
-Example:
+Examples:
+  sortie prove broken-receipt SHA256 --sequencer http://127.0.0.1:8645 --out broken.json
   curl http://127.0.0.1:8645/v1/tx/SHA256 > receipt.json
   sortie prove broken-receipt receipt.json --sequencer http://127.0.0.1:8645 --out broken.json";
 
 /// Prove that a sequencer broke a receipt
 ///
-/// Takes a saved answer of GET /v1/tx/SHA256 with a receipt in it, and the blocks that it names, from the sequencer or
-/// from saved answers: shows that every one of them was signed, and that none holds the transaction.
+/// Takes a transaction's SHA-256, whose receipt `sortie send` kept, or a saved answer of GET /v1/tx/SHA256 with a receipt
+/// in it, and the blocks that it names, from the sequencer or from saved answers: shows that every one of them was signed,
+/// and that none holds the transaction.
 #[derive(Args, Debug)]
 #[command(after_long_help = BROKEN_RECEIPT_EXAMPLE)]
 pub struct BrokenReceipt {
-    /// A saved answer of GET /v1/tx/SHA256
-    #[arg(value_name = "RECEIPT.json")]
+    /// A transaction's SHA-256, or a saved answer of GET /v1/tx/SHA256
+    #[arg(value_name = "SHA256|RECEIPT.json")]
     receipt: PathBuf,
     #[command(flatten)]
     blocks: SignedBy,
@@ -240,13 +244,29 @@ pub fn run(command: &Prove, settings: &Settings, out: &Output) -> Result<(), Fai
         }
         Prove::BrokenReceipt(command) => {
             command.target.check()?;
-            let receipt = read_receipt(&command.receipt)?;
+            let receipts = receipts(&command.receipt, settings)?;
             let blocks = Blocks::new(&command.blocks, settings)?;
             let followed = Followed::open(settings, out)?;
-            let proof = signed::broken_receipt(&followed, &blocks, receipt)?;
+            // After a reorganisation there may be more than one; each has to be kept.
+            let mut proofs = receipts.into_iter().map(|receipt| signed::broken_receipt(&followed, &blocks, receipt));
+            let first = proofs.next().ok_or_else(|| Failure::failed("no receipt"))?;
+            let proof = first.or_else(|failure| proofs.find_map(Result::ok).ok_or(failure))?;
             command.target.finish(followed.file(Proof::BrokenReceipt(proof)), &followed.anchors()?, out)
         }
     }
+}
+
+/// The receipt in a file, or those that were kept of a transaction.
+fn receipts(named: &Path, settings: &Settings) -> Result<Vec<Signed<Receipt>>, Failure> {
+    let hash = named.to_str().and_then(|text| text.parse::<Hash32>().ok()).filter(|_| !named.exists());
+    let Some(hash) = hash else { return Ok(vec![read_receipt(named)?]) };
+    let kept = receipts_of(&hash, settings)?;
+    if kept.is_empty() {
+        return Err(Failure::usage(format_args!(
+            "no receipt for {hash} was kept here; give a saved answer of GET /v1/tx/{hash}"
+        )));
+    }
+    kept.iter().map(|path| read_receipt(path)).collect()
 }
 
 /// Writes evidence that the signatures alone make.
@@ -295,7 +315,7 @@ fn included(command: &Included, settings: &Settings, out: &Output) -> Result<(),
 }
 
 /// The derived block that executed an item.
-fn derived(followed: &Followed, queued: &QueuedItem) -> Result<(SoftHeader, sortie::primitives::Hash32), Failure> {
+fn derived(followed: &Followed, queued: &QueuedItem) -> Result<(SoftHeader, Hash32), Failure> {
     let fate = queued.fate.ok_or_else(|| {
         let due = due_height(&followed.node, queued.item.block.height);
         Failure::failed(format_args!(
@@ -306,14 +326,25 @@ fn derived(followed: &Followed, queued: &QueuedItem) -> Result<(SoftHeader, sort
     Ok((SoftHeader(block.head.header), block.head.hash))
 }
 
+/// The head of a sequencer's status, which only says where to stop looking.
+#[derive(Deserialize)]
+struct Claimed {
+    #[serde(rename = "unsafe")]
+    head: ClaimedHead,
+}
+
+#[derive(Deserialize)]
+struct ClaimedHead {
+    number: L2Number,
+}
+
 /// The first signed block of a sequencer that executes an item, or comes after one that did.
 fn claimed(followed: &Followed, url: &SequencerUrl, queued: &QueuedItem) -> Result<Signed<SoftHeader>, Failure> {
     let first = match queued.fate {
         Some(fate) => fate.l2_number,
         None => followed.node.heads(1)?.safe.head.header.number.saturating_add(1),
     };
-    let last = url.status()?["unsafe"]["number"].as_u64();
-    let last = last.ok_or_else(|| Failure::failed("the sequencer's status names no unsafe head"))?;
+    let Claimed { head: ClaimedHead { number: last } } = url.status()?;
     let blocks = Blocks::from(url.clone());
     for number in (first..=last).take(MAX_LOOKED_AT) {
         let signed = blocks.get(number)?.and_then(|block| block.signed).map(|signed| signed.header);

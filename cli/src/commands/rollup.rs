@@ -64,7 +64,7 @@ pub struct New {
     #[arg(long, value_name = "BLOCKS")]
     max_lag: Option<u16>,
     /// Forced transactions in one L2 block
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_FORCED)]
+    #[arg(long, alias = "max-forced-per-block", value_name = "N", default_value_t = DEFAULT_MAX_FORCED)]
     max_forced: u16,
     /// The Bitcoin block whose descendants are read [default: 100 below the tip; on regtest the tip]
     #[arg(long, value_name = "H")]
@@ -97,6 +97,9 @@ pub struct Show {
     /// The manifest [default: the one that --manifest names]
     file: Option<PathBuf>,
 }
+
+/// Forced transactions in a block from which on a full Bitcoin block of them is derived at once.
+const COMFORTABLE_FORCED: u16 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ExecutorName {
@@ -157,6 +160,12 @@ impl New {
             out.warn(format_args!(
                 "a window of {} leaves a sequencer little time: {comfortable} or more is safe with --confirmations {confirmations}",
                 self.window
+            ));
+        }
+        if self.max_forced < COMFORTABLE_FORCED {
+            out.warn(format_args!(
+                "with --max-forced {} a list of transactions that any stranger forces becomes thousands of L2 blocks, which every follower then spends minutes on; {COMFORTABLE_FORCED} or more is safe",
+                self.max_forced
             ));
         }
         out.print(&Shown::new(&manifest, Some(self.out)))

@@ -1,4 +1,4 @@
-//! `sortie sequencer` and `sortie send`.
+//! `sortie sequencer`.
 
 use crate::commands::ledger::read_key;
 use crate::commands::money::BumpReport;
@@ -6,10 +6,9 @@ use crate::commands::wallet;
 use crate::config::{Fees, Settings, WalletName, behind};
 use crate::failure::Failure;
 use crate::follower::Place;
-use crate::input::{hex_argument, sats, xonly};
+use crate::input::{sats, xonly};
 use crate::output::{Output, count};
 use crate::passphrase;
-use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, Network, XOnlyPublicKey};
 use clap::Args;
@@ -19,14 +18,12 @@ use sortie::chain::{NodeInfo, RpcNode};
 use sortie::executor::{ledger, of_manifest};
 use sortie::manifest::ExecutorKind;
 use sortie::node::Event;
-use sortie::primitives::{Hash32, RollupId};
+use sortie::primitives::RollupId;
 use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
 use sortie::wallet::Wallet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// Bitcoin blocks within which a new batch is to be mined, for the estimate of its rate.
@@ -74,33 +71,6 @@ pub struct Sequencer {
     wallet: WalletName,
     #[command(flatten)]
     fees: Fees,
-}
-
-const SEND_EXAMPLE: &str = "\
-Example:
-  sortie send --sequencer http://127.0.0.1:8645 \\
-    $(sortie ledger transfer --key alice.key --to $BOB --amount 1000)";
-
-/// Send a transaction to a sequencer
-///
-/// The fast way, while the sequencer is willing: waits until the transaction is in an unsafe block. Exit code 1 if the
-/// sequencer refuses it or it would have no effect; `sortie force` needs no sequencer. With a manifest, a sequencer of
-/// another rollup is refused (exit code 4).
-#[derive(Args, Debug)]
-#[command(after_long_help = SEND_EXAMPLE)]
-pub struct Send {
-    /// The signed L2 transaction; `-` reads it from stdin, `@FILE` from a file
-    #[arg(value_name = "HEX")]
-    tx: String,
-    /// The sequencer
-    #[arg(long, env = "SORTIE_SEQUENCER", value_name = "URL", hide_env_values = true)]
-    sequencer: String,
-    /// Return as soon as it is acknowledged
-    #[arg(long)]
-    no_wait: bool,
-    /// Give up waiting after this many seconds; it stays acknowledged
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u64,
 }
 
 /// A line of the sequencer's log.
@@ -326,55 +296,4 @@ fn log_line(done: Done) -> Option<Line> {
         Done::Trouble(error) => Line::new("trouble", json!({ "error": error }), error),
         Done::Explained(_) => return None,
     })
-}
-
-/// What became of a transaction that was sent.
-#[derive(Serialize)]
-struct Sent {
-    #[serde(flatten)]
-    answer: Value,
-}
-
-impl fmt::Display for Sent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hash = self.answer["tx_hash"].as_str().unwrap_or_default();
-        match (&self.answer["number"], &self.answer["status"]) {
-            (Value::Number(number), _) => write!(f, "{hash} is in unsafe L2 block {number}"),
-            (_, status) => write!(f, "{hash} is {}", status.as_str().unwrap_or("acknowledged")),
-        }
-    }
-}
-
-/// Sends a transaction, and waits until it is in a block.
-pub fn send(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let url = settings.sequencer(&command.sequencer)?;
-    let tx = hex_argument(&command.tx)?;
-    if let Some(manifest) = settings.optional_manifest()? {
-        url.check_serves(manifest.rollup_id())?;
-    }
-    let mut answer = url.submit(&tx.to_lower_hex_string())?;
-    let hash = Hash32::to_string(&sortie::primitives::sha256(&tx));
-    let deadline = Instant::now() + Duration::from_secs(command.timeout);
-    while !command.no_wait && answer["status"] == "pending" {
-        if Instant::now() >= deadline {
-            return Err(Failure::failed(format_args!(
-                "{hash} was acknowledged but is in no block after {} s; if the sequencer does not mean to include it, use `sortie force`",
-                command.timeout
-            )));
-        }
-        sleep(Duration::from_millis(100));
-        answer = url.tx(&hash)?;
-    }
-    if answer["status"] == "rejected" {
-        let reason = answer["reason"].as_str().unwrap_or("no reason given");
-        if reason == "outbid" {
-            return Err(Failure::failed(format_args!(
-                "the sequencer dropped {hash}: its pool is full of transactions that pay more; send it again later, or one with a higher fee"
-            )));
-        }
-        return Err(Failure::failed(format_args!(
-            "the sequencer would execute {hash} as a no-op ({reason}) and left it out"
-        )));
-    }
-    out.print(&Sent { answer })
 }

@@ -11,13 +11,14 @@ use bitcoin::{Address, Amount, Network, Txid};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use sortie::chain::BlockSource;
+use sortie::durable;
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::publish::{ChosenRate, JobId, fee_rate};
 use sortie::wallet::{Descriptors, Looked, Mnemonic, Passphrase, Search, Wallet, WalletError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{IsTerminal, Read, stdin};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const SEARCHING: &str = "searching Bitcoin for its coins";
 
@@ -433,7 +434,7 @@ impl fmt::Display for Paid {
 /// Runs a command.
 pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<(), Failure> {
     match command {
-        WalletCommand::Create(create) => out.print(&create.run(settings, out)?),
+        WalletCommand::Create(create) => create.run(settings, out),
         WalletCommand::Restore(restore) => out.print(&restore.run(settings, out)?),
         WalletCommand::Address(AddressArgs { name }) => {
             let mut wallet = open_to_look(settings, &name, out)?;
@@ -540,7 +541,7 @@ pub fn rate_telling_once(
 }
 
 impl Create {
-    fn run(self, settings: &Settings, out: &Output) -> Result<Made, Failure> {
+    fn run(self, settings: &Settings, out: &Output) -> Result<(), Failure> {
         let network = settings.network()?;
         let dir = settings.wallet_dir(network, &self.name)?;
         let watched = self.watched.descriptors(network)?;
@@ -569,8 +570,18 @@ impl Create {
                 if passphrase.is_some() { ", which `age --decrypt` opens with the passphrase" } else { "" }
             ));
         }
-        let words = shown.then(|| mnemonic.words());
-        Ok(Made::new(&wallet, words))
+        let made = Made::new(&wallet, shown.then(|| mnemonic.words()));
+        drop(wallet);
+        out.print(&made).map_err(|failure| if shown { unmade(&dir, &failure) } else { failure })
+    }
+}
+
+/// Takes back a wallet whose words nobody has seen, before anybody pays to it.
+fn unmade(dir: &Path, failure: &Failure) -> Failure {
+    let seed = dir.join("seed");
+    match durable::remove(&seed) {
+        Ok(()) => Failure::failed(format_args!("{failure}; its words could not be shown, so no wallet was made")),
+        Err(_) => Failure::failed(format_args!("{failure}; the wallet's words are in {}", seed.display())),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::commands::life::{Effect, due_height};
 use crate::failure::Failure;
+use crate::http::HeadAnswer;
 use crate::output::count;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sortie::derive::{Judged, Verdict};
 use sortie::node::{Applied, DerivedBlock, ExecutedBlock, Heads, Node, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight, Hash32, L2Number, sha256};
@@ -211,13 +212,12 @@ impl fmt::Display for RevertedReport {
 }
 
 /// The head that a sequencer claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct UnsafeHead {
-    number: L2Number,
-    hash: Hash32,
-    state_root: Hash32,
-    origin_height: BtcHeight,
-    timestamp: u64,
+    #[serde(flatten)]
+    pub head: HeadAnswer,
+    /// Whether the sequencer has signed it.
+    pub signed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -276,7 +276,8 @@ impl fmt::Display for HeadsReport {
             self.bitcoin.height, self.safe.number, self.finalized.number
         )?;
         match &self.claimed {
-            Some(Some(claimed)) => write!(f, ", unsafe {}", claimed.number)?,
+            Some(Some(UnsafeHead { head, signed: true })) => write!(f, ", unsafe {}", head.number)?,
+            Some(Some(UnsafeHead { head, .. })) => write!(f, ", unsafe {} (claimed, unsigned)", head.number)?,
             Some(None) => f.write_str(", unsafe not known")?,
             None => {}
         }

@@ -16,6 +16,8 @@ use sortie::proof::{Anchors, File, HeaderChain, ItemProof, Proof, SoftHeader};
 use sortie::queue::{Item, Place};
 use std::ops::{Range, RangeInclusive};
 
+/// Bytes of two hashes, which a transaction of that length can be taken for.
+const NODE_LEN: usize = 64;
 /// Items that are read at once.
 const PAGE: u64 = 4_096;
 
@@ -118,6 +120,12 @@ impl Followed {
     pub fn item_proof(&self, item: &Item, heights: RangeInclusive<BtcHeight>) -> Result<ItemProof, Failure> {
         let headers = self.headers(heights)?;
         let block: Block = deserialize(&self.source.block(&item.block.hash)?).map_err(Failure::failed)?;
+        let place = item.place;
+        if block.txdata.iter().any(|tx| tx.base_size() == NODE_LEN && tx.compute_txid() == place.txid) {
+            return Err(Failure::failed(format_args!(
+                "the Bitcoin transaction of {place} has 64 bytes without its witness, like two nodes of the block's tree: no file can prove it (specification, 8.3), though every node that reads the block executes the item"
+            )));
+        }
         ItemProof::make(headers, item.block.height, &block, item.place).map_err(|_| changed())
     }
 

@@ -4,7 +4,7 @@ use super::followed::{Followed, changed, header};
 use crate::commands::verify::read_file;
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::http::SequencerUrl;
+use crate::http::{BlockAnswer, SequencerUrl};
 use crate::input::text_file;
 use crate::output::Output;
 use bitcoin::block::Header;
@@ -28,14 +28,6 @@ pub struct SignedBy {
     /// Ask nobody: a saved answer of GET /v1/block/NUMBER; may be repeated
     #[arg(long, value_name = "FILE")]
     blocks: Vec<PathBuf>,
-}
-
-/// An answer of `GET /v1/block/NUMBER`.
-#[derive(Clone, Deserialize)]
-pub struct BlockAnswer {
-    pub header: SoftHeader,
-    pub own_txs: Vec<RawBytes>,
-    pub signed: Option<SignedBlock>,
 }
 
 /// An answer of `GET /v1/tx/SHA256`, as far as it matters.
@@ -73,11 +65,7 @@ impl Blocks {
     pub fn get(&self, number: L2Number) -> Result<Option<BlockAnswer>, Failure> {
         match self {
             Self::Saved(saved) => Ok(saved.get(&number).cloned()),
-            Self::Url(url) => {
-                let bad =
-                    |error| Failure::failed(format_args!("the sequencer's block {number} cannot be read: {error}"));
-                url.block(number)?.map(serde_json::from_value).transpose().map_err(bad)
-            }
+            Self::Url(url) => url.block(number),
         }
     }
 

@@ -31,6 +31,10 @@ impl Serialize for Report<'_> {
         report["what"] = json!(self.what);
         report["message"] = json!(self.verdict.to_string());
         report["rollup_id"] = json!(self.rollup_id);
+        if let Some(work) = rests_on_work(self.verdict) {
+            report["work_log2"] = json!(log2(&work));
+            report["cheap"] = json!(is_cheap(&work));
+        }
         match self.verdict {
             Verdict::Proven(_) | Verdict::Refuted(_) => {}
             Verdict::NeedsAnchor(needed) => report["option"] = json!(format!("--anchor {}", Anchor::wanted(needed))),
@@ -48,6 +52,16 @@ impl fmt::Display for Report<'_> {
         let Verdict::Proven(Proven { fact, anchors }) = self.verdict else { return Ok(()) };
         writeln!(f, "{}", self.verdict)?;
         show_fact(f, fact)?;
+        if let Some(work) = rests_on_work(self.verdict).filter(is_cheap) {
+            field(
+                f,
+                "beware",
+                format_args!(
+                    "2^{} hashes are cheap: anybody can make such headers; give an anchor above them",
+                    log2(&work)
+                ),
+            )?;
+        }
         anchors.iter().try_for_each(|anchor| field(f, "rests on", words_of(anchor)))
     }
 }
@@ -134,6 +148,23 @@ fn show_bitcoin(f: &mut fmt::Formatter<'_>, facts: &BitcoinFacts) -> fmt::Result
     field(f, "nBits", format_args!("{exact} exact, {bounded} within bounds, {unchecked} not easier than the limit"))
 }
 
+/// Below this power of two a few thousand machines make the headers in a day. One block of Bitcoin has needed more since
+/// 2020; testnet4 takes blocks of 2^32 hashes, which is seconds of work.
+const CHEAP: u32 = 75;
+
+fn is_cheap(work: &Hash32) -> bool {
+    log2(work) < CHEAP
+}
+
+/// The work that a verdict rests on, where it is that alone: above the last block that the checker knows.
+fn rests_on_work(verdict: &Verdict) -> Option<Hash32> {
+    let Verdict::Proven(Proven { fact, .. }) = verdict else { return None };
+    match &**fact {
+        Fact::Forced { bitcoin, .. } if bitcoin.standing == Standing::OverAnchor => bitcoin.work,
+        _ => None,
+    }
+}
+
 /// The highest power of two that is in a number.
 fn log2(number: &Hash32) -> u32 {
     let first = number.0.iter().enumerate().find(|(_, byte)| **byte != 0);
@@ -209,6 +240,27 @@ mod tests {
         assert_eq!((&json["verdict"], &json["fact"]), (&json!("proven"), &json!("consistent")));
         assert_eq!(json["anchors"][0]["anchor"], json!("manifest"));
         assert!(text.contains("rests on          the manifest of rollup 0707"), "{text}");
+    }
+
+    #[test]
+    fn a_proof_by_work_that_anybody_can_do_says_so() {
+        let block = BlockRef { height: 9, hash: bitcoin::hashes::Hash::from_byte_array([3; 32]) };
+        let place: sortie::queue::Place = format!("{}:in:0", "0".repeat(64)).parse().expect("a place");
+        let forced = |standing, byte: usize| {
+            let mut work = Hash32([0; 32]);
+            work.0[31 - byte] = 8;
+            let leaf = QueueLeaf { height: 9, block_hash: block.hash, tx_index: 1, place, tx_hash: Hash32([1; 32]) };
+            let bitcoin = BitcoinFacts { block, anchor: block, standing, depth: 1, work: Some(work), bits: None };
+            let fact = Box::new(Fact::Forced { leaf, tx: sortie::proof::RawBytes(vec![1]), bitcoin });
+            shown(Verdict::Proven(Proven { fact, anchors: Vec::new() }))
+        };
+        let (json, text) = forced(Standing::OverAnchor, 4);
+        assert_eq!((&json["cheap"], &json["work_log2"]), (&json!(true), &json!(35)));
+        assert!(text.contains("2^35 hashes are cheap"), "{text}");
+        let (json, text) = forced(Standing::OverAnchor, 9);
+        assert_eq!((&json["cheap"], text.contains("cheap")), (&json!(false), false));
+        let (json, text) = forced(Standing::UnderAnchor, 4);
+        assert_eq!((&json["cheap"], text.contains("cheap")), (&Value::Null, false));
     }
 
     #[test]
