@@ -176,7 +176,8 @@ impl Wallet {
 
     /// Whether a search for a former life's coins found none: then the birthday tells nothing about that life.
     pub fn is_without_past(&self) -> bool {
-        self.key_base > 0 && self.confirmed().values().all(|block| block.height > self.birthday())
+        let is_later = self.confirmed().values().all(|block| block.height > self.birthday());
+        self.key_base > 0 && is_later && self.bare_coins().is_empty()
     }
 }
 

@@ -403,7 +403,7 @@ impl fmt::Display for BalanceShown {
         field(f, "as of block", self.synced_to)?;
         let Some([first, last]) = self.unread_blocks else { return Ok(()) };
         let told = format_args!(
-            "blocks {first} to {last}, which the node lacks: the coins are right, and what became of payments and jobs there an Esplora server shows (--esplora-url)"
+            "blocks {first} to {last}, which the node lacks: the coins are right; an Esplora server (--esplora-url) shows what became of payments and jobs there"
         );
         field(f, "not read", told)
     }
