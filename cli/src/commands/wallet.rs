@@ -332,6 +332,9 @@ pub struct RescanArgs {
     /// hidden older coins
     #[arg(long, value_name = "HEIGHT")]
     since: Option<BtcHeight>,
+    /// Look for coins on further addresses, too, until this many in a row hold none (over Esplora: were never used)
+    #[arg(long, value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
+    gap: Option<u32>,
     #[command(flatten)]
     name: WalletName,
 }
@@ -339,6 +342,8 @@ pub struct RescanArgs {
 #[derive(Serialize)]
 struct Rescanned {
     blocks: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searched: Option<Searched>,
     #[serde(flatten)]
     balance: BalanceShown,
 }
@@ -347,6 +352,9 @@ impl fmt::Display for Rescanned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.blocks > 0 {
             field(f, "blocks read", self.blocks)?;
+        }
+        if let Some(Searched { receive, change, .. }) = &self.searched {
+            field(f, "searched", format_args!("the first {receive} receive and {change} change addresses"))?;
         }
         self.balance.fmt(f)
     }
@@ -443,11 +451,12 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
             let (wallet, _) = open_synced(settings, &name)?;
             out.print(&BalanceShown::of(&wallet)?)
         }
-        WalletCommand::Rescan(RescanArgs { since, name }) => {
+        WalletCommand::Rescan(RescanArgs { since, gap, name }) => {
             let mut wallet = open(settings, &name)?;
             let node = settings.connect(wallet.network())?;
-            let blocks = wallet.rescan(&node, since)?.blocks;
-            out.print(&Rescanned { blocks, balance: BalanceShown::of(&wallet)? })
+            let blocks = wallet.rescan(Search { source: (&node).into(), gap }, since)?.blocks;
+            let searched = Searched::of(&wallet);
+            out.print(&Rescanned { blocks, searched, balance: BalanceShown::of(&wallet)? })
         }
         WalletCommand::Descriptors(DescriptorsArgs { name }) => {
             let wallet = open(settings, &name)?;
