@@ -148,3 +148,24 @@ fn a_restore_says_how_far_it_looked_and_what_to_try_if_it_found_nothing() -> Res
     assert!(!said.contains("nothing was found"), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_rescan_with_a_gap_finds_coins_on_addresses_that_the_wallet_did_not_know() -> Result<()> {
+    let world = World::new(WINDOW)?;
+    let server = EsploraServer::start(&world.bitcoind)?;
+    let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
+    let rpc = world.rpc()?;
+    let (mut wallet, _) = empty(&world)?;
+    for (index, is_node) in [(150, true), (300, false)] {
+        let before = wallet.balance().total();
+        world.bitcoind.fund_and_mine(&address(&world, &wallet, CHANGE, index)?, COIN)?;
+        wallet.sync(&rpc)?;
+        wallet.rescan(&rpc, None)?;
+        assert_eq!(wallet.balance().total(), before, "too far away");
+        let search = if is_node { within(200, &rpc) } else { within(200, &esplora) };
+        wallet.rescan(search, None)?;
+        assert_eq!(wallet.balance().total(), before + COIN);
+        assert_eq!(wallet.looked().context("it has looked")?.last_change, Some(index));
+    }
+    Ok(())
+}

@@ -332,7 +332,7 @@ pub enum ChainError {
     },
     /// The chain ends below what was seen of it before.
     #[error(
-        "the chain ends at block {tip} there, and block {known} was seen before: the node or server is behind; wait until it has caught up, or use another; nothing was changed"
+        "this node (or server) is behind: its chain ends at block {tip}, and the wallet has seen block {known}; wait until it has caught up, or use another; nothing was changed"
     )]
     Behind {
         /// The height of its tip.

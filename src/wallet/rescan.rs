@@ -1,7 +1,8 @@
 //! Everything that the wallet was told of the chain, asked for again.
 
 use super::open::load_bdk;
-use super::{Synced, Wallet, WalletError, WalletSource, journal, payment, store};
+use super::restore::FormerLife;
+use super::{Search, Synced, Wallet, WalletError, WalletSource, journal, payment, store};
 #[cfg(feature = "esplora")]
 use crate::chain::BlockSource;
 use crate::chain::ChainError;
@@ -12,7 +13,8 @@ use std::collections::BTreeSet;
 impl Wallet {
     /// Forgets what any source has told of the chain, and reads it again from the birthday on, or from `since` if that is
     /// lower: whoever was asked when the wallet was restored may have hidden older coins. Keys, addresses and the journal
-    /// stay as they are.
+    /// stay as they are. With a gap it also searches for addresses beyond those that it knows, as
+    /// [`restore`](Self::restore) does; [`looked`](Self::looked) tells how far.
     ///
     /// Killed before its end, it is gone on with by the next [`sync`](Self::sync).
     ///
@@ -20,12 +22,14 @@ impl Wallet {
     /// [`ChainError::Pruned`] if the node does not have the blocks since the birthday any more: then nothing is forgotten.
     pub fn rescan<'a>(
         &mut self,
-        source: impl Into<WalletSource<'a>>,
+        search: impl Into<Search<'a>>,
         since: Option<BtcHeight>,
     ) -> Result<Synced, WalletError> {
-        let source = source.into();
-        let height = since.map_or(self.birthday, |since| since.min(self.birthday));
+        let Search { source, gap } = search.into();
         self.check_network(source)?;
+        let life = gap.map(|_| FormerLife::of(&self.descriptors(), Search { source, gap })).transpose()?;
+        let found_at = life.as_ref().map(|life| life.birthday);
+        let height = since.into_iter().chain(found_at).fold(self.birthday, BtcHeight::min);
         match source {
             WalletSource::Node(node) => {
                 if let Some(first_available) = node.info()?.prune_height.filter(|first| *first > height) {
@@ -47,6 +51,10 @@ impl Wallet {
         })?;
         *self.bdk_mut() = load_bdk(&self.dir, changes, self.network, &self.public)?;
         self.birthday = height;
+        self.looked = life.map(|life| life.looked);
+        if let Some(looked) = self.looked {
+            looked.reveal(self.bdk_mut());
+        }
         self.forget_unread()?;
         self.seen.clear();
         self.traced.clear();

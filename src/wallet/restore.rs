@@ -89,6 +89,14 @@ pub struct Looked {
 }
 
 impl Looked {
+    /// Makes a wallet know all addresses up to those that were found.
+    pub(super) fn reveal(&self, bdk: &mut bdk_wallet::Wallet) {
+        let last = [(KeychainKind::External, self.last_receive), (KeychainKind::Internal, self.last_change)];
+        for (keychain, index) in last.into_iter().filter_map(|(keychain, last)| Some((keychain, last?))) {
+            let _ = bdk.reveal_addresses_to(keychain, index).count();
+        }
+    }
+
     /// The index behind the last one that was found of either kind.
     fn reach(&self) -> u32 {
         self.last_receive.max(self.last_change).map_or(0, |last| last.saturating_add(1))
@@ -96,10 +104,20 @@ impl Looked {
 }
 
 /// What is left on the chain of a wallet whose words are all that is known.
-struct FormerLife {
+pub(super) struct FormerLife {
     tip: BlockRef,
-    birthday: BtcHeight,
-    looked: Looked,
+    pub birthday: BtcHeight,
+    pub looked: Looked,
+}
+
+impl FormerLife {
+    pub fn of(descriptors: &Descriptors, Search { source, gap }: Search<'_>) -> Result<Self, WalletError> {
+        match source {
+            WalletSource::Node(node) => on_node(node, descriptors, gap),
+            #[cfg(feature = "esplora")]
+            WalletSource::Esplora(server) => on_server(server, descriptors, gap),
+        }
+    }
 }
 
 impl Wallet {
@@ -150,18 +168,10 @@ impl Wallet {
         let folder = Self::vacant(dir)?;
         let own = Keys::new(&mnemonic, network)?.descriptors()?;
         let descriptors = watched.unwrap_or(&own);
-        let life = match source {
-            WalletSource::Node(node) => on_node(node, descriptors, gap)?,
-            #[cfg(feature = "esplora")]
-            WalletSource::Esplora(server) => on_server(server, descriptors, gap)?,
-        };
+        let life = FormerLife::of(descriptors, Search { source, gap })?;
         let seed = SeedFile { network, birthday: life.birthday, mnemonic };
         let mut wallet = Self::found(folder, dir, &seed, passphrase, watched, |bdk| {
-            let last =
-                [(KeychainKind::External, life.looked.last_receive), (KeychainKind::Internal, life.looked.last_change)];
-            for (keychain, index) in last.into_iter().filter_map(|(keychain, last)| Some((keychain, last?))) {
-                let _ = bdk.reveal_addresses_to(keychain, index).count();
-            }
+            life.looked.reveal(bdk);
             first_key(life.tip.height)
         })?;
         wallet.sync(source)?;
@@ -176,7 +186,8 @@ impl Wallet {
 
     /// Whether a search for a former life's coins found none: then the birthday tells nothing about that life.
     pub fn is_without_past(&self) -> bool {
-        self.key_base > 0 && self.confirmed().values().all(|block| block.height > self.birthday())
+        let is_later = self.confirmed().values().all(|block| block.height > self.birthday());
+        self.key_base > 0 && is_later && self.bare_coins().is_empty()
     }
 }
 

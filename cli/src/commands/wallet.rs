@@ -333,6 +333,9 @@ pub struct RescanArgs {
     /// hidden older coins
     #[arg(long, value_name = "HEIGHT")]
     since: Option<BtcHeight>,
+    /// Look for coins on further addresses, too, until this many in a row hold none (over Esplora: were never used)
+    #[arg(long, value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
+    gap: Option<u32>,
     #[command(flatten)]
     name: WalletName,
 }
@@ -340,6 +343,8 @@ pub struct RescanArgs {
 #[derive(Serialize)]
 struct Rescanned {
     blocks: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searched: Option<Searched>,
     #[serde(flatten)]
     balance: BalanceShown,
 }
@@ -348,6 +353,9 @@ impl fmt::Display for Rescanned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.blocks > 0 {
             field(f, "blocks read", self.blocks)?;
+        }
+        if let Some(Searched { receive, change, .. }) = &self.searched {
+            field(f, "searched", format_args!("the first {receive} receive and {change} change addresses"))?;
         }
         self.balance.fmt(f)
     }
@@ -404,7 +412,7 @@ impl fmt::Display for BalanceShown {
         field(f, "as of block", self.synced_to)?;
         let Some([first, last]) = self.unread_blocks else { return Ok(()) };
         let told = format_args!(
-            "blocks {first} to {last}, which the node lacks: the coins are right, and what became of payments and jobs there an Esplora server shows (--esplora-url)"
+            "blocks {first} to {last}, which the node lacks: the coins are right; an Esplora server (--esplora-url) shows what became of payments and jobs there"
         );
         field(f, "not read", told)
     }
@@ -444,11 +452,12 @@ pub fn run(command: WalletCommand, settings: &Settings, out: &Output) -> Result<
             let (wallet, _) = open_synced(settings, &name)?;
             out.print(&BalanceShown::of(&wallet)?)
         }
-        WalletCommand::Rescan(RescanArgs { since, name }) => {
+        WalletCommand::Rescan(RescanArgs { since, gap, name }) => {
             let mut wallet = open(settings, &name)?;
             let node = settings.connect(wallet.network())?;
-            let blocks = wallet.rescan(&node, since)?.blocks;
-            out.print(&Rescanned { blocks, balance: BalanceShown::of(&wallet)? })
+            let blocks = wallet.rescan(Search { source: (&node).into(), gap }, since)?.blocks;
+            let searched = Searched::of(&wallet);
+            out.print(&Rescanned { blocks, searched, balance: BalanceShown::of(&wallet)? })
         }
         WalletCommand::Descriptors(DescriptorsArgs { name }) => {
             let wallet = open(settings, &name)?;
