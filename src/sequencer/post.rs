@@ -78,7 +78,8 @@ impl Sequencer {
             }
             // Money or relay trouble does not stop soft blocks; the disk's would.
             Err(error)
-                if matches!(error, SequencerError::Store(_) | SequencerError::Watermark(_)) || error.is_of_full_disk() =>
+                if matches!(error, SequencerError::Store(_) | SequencerError::Watermark(_))
+                    || error.is_of_full_disk() =>
             {
                 Err(error)
             }

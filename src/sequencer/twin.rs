@@ -11,6 +11,7 @@ use crate::queue::Place;
 use bitcoin::consensus::deserialize;
 use bitcoin::secp256k1::{Message, Secp256k1, VerifyOnly, schnorr};
 use bitcoin::{Transaction, XOnlyPublicKey};
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 
 /// Transactions of a mempool that are read; a larger one is not.
@@ -62,6 +63,7 @@ impl Look<'_> {
             if let Ok(transaction) = deserialize::<Transaction>(raw) {
                 found.extend(scan_transaction(&transaction, Some(namespace)));
             }
+            ControlFlow::Continue(())
         });
         read.map_err(crate::node::NodeError::from)?;
         self.unknown(&found, origin)
