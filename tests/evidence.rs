@@ -13,21 +13,21 @@ const WINDOW: Window = Window { window: 12, max_lag: 6 };
 
 /// Everything that a hostile observer has seen the sequencer sign.
 #[derive(Default)]
-struct Observer {
-    blocks: BTreeMap<Hash32, (SignedBlock, BTreeSet<Hash32>)>,
-    receipts: BTreeMap<Hash32, Vec<Signed<Receipt>>>,
+pub struct Observer {
+    pub blocks: BTreeMap<Hash32, (SignedBlock, BTreeSet<Hash32>)>,
+    pub receipts: BTreeMap<Hash32, Vec<Signed<Receipt>>>,
     sent: Vec<Hash32>,
 }
 
 impl Observer {
-    fn send(&mut self, operator: &Operator, tx: &[u8]) -> Result<()> {
+    pub fn send(&mut self, operator: &Operator, tx: &[u8]) -> Result<()> {
         operator.send(tx)?;
         self.sent.push(sha256(tx));
         Ok(())
     }
 
     /// Asks for every block and transaction, as anybody can over HTTP.
-    fn look(&mut self, world: &World, operator: &Operator) -> Result<()> {
+    pub fn look(&mut self, world: &World, operator: &Operator) -> Result<()> {
         for number in 1..=operator.status().unsafe_head.number {
             let Some(stored) = operator.submit.block(number)? else { continue };
             let Some(signed) = stored.signed else { continue };
@@ -55,7 +55,7 @@ impl Observer {
     }
 
     /// Section 7: equal number and parent, different blocks, origins the same or parent and child.
-    fn assert_no_equivocation(&self, world: &World) -> Result<()> {
+    pub fn assert_no_equivocation(&self, world: &World) -> Result<()> {
         let headers: Vec<_> = self.blocks.values().map(|(signed, _)| signed.header.statement).collect();
         for (index, one) in headers.iter().enumerate() {
             for other in &headers[index + 1..] {
@@ -75,7 +75,7 @@ impl Observer {
     }
 
     /// Section 7: a chain of signed headers over first..=last that holds the transaction nowhere.
-    fn assert_no_broken_receipt(&self) {
+    pub fn assert_no_broken_receipt(&self) {
         for receipt in self.receipts.values().flatten() {
             let Receipt { tx_hash, first_number, last_number } = receipt.statement;
             let ends = self.blocks.values().filter(|(signed, _)| signed.header.statement.number == last_number);

@@ -7,7 +7,7 @@ use sortie::chain::RpcNode;
 use sortie::derive::{DropReason, Verdict};
 use sortie::envelope::{Body, Carrier};
 use sortie::executor::Outcome;
-use sortie::sequencer::Done;
+use sortie::sequencer::{Done, SequencerError};
 
 const WINDOW: Window = Window { window: 8, max_lag: 4 };
 
@@ -102,10 +102,14 @@ fn a_twin_with_the_same_key_orphans_soft_blocks_and_loses_no_transaction() -> Re
     twin.follow(&source)?;
     let post = Envelope { carrier: Carrier::OpReturn, payload: twin.draft().block(false, &[b"the twin's"]).payload() };
     twin.mine(&Post { envelopes: vec![post], verdicts: vec![Verdict::Accept] }, &world.bitcoind, &source)?;
-    let done = operator.tick()?;
-    assert!(done.iter().any(|done| matches!(done, Done::Orphaned(n) if *n > 0)), "{done:?}");
+    let stopped = operator.tick().err().context("it sees that it is not alone")?;
+    assert!(matches!(stopped.downcast_ref(), Some(SequencerError::Twin { .. })), "{stopped}");
     assert_eq!(follower.safe()?.head, twin.observer().head());
 
+    // As it says: with no other one, and without the watermark, it goes on.
+    drop(operator);
+    std::fs::remove_file(world.path("sequencer.key.watermark"))?;
+    let mut operator = world.sequencer(&[])?;
     for _ in 0..6 {
         world.bitcoind.mine(1)?;
         operator.tick()?;

@@ -8,7 +8,7 @@ use sortie::envelope::Carrier;
 use sortie::executor::Outcome;
 use sortie::node::Node;
 use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore};
-use sortie::wallet::{Caps, Wallet};
+use sortie::wallet::Wallet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -86,19 +86,11 @@ fn a_sequencer_whose_node_fell_behind_or_forgot_signs_nothing_new_until_it_is_ba
     };
     drop(world.wallet("sequencer", 1)?);
     let open = || -> Result<Sequencer> {
-        let policy = Policy {
-            key: world.sequencer_key.keypair,
-            confirmations: 1,
-            denied: BTreeSet::new(),
-            rate: crate::support::RATE,
-            caps: Caps::default(),
-            max_fee_per_day: None,
-            least_fee_percent: 0,
-        };
+        let policy = Policy::new(world.sequencer_key.keypair, 1, bitcoin::Network::Regtest);
         let node = Node::open(&world.path("node.sqlite"), world.manifest.clone(), &connect()?)?;
         let wallet = Wallet::open(&world.path("sequencer"), bitcoin::Network::Regtest)?;
         let store = SequencerStore::open(&world.path("sequencer.sqlite"))?;
-        Ok(Sequencer::new(policy, node, connect()?, wallet, store)?)
+        Ok(Sequencer::new(policy, node, connect()?, wallet, store, world.watermark("sequencer.key")?)?)
     };
     let mut sequencer = open()?;
     let mut now = 0;

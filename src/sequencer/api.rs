@@ -1,17 +1,22 @@
 //! HTTP around the engine: transactions in, status out; and the thread that ticks.
 //!
-//! Guarantees that a request's body, the pool and the rate of submissions are bounded. Everything that
-//! it answers comes from the store or from the status that the engine shows; no request waits for
-//! Bitcoin.
+//! Guarantees that a request's body, the pool and the rate of each client are bounded; a client is the sender
+//! of a valid transaction, the address for everything else, so that nobody uses up the allowance of others.
+//! Everything that it answers comes from the store or from the status that the engine shows; no request waits
+//! for Bitcoin, and one that only reads does not wait for the engine.
 
+use super::connections::{serve_all, within_files};
+use super::limits::{Client, Limiter, Limits};
 use super::store::{MAX_WAITING, Terms};
-use super::{Done, MAX_POOL, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, TxStatus, lock};
+use super::{Clock, Done, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, TxStatus, lock};
 use crate::executor::ledger::{Account, Transfer};
 use crate::executor::{self as state, Executor, NoOpReason};
 use crate::primitives::{Hash32, L2Number, sha256};
 use crate::proof::SoftHeader;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,54 +24,65 @@ use axum::{Json, Router};
 use bitcoin::hex::{DisplayHex, FromHex};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::future::{Future, IntoFuture};
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
-
-/// Longest transaction that is taken in, in bytes.
-pub const MAX_TX_LEN: usize = 65_536;
 
 /// Time between ticks: a block a second.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Longest time that a request may take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Connections for reading that are kept for the next request.
+const READERS: usize = 4;
 
-/// Time that requests under way are given when the server stops.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Submissions in a second, on average; and how many may come at once.
-const SUBMISSIONS_PER_SECOND: f64 = 200.0;
-const SUBMISSION_BURST: f64 = 1_000.0;
+/// When to come back where the pool is full: after the next block.
+const NEXT_BLOCK: Duration = Duration::from_secs(1);
 
 /// Takes transactions in.
 #[derive(Clone)]
 pub struct Submit {
     store: Arc<Mutex<SequencerStore>>,
+    readers: Arc<Readers>,
     executor: Arc<dyn Executor>,
     denied: Arc<BTreeSet<Account>>,
-    allowance: Arc<Mutex<Allowance>>,
+    limits: Arc<Limits>,
+    clock: Clock,
+    limiters: Arc<Mutex<Limiters>>,
     status: Arc<RwLock<Status>>,
     /// The state after the unsafe head.
     state: Arc<RwLock<state::State>>,
 }
 
-/// A token bucket.
-struct Allowance {
-    tokens: f64,
-    refilled: Instant,
+/// One for each kind of request.
+struct Limiters {
+    senders: Limiter<Client>,
+    refused: Limiter<Client>,
+    questions: Limiter<Client>,
 }
 
-impl Allowance {
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.saturating_duration_since(self.refilled).as_secs_f64() * SUBMISSIONS_PER_SECOND;
-        self.tokens = (self.tokens + earned).min(SUBMISSION_BURST);
-        self.refilled = now;
-        let allowed = self.tokens >= 1.0;
-        self.tokens -= if allowed { 1.0 } else { 0.0 };
-        allowed
+/// Connections that only read the store: they wait for nobody who writes.
+struct Readers {
+    path: PathBuf,
+    kept: Mutex<Vec<SequencerStore>>,
+}
+
+impl Readers {
+    fn read<T>(&self, read: impl FnOnce(&SequencerStore) -> Result<T, SequencerError>) -> Result<T, SequencerError> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let store = match kept {
+            Some(store) => store,
+            None => SequencerStore::open_to_read(&self.path)?,
+        };
+        let answer = read(&store)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < READERS {
+            kept.push(store);
+        }
+        Ok(answer)
     }
 }
 
@@ -79,21 +95,26 @@ pub enum Refusal {
     /// No byte.
     #[error("the transaction is missing: the body must be one, in hexadecimal")]
     Empty,
-    /// More than [`MAX_TX_LEN`] bytes.
-    #[error("a transaction has at most {MAX_TX_LEN} bytes, this one {0}")]
-    Length(usize),
+    /// Too long.
+    #[error("a transaction has at most {most} bytes, this one {len}")]
+    Length {
+        /// The limit, in bytes.
+        most: usize,
+        /// Its length, in bytes.
+        len: usize,
+    },
     /// In whatever state, it would have no effect.
     #[error("the transaction would have no effect ({})", .0.name())]
     NoEffect(NoOpReason),
     /// The sender is on the deny list.
     #[error("this sequencer refuses the sender's transactions")]
     Denied,
-    /// Above the rate that is served.
-    #[error("too many submissions; try again in a moment")]
-    TooMany,
+    /// Above the rate that a client is served.
+    #[error("too many requests; try again in {} s", whole_seconds(*.0))]
+    TooMany(Duration),
     /// Too many wait already.
-    #[error("{MAX_POOL} transactions are waiting, all of which pay more or as much; try again later")]
-    PoolFull,
+    #[error("{0} transactions are waiting, all of which pay more or as much; try again later")]
+    PoolFull(u64),
     /// Too many of its sender's wait already.
     #[error("{MAX_WAITING} transactions of this sender are waiting; try again when they are in blocks")]
     SenderFull,
@@ -113,25 +134,39 @@ pub enum Refusal {
 impl From<SequencerError> for Refusal {
     fn from(error: SequencerError) -> Self {
         match error {
-            SequencerError::PoolFull => Refusal::PoolFull,
+            SequencerError::PoolFull(most) => Refusal::PoolFull(most),
             SequencerError::SenderFull => Refusal::SenderFull,
             error => Refusal::Failed(error),
         }
     }
 }
 
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// An answer that is no answer: its reason as JSON, and when to come back if that may help.
+fn refused(status: StatusCode, reason: impl fmt::Display, come_back: Option<Duration>) -> Response {
+    let mut response = (status, Json(json!({ "error": reason.to_string() }))).into_response();
+    if let Some(time) = come_back {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(time)));
+    }
+    response
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = match self {
-            Refusal::NotHex | Refusal::Empty | Refusal::NoEffect(_) => StatusCode::BAD_REQUEST,
-            Refusal::Length(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Denied => StatusCode::FORBIDDEN,
-            Refusal::FeeTooLow { .. } => StatusCode::PAYMENT_REQUIRED,
-            Refusal::TooMany | Refusal::SenderFull => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::PoolFull => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        let (status, come_back) = match self {
+            Refusal::NotHex | Refusal::Empty | Refusal::NoEffect(_) => (StatusCode::BAD_REQUEST, None),
+            Refusal::Length { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            Refusal::Denied => (StatusCode::FORBIDDEN, None),
+            Refusal::FeeTooLow { .. } => (StatusCode::PAYMENT_REQUIRED, None),
+            Refusal::SenderFull => (StatusCode::TOO_MANY_REQUESTS, Some(NEXT_BLOCK)),
+            Refusal::TooMany(time) => (StatusCode::TOO_MANY_REQUESTS, Some(time)),
+            Refusal::PoolFull(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(NEXT_BLOCK)),
+            Refusal::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        (status, Json(json!({ "error": self.to_string() }))).into_response()
+        refused(status, self, come_back)
     }
 }
 
@@ -139,12 +174,28 @@ impl Submit {
     pub(super) fn new(
         store: Arc<Mutex<SequencerStore>>,
         executor: Arc<dyn Executor>,
-        denied: BTreeSet<Account>,
+        policy: &super::Policy,
         status: Arc<RwLock<Status>>,
         state: Arc<RwLock<state::State>>,
     ) -> Self {
-        let allowance = Allowance { tokens: SUBMISSION_BURST, refilled: Instant::now() };
-        Self { store, executor, denied: Arc::new(denied), allowance: Arc::new(Mutex::new(allowance)), status, state }
+        let limits = policy.limits.clone();
+        let limiters = Limiters {
+            senders: Limiter::new(limits.sender, limits.clients),
+            refused: Limiter::new(limits.refused, limits.clients),
+            questions: Limiter::new(limits.questions, limits.clients),
+        };
+        let readers = Readers { path: lock(&store).path().to_owned(), kept: Mutex::default() };
+        Self {
+            store,
+            readers: Arc::new(readers),
+            executor,
+            denied: Arc::new(policy.denied.clone()),
+            limits: Arc::new(limits),
+            clock: Arc::clone(&policy.clock),
+            limiters: Arc::new(Mutex::new(limiters)),
+            status,
+            state,
+        }
     }
 
     /// Takes a transaction into the pool; sending it again is harmless.
@@ -152,15 +203,18 @@ impl Submit {
     /// # Errors
     /// [`Refusal`], and nothing was stored.
     pub fn submit(&self, tx: &[u8]) -> Result<TxStatus, Refusal> {
+        self.submit_from(tx, None)
+    }
+
+    /// The same, of a client at an address: its allowance is used where no sender's is.
+    fn submit_from(&self, tx: &[u8], address: Option<IpAddr>) -> Result<TxStatus, Refusal> {
         match tx.len() {
             0 => return Err(Refusal::Empty),
-            1..=MAX_TX_LEN => {}
-            more => return Err(Refusal::Length(more)),
+            len if len > self.limits.tx_len => return Err(Refusal::Length { most: self.limits.tx_len, len }),
+            _ => {}
         }
-        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
-            return Err(Refusal::TooMany);
-        }
-        if Transfer::decode(tx).is_some_and(|transfer| self.denied.contains(&transfer.from)) {
+        let sender = Transfer::decode(tx).map(|transfer| transfer.from);
+        if sender.is_some_and(|sender| self.denied.contains(&sender)) {
             return Err(Refusal::Denied);
         }
         let fee = self.executor.fee_of(tx);
@@ -170,10 +224,30 @@ impl Submit {
         }
         self.executor.check_static(tx).map_err(Refusal::NoEffect)?;
         let sender = self.executor.sender_and_nonce(tx).map(|(sender, _)| sender);
+        // Only now is the sender who it says that it is.
+        if let Some(client) = sender.as_deref().map(Client::of_sender).or(address.map(Client::at)) {
+            self.take(client, |limiters| &mut limiters.senders)?;
+        }
         // A fee that its sender cannot pay puts nothing in front of others.
         let affords = self.executor.affords(&self.state.read().unwrap_or_else(PoisonError::into_inner), tx);
         let fee = fee.map(|fee| if affords { fee } else { 0 });
-        Ok(lock(&self.store).submit(tx, Terms { sender: sender.as_deref(), fee })?)
+        Ok(lock(&self.store).submit(tx, Terms { sender: sender.as_deref(), fee, most: self.limits.pool })?)
+    }
+
+    fn take(&self, client: Client, of: impl FnOnce(&mut Limiters) -> &mut Limiter<Client>) -> Result<(), Refusal> {
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        of(&mut limiters).take(client, (self.clock)()).map_err(Refusal::TooMany)
+    }
+
+    /// What a client is told who sent something that is not taken: that, as long as its address has an allowance.
+    fn refuse(&self, refusal: Refusal, address: IpAddr) -> Refusal {
+        match refusal {
+            Refusal::TooMany(_) | Refusal::PoolFull(_) | Refusal::SenderFull | Refusal::Failed(_) => refusal,
+            refusal => match self.take(Client::at(address), |limiters| &mut limiters.refused) {
+                Ok(()) => refusal,
+                Err(too_many) => too_many,
+            },
+        }
     }
 
     /// A soft block with what was signed for it.
@@ -181,7 +255,7 @@ impl Submit {
     /// # Errors
     /// [`Refusal::Failed`].
     pub fn block(&self, number: L2Number) -> Result<Option<StoredBlock>, Refusal> {
-        Ok(lock(&self.store).block(number)?)
+        Ok(self.readers.read(|store| store.block(number))?)
     }
 
     /// What became of a transaction, by its SHA-256.
@@ -189,7 +263,7 @@ impl Submit {
     /// # Errors
     /// [`Refusal::Failed`].
     pub fn status(&self, hash: &Hash32) -> Result<Option<TxStatus>, Refusal> {
-        Ok(lock(&self.store).status(hash)?)
+        Ok(self.readers.read(|store| store.status(hash))?)
     }
 }
 
@@ -210,23 +284,35 @@ fn tx_answer(code: StatusCode, hash: Hash32, status: &TxStatus) -> Response {
 async fn blocking(work: impl FnOnce() -> Result<Response, Refusal> + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(answer) => answer.unwrap_or_else(IntoResponse::into_response),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => refused(StatusCode::INTERNAL_SERVER_ERROR, "the sequencer could not answer", None),
     }
 }
 
-async fn post_tx(State(shared): State<Shared>, body: String) -> Response {
+async fn post_tx(
+    State(shared): State<Shared>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let address = client.ip();
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return refused(rejection.status(), rejection.body_text(), None),
+    };
     blocking(move || {
-        let tx = Vec::from_hex(body.trim()).map_err(|_| Refusal::NotHex)?;
-        let status = shared.submit.submit(&tx)?;
-        Ok(tx_answer(StatusCode::ACCEPTED, sha256(&tx), &status))
+        let text = std::str::from_utf8(&body).ok();
+        let tx = text.and_then(|text| Vec::from_hex(text.trim()).ok()).ok_or(Refusal::NotHex);
+        let taken = tx.and_then(|tx| Ok((shared.submit.submit_from(&tx, Some(address))?, sha256(&tx))));
+        match taken {
+            Ok((status, hash)) => Ok(tx_answer(StatusCode::ACCEPTED, hash, &status)),
+            Err(refusal) => Err(shared.submit.refuse(refusal, address)),
+        }
     })
     .await
 }
 
 async fn get_tx(State(shared): State<Shared>, Path(hash): Path<String>) -> Response {
     let Ok(hash) = hash.parse::<Hash32>() else {
-        let error = "expected the SHA-256 of a transaction in hexadecimal";
-        return (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response();
+        return refused(StatusCode::BAD_REQUEST, "expected the SHA-256 of a transaction in hexadecimal", None);
     };
     blocking(move || {
         Ok(match shared.submit.status(&hash)? {
@@ -247,7 +333,10 @@ fn block_answer(stored: &StoredBlock) -> Response {
     .into_response()
 }
 
-async fn get_block(State(shared): State<Shared>, Path(number): Path<L2Number>) -> Response {
+async fn get_block(State(shared): State<Shared>, Path(number): Path<String>) -> Response {
+    let Ok(number) = number.parse::<L2Number>() else {
+        return refused(StatusCode::BAD_REQUEST, "expected the number of an L2 block", None);
+    };
     blocking(move || {
         Ok(match shared.submit.block(number)? {
             Some(stored) => block_answer(&stored),
@@ -258,7 +347,7 @@ async fn get_block(State(shared): State<Shared>, Path(number): Path<L2Number>) -
 }
 
 fn not_found(error: &str) -> Response {
-    (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response()
+    refused(StatusCode::NOT_FOUND, error, None)
 }
 
 async fn get_status(State(shared): State<Shared>) -> Json<Status> {
@@ -266,22 +355,43 @@ async fn get_status(State(shared): State<Shared>) -> Json<Status> {
 }
 
 /// Ends a request that does not come to its end, such as a body that is never sent.
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+async fn in_time(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(shared.submit.limits.request, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+        Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "the request did not come to its end in time", None),
+    }
+}
+
+/// Answers as many questions of one address as it is allowed.
+async fn at_its_rate(
+    State(shared): State<Shared>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match shared.submit.take(Client::at(client.ip()), |limiters| &mut limiters.questions) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
 fn router(shared: Shared) -> Router {
-    Router::new()
-        .route("/v1/tx", post(post_tx))
+    // Two hexadecimal digits a byte, and some white space.
+    let body = 2 * shared.submit.limits.tx_len + 64;
+    let questions = Router::new()
         .route("/v1/tx/{hash}", get(get_tx))
         .route("/v1/block/{number}", get(get_block))
         .route("/v1/status", get(get_status))
-        .layer(middleware::from_fn(in_time))
-        // Two hexadecimal digits a byte, and some white space.
-        .layer(DefaultBodyLimit::max(2 * MAX_TX_LEN + 64))
+        .layer(middleware::from_fn_with_state(shared.clone(), at_its_rate));
+    Router::new()
+        .route("/v1/tx", post(post_tx))
+        .merge(questions)
+        .fallback(|| async { not_found("there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            refused(StatusCode::METHOD_NOT_ALLOWED, "this path answers another method", None)
+        })
+        .layer(middleware::from_fn_with_state(shared.clone(), in_time))
+        .layer(DefaultBodyLimit::max(body))
         .with_state(shared)
 }
 
@@ -299,6 +409,7 @@ pub async fn serve(
     on_error: impl FnMut(&SequencerError) + Send + 'static,
 ) -> Result<(), SequencerError> {
     let shared = Shared { submit: sequencer.submit(), status: sequencer.status() };
+    let limits = within_files(shared.submit.limits.as_ref().clone());
     let (stop_engine, stopped) = channel::<()>();
     let (engine_failed, failure) = tokio::sync::oneshot::channel();
     let engine = std::thread::spawn(move || {
@@ -307,7 +418,6 @@ pub async fn serve(
         let _ = engine_failed.send(());
         outcome
     });
-    let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
         tokio::select! {
             () = stop => {}
@@ -315,16 +425,9 @@ pub async fn serve(
         }
         // The engine first: it must not go on behind a client that will not hang up.
         drop::<Sender<()>>(stop_engine);
-        let _ = ended.send(());
     };
-    let server = axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown);
-    let served = tokio::select! {
-        served = server.into_future() => served,
-        () = async { let _ = end.await; tokio::time::sleep(FAREWELL).await } => Ok(()),
-    };
-    let outcome = tokio::task::spawn_blocking(move || engine.join()).await;
-    served?;
-    match outcome {
+    serve_all(listener, router(shared), limits, shutdown).await;
+    match tokio::task::spawn_blocking(move || engine.join()).await {
         Ok(Ok(outcome)) => outcome,
         _ => Err(SequencerError::Http(std::io::Error::other("the engine panicked"))),
     }

@@ -3,23 +3,31 @@
 //! Guarantees: what it acknowledged or signed is on disk first; killed at any moment it goes on where it
 //! was; it never signs a second batch for a parent while the first can still be accepted. It cannot
 //! choose which forced items it executes: the section comes from the same function that every follower
-//! derives by. Nothing that it signs convicts it, whatever Bitcoin does. Trusts its Bitcoin node.
+//! derives by. Nothing that it signs convicts it, whatever Bitcoin does, and whatever becomes of its files
+//! (`history` says what cannot be helped). Trusts its Bitcoin node.
 
 mod admission;
 mod api;
 mod budget;
+mod connections;
+mod history;
 mod in_flight;
+mod limits;
 mod order;
 mod post;
 mod sign;
 mod soft;
 mod store;
+mod twin;
+mod watermark;
 
-pub use api::{MAX_TX_LEN, Refusal, Submit, serve};
+pub use api::{Refusal, Submit, serve};
 pub use in_flight::InFlight;
+pub use limits::{Limits, MAX_POOL, MAX_TX_LEN, Rate};
 pub use order::Carried;
 pub use soft::{SoftBlock, SoftChain};
-pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
+pub use store::{SequencerStore, SignedBlock, StoredBlock, TxStatus};
+pub use watermark::{Watermark, WatermarkError};
 
 use crate::chain::{BlockReader, ChainError, RpcNode};
 use crate::database::OpenError;
@@ -36,21 +44,28 @@ use crate::scanner::{ScanError, Scanner};
 use crate::wallet::{Caps, JobId, Wallet, WalletError};
 use admission::Price;
 use bitcoin::secp256k1::Keypair;
-use bitcoin::{Amount, BlockHash, XOnlyPublicKey};
+use bitcoin::{Amount, BlockHash, Network, XOnlyPublicKey};
+use history::{History, Start, Turn};
 use serde::Serialize;
 use sign::Signer;
 use soft::Next;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use twin::Look;
 
 /// Bitcoin blocks that a batch may need until it is mined, at least.
 const POSTING_DELAY: u32 = 1;
 
-/// Most bytes of own transactions that are promised and not derived: what a few batches hold.
-const MAX_PROMISED: usize = 4 * post::MAX_PLAIN_DATA;
+/// Most soft blocks that are not derived: what a sequencer promises in four hours and a half.
+const MAX_PROMISED_BLOCKS: u64 = 16_384;
 
 /// How far in front of Bitcoin's median time a timestamp may be, in seconds.
 const MAX_FUTURE_SECONDS: u64 = 7200;
+
+/// Bitcoin blocks that are looked at again for batches, as they may have been replaced.
+const LOOK_BACK: u32 = 144;
 
 /// Why the sequencer cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +83,16 @@ pub enum SequencerError {
     #[error("the sequencer's database: {0}")]
     Store(#[from] rusqlite::Error),
     /// Its file holds something that this code did not write.
-    #[error("the sequencer's database is damaged; restore it from a backup")]
+    #[error(
+        "the sequencer's database is damaged; move it away, and the sequencer begins another: what it had acknowledged and not posted is lost. An older copy knows less than what was signed since, and brings back nothing more"
+    )]
     Damaged,
     /// Its file was made by another version.
     #[error("the sequencer's database has schema version {0}, which this sortie does not know")]
     Schema(i64),
     /// Too many transactions wait.
-    #[error("{MAX_POOL} transactions are waiting; try again later")]
-    PoolFull,
+    #[error("{0} transactions are waiting; try again later")]
+    PoolFull(u64),
     /// Too many transactions of one sender wait.
     #[error("{} transactions of this sender are waiting; try again later", store::MAX_WAITING)]
     SenderFull,
@@ -96,6 +113,19 @@ pub enum SequencerError {
         window: u16,
         /// The policy's.
         confirmations: u32,
+    },
+    /// The file beside the key.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
+    /// A batch of this key that this sequencer did not make.
+    #[error(
+        "this sequencer's key signed the batch at {place}, and this sequencer did not: another one runs with the same key, or its files were rolled back (a copy, a backup, a snapshot). Make sure that no other one runs, then delete {} and start again: it signs nothing that could contradict what was signed before", watermark.display()
+    )]
+    Twin {
+        /// Where the batch stands.
+        place: Place,
+        /// The file beside the key.
+        watermark: PathBuf,
     },
     /// A batch reached Bitcoin and will never count.
     #[error("the batch at {place} was dropped: {reason}; its blocks are made anew once they are stale")]
@@ -142,6 +172,7 @@ impl SequencerError {
         matches!(
             self,
             SequencerError::Store(_)
+                | SequencerError::Watermark(_)
                 | SequencerError::Node(NodeError::Store(_))
                 | SequencerError::Wallet(Database(_))
                 | SequencerError::Publish(PublishError::Wallet(Database(_)))
@@ -166,6 +197,34 @@ pub struct Policy {
     pub max_fee_per_day: Option<Amount>,
     /// How much of what posting it costs a transaction has to pay, in percent, where the executor knows fees.
     pub least_fee_percent: u32,
+    /// The operator's word that this key signed no block above this number, on whatever machine.
+    pub signed_up_to: Option<L2Number>,
+    /// What it lets itself be asked for.
+    pub limits: Limits,
+    /// Time since whenever, for the rates of clients.
+    pub clock: Clock,
+}
+
+/// A clock that only goes on.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+impl Policy {
+    /// Nobody is refused, and fees are the node's, within the usual caps.
+    pub fn new(key: Keypair, confirmations: u32, network: Network) -> Self {
+        let begun = Instant::now();
+        Self {
+            key,
+            confirmations,
+            denied: BTreeSet::new(),
+            rate: RateTerms { network, explicit: None, fallback: None, target_blocks: 2 },
+            caps: Caps::default(),
+            max_fee_per_day: None,
+            least_fee_percent: 0,
+            signed_up_to: None,
+            limits: Limits::default(),
+            clock: Arc::new(move || begun.elapsed()),
+        }
+    }
 }
 
 /// A head, for people and for [`Status`].
@@ -210,6 +269,10 @@ pub struct Status {
     pub max_fee_per_day_sat: Option<u64>,
     /// Why own transactions wait, while they do.
     pub paused: Option<String>,
+    /// Bitcoin height from which receipts are given again, while they are not: what this key promised before
+    /// is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipts_from: Option<BtcHeight>,
 }
 
 impl Status {
@@ -269,8 +332,9 @@ pub struct Sequencer {
     readers: Vec<Box<dyn BlockReader>>,
     verify_all_blocks: bool,
     wallet: Wallet,
-    executor: Arc<dyn Executor>,
     store: Arc<Mutex<SequencerStore>>,
+    /// One for all: its clients have one allowance each.
+    submit: Submit,
     status: Arc<RwLock<Status>>,
     soft: SoftChain,
     signer: Signer,
@@ -296,17 +360,18 @@ impl Sequencer {
     /// Checks that this sequencer can do its work, and takes up what the store holds.
     ///
     /// # Errors
-    /// [`SequencerError::NotInSet`], [`SequencerError::Threshold`], [`SequencerError::NoTimeToPost`]; else
-    /// what the node or the store say.
+    /// [`SequencerError::NotInSet`], [`SequencerError::Threshold`], [`SequencerError::NoTimeToPost`],
+    /// [`SequencerError::Twin`]; else what the node or the store say.
     pub fn new(
         policy: Policy,
         mut node: Node,
         rpc: RpcNode,
         wallet: Wallet,
-        mut store: SequencerStore,
+        store: SequencerStore,
+        watermark: Watermark,
     ) -> Result<Self, SequencerError> {
         check_time_to_post(node.manifest(), policy.confirmations)?;
-        let executor = of_manifest(node.manifest()).map_err(NodeError::from)?.into();
+        let executor: Arc<dyn Executor> = of_manifest(node.manifest()).map_err(NodeError::from)?.into();
         node.sync(&rpc, |_| ())?;
         let key = policy.key.x_only_public_key().0;
         let set = node.derivation().sequencers();
@@ -314,9 +379,13 @@ impl Sequencer {
             return Err(SequencerError::Threshold(set.threshold()));
         }
         set.index_of(&key).ok_or(SequencerError::NotInSet(key))?;
-        let soft = SoftChain::load(&node, &mut store)?;
+        let rollup_id = node.manifest().rollup_id();
+        let mut history = History::new(watermark, rollup_id, policy.signed_up_to, &store)?;
+        let store = Arc::new(Mutex::new(store));
+        begin(&mut history, &Look { node: &node, rpc: &rpc, store: &store, key })?;
+        let soft = SoftChain::load(&node, &mut lock(&store))?;
         let status = Status {
-            rollup_id: node.manifest().rollup_id(),
+            rollup_id,
             unsafe_head: soft.head_view(),
             safe_head: soft.base_view(),
             bitcoin: node.derivation().tip().block,
@@ -327,18 +396,20 @@ impl Sequencer {
             paid_per_day_sat: 0,
             max_fee_per_day_sat: policy.max_fee_per_day.map(Amount::to_sat),
             paused: None,
+            receipts_from: history.receipts_from(node.derivation().tip().block.height),
         };
+        let status = Arc::new(RwLock::new(status));
         Ok(Self {
             node,
             rpc,
             readers: Vec::new(),
             verify_all_blocks: false,
             wallet,
-            executor,
-            store: Arc::new(Mutex::new(store)),
-            status: Arc::new(RwLock::new(status)),
+            submit: Submit::new(Arc::clone(&store), executor, &policy, Arc::clone(&status), soft.state()),
+            store,
+            status,
             soft,
-            signer: Signer::new(policy.key),
+            signer: Signer::new(policy.key, history),
             policy,
             posting: post::Posting::default(),
             budget: budget::Budget::default(),
@@ -358,8 +429,7 @@ impl Sequencer {
 
     /// What takes transactions in while the engine runs.
     pub fn submit(&self) -> Submit {
-        let (store, executor) = (Arc::clone(&self.store), Arc::clone(&self.executor));
-        Submit::new(store, executor, self.policy.denied.clone(), self.status(), self.soft.state())
+        self.submit.clone()
     }
 
     /// Follows Bitcoin, makes the blocks that are due and posts them; `now` in seconds since 1970.
@@ -377,6 +447,7 @@ impl Sequencer {
         let scanner = Scanner::from(&self.rpc).readers(&self.readers).verify_all_blocks(self.verify_all_blocks);
         self.node.sync(scanner, |event| on_done(Done::Bitcoin(event.clone())))?;
         self.follow(on_done)?;
+        self.look_back(now)?;
         self.count_costs(now, on_done)?;
         let room = if self.may_promise() { self.room() } else { 0 };
         self.make_blocks(now, room, on_done)?;
@@ -385,6 +456,7 @@ impl Sequencer {
         self.show(room > 0);
         // What no reorganisation that the follower can take back could orphan need not be watched.
         let settled = self.node.settled_head()?.head.header.number;
+        self.signer.history.settle(settled);
         lock(&self.store).settle(settled)
     }
 
@@ -400,11 +472,36 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Looks at what this key has signed before, and elsewhere.
+    fn look_back(&mut self, now: u64) -> Result<(), SequencerError> {
+        let Self { node, rpc, soft, signer, .. } = self;
+        let (key, tip) = (self.policy.key.x_only_public_key().0, node.derivation().tip());
+        let history = &mut signer.history;
+        history.tick(now, &soft.head(), &tip, &mut lock(&self.store))?;
+        let record = history.record();
+        let look = Look { node, rpc, store: &self.store, key };
+        let mut twin = None;
+        if record.compared != tip.block.height {
+            let above = record.compared.min(tip.block.height).saturating_sub(LOOK_BACK);
+            twin = look.on_bitcoin(above, record.known_since)?;
+        }
+        if twin.is_none() && history.never_signed() {
+            twin = look.in_mempool(record.known_since)?;
+        }
+        match twin {
+            Some(place) => Err(SequencerError::Twin { place, watermark: history.watermark().path().to_owned() }),
+            None => history.compared(tip.block.height, &mut lock(&self.store)),
+        }
+    }
+
     /// Whether own transactions put into a block now would reach Bitcoin in time: the key may sign, what is
     /// promised already fits a few batches, and the oldest of it is not about to go stale.
     fn may_promise(&self) -> bool {
         let key = self.policy.key.x_only_public_key().0;
-        if self.node.derivation().sequencers().index_of(&key).is_none() || self.soft.own_bytes() > MAX_PROMISED {
+        if self.node.derivation().sequencers().index_of(&key).is_none()
+            || self.soft.own_bytes() > self.policy.limits.promised_bytes
+            || self.soft.len() as u64 > self.policy.limits.promised_blocks
+        {
             return false;
         }
         let max_lag = u32::from(self.node.manifest().max_lag);
@@ -415,7 +512,7 @@ impl Sequencer {
 
     /// Bitcoin blocks before its end by which a batch is to be mined.
     fn posting_margin(&self) -> u32 {
-        u32::from(self.node.manifest().max_lag) / 4
+        u32::from(self.node.manifest().max_lag) / self.policy.limits.posting_margin.max(1)
     }
 
     /// How far an origin lies behind the Bitcoin block that could carry a batch at the earliest.
@@ -438,14 +535,20 @@ impl Sequencer {
             let max_lag = u32::from(self.node.manifest().max_lag);
             // Own transactions wait for the freshest origin: there they have the most time to reach Bitcoin.
             let is_fresh = last && self.lag(origin.block.height) <= max_lag;
-            let room = if is_fresh { room } else { 0 };
-            let timestamp = self.timestamp(now, &origin);
+            let room = if is_fresh { room.min(self.policy.limits.block_bytes) } else { 0 };
+            let (earliest, latest) = self.timestamps(&origin);
+            let turn = self.signer.turn(self.node.derivation(), &self.soft.head(), now, (earliest, latest));
+            let price = self.budget.price;
+            let next = match turn {
+                Turn::Wait => return Ok(()),
+                Turn::Empty(timestamp) => Next { origin: &origin, timestamp, room: 0, price, turn },
+                Turn::Any => Next { origin: &origin, timestamp: now.clamp(earliest, latest), room, price, turn },
+            };
             let mut store = lock(&self.store);
-            let next = Next { origin: &origin, timestamp, room, price: self.budget.price };
-            let made = self.soft.make_block(&self.node, &mut store, &self.signer, next)?;
+            let made = self.soft.make_block(&self.node, &mut store, &mut self.signer, next)?;
             drop(store);
             let Some(made) = made else { return Ok(()) };
-            let is_last = last && made.block.header.forced_end == origin.queue_size;
+            let is_last = turn == Turn::Any && last && made.block.header.forced_end == origin.queue_size;
             on_done(Done::Made(made));
             if is_last {
                 return Ok(());
@@ -453,10 +556,11 @@ impl Sequencer {
         }
     }
 
-    fn timestamp(&self, now: u64, origin: &Origin) -> u64 {
-        let lower_bound = self.soft.head().header.child_lower_bound(origin);
+    /// The earliest and the latest timestamp that the next block may have.
+    fn timestamps(&self, origin: &Origin) -> (u64, u64) {
+        let earliest = self.soft.head().header.child_lower_bound(origin);
         let median_time = u64::from(self.node.derivation().tip().median_time);
-        now.clamp(lower_bound, lower_bound.max(median_time + MAX_FUTURE_SECONDS))
+        (earliest, earliest.max(median_time + MAX_FUTURE_SECONDS))
     }
 
     fn show(&self, accepting: bool) {
@@ -466,6 +570,7 @@ impl Sequencer {
         status.bitcoin = self.node.derivation().tip().block;
         status.accepting = accepting;
         status.posting_error.clone_from(&self.posting.error);
+        status.receipts_from = self.signer.history.receipts_from(status.bitcoin.height);
         status.in_flight.clone_from(&self.posting.in_flight);
         self.budget.show(&self.policy, &mut status);
     }
@@ -491,6 +596,28 @@ pub fn check_time_to_post(manifest: &Manifest, confirmations: u32) -> Result<(),
     let needed = confirmations.saturating_add(POSTING_DELAY);
     if u32::from(window) <= needed || u32::from(max_lag) < needed {
         return Err(SequencerError::NoTimeToPost { max_lag, window, confirmations });
+    }
+    Ok(())
+}
+
+/// Settles how this start relates to what the key has signed, by what is on Bitcoin and in the mempool.
+fn begin(history: &mut History, look: &Look<'_>) -> Result<(), SequencerError> {
+    let tip = look.node.derivation().tip().block.height;
+    let (compared, known_since) = (history.record().compared, history.record().known_since);
+    let twin = match history.start() {
+        Start::Lost => None,
+        _ => match look.on_bitcoin(compared.saturating_sub(LOOK_BACK), known_since)? {
+            None => look.in_mempool(known_since)?,
+            found => found,
+        },
+    };
+    match (history.start(), twin) {
+        (Start::Again, Some(place)) => {
+            return Err(SequencerError::Twin { place, watermark: history.watermark().path().to_owned() });
+        }
+        // The watermark is as old as the key, and the key has signed since.
+        (Start::First, Some(_)) | (Start::Lost, _) => history.lose(tip, look.node.manifest().sequencing_window),
+        (_, None) => {}
     }
     Ok(())
 }

@@ -16,9 +16,6 @@ use crate::wallet::{Order, PaymentOutcome, WalletError};
 use bitcoin::secp256k1::{Message, Secp256k1};
 use bitcoin::{FeeRate, OutPoint};
 
-/// Most bytes of plain data in one batch: its payload stays within what Bitcoin nodes relay.
-pub(super) const MAX_PLAIN_DATA: usize = 380_000;
-
 /// What posting remembers between ticks; all of it can be lost.
 #[derive(Debug, Default)]
 pub(super) struct Posting {
@@ -110,6 +107,7 @@ impl Sequencer {
         }
         self.posting.in_flight = None;
         if live.is_empty() && self.is_due(&parent) {
+            self.signer.history.reserve(self.soft.head().header.number)?;
             let signed = self.sign_batch(&parent)?;
             lock(&self.store).put_batch(&parent, &signed)?;
             let batch = self.batch(&parent, signed);
@@ -212,7 +210,7 @@ impl Sequencer {
                 txs: block.own_txs.clone(),
             };
             size += encode_blocks(std::slice::from_ref(&stated)).len();
-            let is_full = size > MAX_PLAIN_DATA || blocks.len() as u64 == MAX_BLOCKS;
+            let is_full = size > self.policy.limits.batch_bytes || blocks.len() as u64 == MAX_BLOCKS;
             if is_full && !blocks.is_empty() {
                 break;
             }

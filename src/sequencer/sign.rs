@@ -6,34 +6,43 @@
 //! - a second header for one parent only once the first one's origin left the best chain, and then with an
 //!   origin at the same height;
 //! - a receipt whose last number lies above every number signed so far: no chain signed earlier, on another
-//!   branch of Bitcoin, can break it.
+//!   branch of Bitcoin, can break it;
+//! - nothing that could contradict what the key signed before this start, known or not (`history`).
 //!
 //! A block that may not be signed is made all the same, without signatures.
 
+use super::history::{History, Turn};
 use super::store::{Included, Waiting};
 use super::{SequencerError, SequencerStore, SignedBlock, SoftBlock};
 use crate::derive::Derivation;
-use crate::l2::L2Block;
+use crate::l2::{L2Block, L2Head};
 use crate::primitives::sha256;
 use crate::proof::{Receipt, Signed, SignedBy, SoftHeader, SoftState, Statement};
 use bitcoin::secp256k1::Keypair;
 
-/// L2 blocks beyond the last signed one within which a promised transaction is executed.
-const RECEIPT_SPAN: u64 = 64;
-
 /// The sequencer's key, for everything but batches.
 pub(super) struct Signer {
     key: Keypair,
+    pub(super) history: History,
 }
 
 impl Signer {
-    pub(super) fn new(key: Keypair) -> Self {
-        Self { key }
+    pub(super) fn new(key: Keypair, history: History) -> Self {
+        Self { key, history }
+    }
+
+    /// What the block on `parent` has to be, with a timestamp from the first to the second of `bounds`.
+    pub(super) fn turn(&self, derivation: &Derivation, parent: &L2Head, now: u64, bounds: (u64, u64)) -> Turn {
+        match derivation.sequencers().index_of(&self.key.x_only_public_key().0) {
+            Some(_) => self.history.turn(parent, now, bounds.0, bounds.1),
+            // It signs nothing at all.
+            None => Turn::Any,
+        }
     }
 
     /// What goes out with a new block: its header and state, and receipts for its own transactions.
     pub(super) fn sign(
-        &self,
+        &mut self,
         derivation: &Derivation,
         store: &SequencerStore,
         soft: &SoftBlock,
@@ -45,11 +54,17 @@ impl Signer {
         let Some(index) = derivation.sequencers().index_of(&self.key.x_only_public_key().0) else {
             return Ok((None, included));
         };
-        if store.owes_beside(taken)? || self.would_equivocate(derivation, store, block)? {
+        if !self.history.may_sign(block)
+            || store.owes_beside(taken)?
+            || self.would_equivocate(derivation, store, block)?
+        {
             return Ok((None, included));
         }
-        let last_number = store.highest_signed()?.max(block.header.number).saturating_add(RECEIPT_SPAN);
-        for (included, tx) in included.iter_mut().zip(&block.own_txs) {
+        self.history.reserve(block.header.number)?;
+        let last_number = self.history.last_number(block.header.number, store.highest_signed()?);
+        let gives_receipts = self.history.receipts_from(derivation.tip().block.height).is_none();
+        let promised = if gives_receipts { &block.own_txs[..] } else { &[] };
+        for (included, tx) in included.iter_mut().zip(promised) {
             let receipt = Receipt { tx_hash: sha256(tx), first_number: block.header.number, last_number };
             included.receipt = Some(self.statement(derivation, index, receipt));
         }

@@ -4,6 +4,7 @@
 //! still accept: their origins are on the best chain, and none with own transactions is stale.
 
 use super::admission::{Price, Used, choose};
+use super::history::Turn;
 use super::sign::Signer;
 use super::store::Waiting;
 use super::{HeadView, SequencerError, SequencerStore};
@@ -14,9 +15,6 @@ use crate::node::{Node, execute_block};
 use crate::primitives::Hash32;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
-
-/// Most bytes of own transactions in one block: a block always fits a batch.
-const MAX_OWN_BYTES: usize = 100_000;
 
 /// A block that is not derived yet.
 #[derive(Clone, Debug)]
@@ -46,6 +44,8 @@ pub(super) struct Next<'a> {
     pub room: usize,
     /// What posting them costs.
     pub price: Price,
+    /// What it has to be: an empty one is made also where there is nothing to do.
+    pub turn: Turn,
 }
 
 /// A block's own transactions, and those that were left out.
@@ -153,6 +153,11 @@ impl SoftChain {
         self.blocks.iter().flat_map(|soft| &soft.block.own_txs).map(Vec::len).sum()
     }
 
+    /// The number of soft blocks.
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// The unsafe head.
     pub fn head(&self) -> L2Head {
         self.blocks.back().map_or(self.base, |soft| soft.block.head())
@@ -192,17 +197,17 @@ impl SoftChain {
         self.blocks.iter().any(|soft| soft.block.hash == *hash)
     }
 
-    /// Makes the next block at `origin`: the forced section, then waiting transactions if `with_own`.
+    /// Makes the next block at `origin`: the forced section, then waiting transactions.
     ///
     /// `None`, and nothing has changed, if there is nothing to put in and no origin to adopt.
     pub(super) fn make_block(
         &mut self,
         node: &Node,
         store: &mut SequencerStore,
-        signer: &Signer,
+        signer: &mut Signer,
         next: Next<'_>,
     ) -> Result<Option<SoftBlock>, SequencerError> {
-        let Next { origin, timestamp, room, price } = next;
+        let Next { origin, timestamp, room, price, turn } = next;
         let parent = self.head();
         let rules = node.derivation().rules();
         let executor = node.executor();
@@ -211,20 +216,27 @@ impl SoftChain {
         for queued in node.store().items(rules.forced_section(&parent.header, origin))? {
             execute(executor, &mut state, &queued.item.tx, Route::Forced);
         }
-        let waiting = match room.min(MAX_OWN_BYTES) {
+        let waiting = match room {
             0 => Vec::new(),
             room => store.waiting(&choose(store.candidates()?, self.used(executor, price), price, room))?,
         };
         let Own { taken, txs, rejected } = take_own(node, &mut state, waiting);
         let block = rules.child(&parent, origin, timestamp, txs).ok_or(SequencerError::Damaged)?;
         state.take_undo();
-        if block.forced.is_empty() && block.own_txs.is_empty() && block.header.origin == parent.header.origin {
+        let does_nothing =
+            block.forced.is_empty() && block.own_txs.is_empty() && block.header.origin == parent.header.origin;
+        if does_nothing && turn == Turn::Any {
             store.reject(&rejected)?;
             return Ok(None);
         }
         let soft = SoftBlock { state_root: executor.state_root(&state), block };
-        let (signed, included) = signer.sign(node.derivation(), store, &soft, &taken)?;
+        let known = store.knows(&soft.block.hash)?;
+        let (signed, included) = match turn {
+            Turn::Any => signer.sign(node.derivation(), store, &soft, &taken)?,
+            _ => (None, Vec::new()),
+        };
         store.append(&soft.block, signed.as_ref(), &included, &rejected)?;
+        signer.history.made(&soft.block, turn, known);
         self.blocks.push_back(soft.clone());
         Ok(Some(soft))
     }

@@ -5,15 +5,17 @@
 
 use super::SequencerError;
 use super::admission::Candidate;
+use super::history::Record;
 use crate::database;
 use crate::executor::NoOpReason;
 use crate::l2::{L2Block, L2Header};
 use crate::primitives::{Hash32, L2Number, sha256};
 use crate::proof::{Receipt, Signed, SoftHeader, SoftState};
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SCHEMA_VERSION: i64 = 1;
 
@@ -44,8 +46,12 @@ UPDATE pool SET size = length(tx);
 CREATE INDEX pool_terms ON pool (sender, size, fee, seq, receipt) WHERE block IS NULL AND rejected IS NULL;
 ";
 
-/// Transactions that may wait at once.
-pub const MAX_POOL: u64 = 10_000;
+/// Also in files of before: what the key may have signed before this start.
+const HISTORY: &str =
+    "CREATE TABLE IF NOT EXISTS history (id INTEGER PRIMARY KEY CHECK (id = 0), record TEXT NOT NULL)";
+
+/// How long a reader waits where SQLite has to put the file in order first.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Bytes of transactions that may wait at once.
 const MAX_POOL_BYTES: u64 = 64 << 20;
@@ -122,6 +128,8 @@ pub(super) struct Terms<'a> {
     pub sender: Option<&'a [u8]>,
     /// Satoshis.
     pub fee: Option<u64>,
+    /// Transactions that may wait at once, this one among them.
+    pub most: u64,
 }
 
 /// A transaction that waits.
@@ -146,6 +154,7 @@ pub(super) struct Included {
 
 /// A connection to the file.
 pub struct SequencerStore {
+    path: PathBuf,
     db: Connection,
 }
 
@@ -180,8 +189,51 @@ impl SequencerStore {
         if !tx.query_row(sql, [], |row| row.get::<_, bool>(0))? {
             tx.execute_batch(TERMS)?;
         }
+        tx.execute_batch(HISTORY)?;
         tx.commit()?;
-        Ok(Self { db })
+        Ok(Self { path: path.to_owned(), db })
+    }
+
+    /// A connection that only reads the file, which has been opened before, and waits for nobody who writes.
+    pub(super) fn open_to_read(path: &Path) -> Result<Self, SequencerError> {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        db.busy_timeout(READ_LIMIT)?;
+        Ok(Self { path: path.to_owned(), db })
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is known of the time before this start.
+    pub(super) fn history(&self) -> Result<Record, SequencerError> {
+        let record = self.db.query_row("SELECT record FROM history", [], |row| row.get(0)).optional()?;
+        Ok(from_json(record)?.unwrap_or_default())
+    }
+
+    /// Replaces it.
+    pub(super) fn put_history(&mut self, record: &Record) -> Result<(), SequencerError> {
+        self.db.execute("INSERT OR REPLACE INTO history VALUES (0, ?)", [to_json(Some(record))?])?;
+        Ok(())
+    }
+
+    /// Whether anything that was signed is in it.
+    pub(super) fn has_signed(&self) -> Result<bool, SequencerError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM batch) OR EXISTS (SELECT 1 FROM soft_block WHERE signed IS NOT NULL)";
+        Ok(self.db.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// Whether it has a soft block with this hash.
+    pub(super) fn knows(&self, hash: &Hash32) -> Result<bool, SequencerError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM soft_block WHERE hash = ?)";
+        Ok(self.db.query_row(sql, [hash.0], |row| row.get(0))?)
+    }
+
+    /// Whether these are the bytes of a batch in it, for this parent.
+    pub(super) fn has_batch(&self, parent: &Hash32, payload: &[u8]) -> Result<bool, SequencerError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM batch WHERE parent = ? AND payload = ?)";
+        Ok(self.db.query_row(sql, params![parent.0, payload], |row| row.get(0))?)
     }
 
     /// Takes a transaction into the pool; one that is there already keeps its place, one that was
@@ -191,7 +243,7 @@ impl SequencerStore {
     /// [`SequencerError::PoolFull`], [`SequencerError::SenderFull`].
     pub(super) fn submit(&mut self, tx: &[u8], terms: Terms<'_>) -> Result<TxStatus, SequencerError> {
         let hash = sha256(tx);
-        let Terms { sender, fee } = terms;
+        let Terms { sender, fee, most } = terms;
         let db = self.db.transaction()?;
         db.execute("DELETE FROM pool WHERE tx_hash = ? AND rejected IS NOT NULL", [hash.0])?;
         let is_known: bool =
@@ -203,7 +255,7 @@ impl SequencerStore {
                     return Err(SequencerError::SenderFull);
                 }
             }
-            make_room(&db, tx.len(), fee.unwrap_or(0))?;
+            make_room(&db, most, tx.len(), fee.unwrap_or(0))?;
             db.execute(
                 "INSERT INTO pool (tx, tx_hash, sender, fee, size) VALUES (?, ?, ?, ?, ?)",
                 params![tx, hash.0, sender, fee.map(sql_integer), tx.len()],
@@ -412,12 +464,12 @@ impl SequencerStore {
 }
 
 /// Drops what pays least for its length until another of `size` bytes, which pays `fee`, has room in the pool.
-fn make_room(db: &Connection, size: usize, fee: u64) -> Result<(), SequencerError> {
+fn make_room(db: &Connection, most: u64, size: usize, fee: u64) -> Result<(), SequencerError> {
     let waiting = "FROM pool WHERE block IS NULL AND rejected IS NULL";
     loop {
         let sql = format!("SELECT count(*), coalesce(sum(size), 0) {waiting}");
         let (count, bytes): (u64, u64) = db.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if count < MAX_POOL && bytes + size as u64 <= MAX_POOL_BYTES {
+        if count < most && bytes + size as u64 <= MAX_POOL_BYTES {
             return Ok(());
         }
         let sql = format!(
@@ -428,7 +480,7 @@ fn make_room(db: &Connection, size: usize, fee: u64) -> Result<(), SequencerErro
         let cheapest: Option<(i64, Option<Vec<u8>>, u64, u64)> = db.query_row(&sql, [], read).optional()?;
         let pays_more = |paid: u64, length: u64| u128::from(fee) * u128::from(length) > u128::from(paid) * size as u128;
         let Some((seq, sender, ..)) = cheapest.filter(|(_, _, paid, length)| pays_more(*paid, *length)) else {
-            return Err(SequencerError::PoolFull);
+            return Err(SequencerError::PoolFull(most));
         };
         // The sender's last one: those behind the cheapest would have no effect without it.
         let sql = format!("SELECT coalesce(max(seq), ?1) {waiting} AND receipt IS NULL AND sender = ?2");
@@ -457,6 +509,7 @@ fn reject_all(db: &Connection, rejected: &[(i64, NoOpReason)]) -> Result<(), Seq
 mod tests {
     use super::*;
     use crate::primitives::BlockRef;
+    use crate::sequencer::MAX_POOL;
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash;
 
@@ -467,7 +520,7 @@ mod tests {
     }
 
     fn terms(sender: &[u8], fee: u64) -> Terms<'_> {
-        Terms { sender: Some(sender), fee: Some(fee) }
+        Terms { sender: Some(sender), fee: Some(fee), most: MAX_POOL }
     }
 
     fn tx(n: u64) -> Vec<u8> {
@@ -504,7 +557,7 @@ mod tests {
     fn in_a_full_pool_the_cheapest_gives_way_to_what_pays_more() {
         let (_dir, mut store) = full();
         let refused = store.submit(&tx(1), terms(b"bob", 0)).expect_err("it pays nothing");
-        assert!(matches!(refused, SequencerError::PoolFull), "{refused}");
+        assert!(matches!(refused, SequencerError::PoolFull(MAX_POOL)), "{refused}");
         for n in 0..3 {
             store.submit(&tx(n), terms(b"bob", 7)).expect("it pays more than others");
         }
@@ -520,7 +573,7 @@ mod tests {
         let (_dir, mut store) = full();
         store.db.execute("UPDATE pool SET receipt = '{}'", []).expect("promised");
         let refused = store.submit(&tx(1), terms(b"bob", 1_000)).expect_err("no room");
-        assert!(matches!(refused, SequencerError::PoolFull), "{refused}");
+        assert!(matches!(refused, SequencerError::PoolFull(MAX_POOL)), "{refused}");
     }
 
     fn block(number: L2Number) -> L2Block {

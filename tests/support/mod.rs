@@ -16,9 +16,8 @@ use sortie::manifest::Manifest;
 use sortie::node::{DerivedBlock, Node, QueuedItem};
 use sortie::primitives::BtcHeight;
 use sortie::publish::{CarrierChoice, Publication, RateTerms, Request, publish};
-use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore, Submit, TxStatus};
-use sortie::wallet::{Caps, Wallet};
-use std::collections::BTreeSet;
+use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore, Submit, TxStatus, Watermark};
+use sortie::wallet::Wallet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -124,27 +123,35 @@ impl World {
 
     /// The same with another policy.
     pub fn sequencer_with(&self, change: impl FnOnce(&mut Policy)) -> Result<Operator> {
-        let wallet_dir = self.path("sequencer-wallet");
-        let wallet = if Wallet::exists(&wallet_dir) {
-            Wallet::open(&wallet_dir, Network::Regtest)?
+        self.sequencer_on("", "sequencer.key", change)
+    }
+
+    /// The same on a machine of its own: with the files that begin with `data`, and a key file, which is made if it
+    /// is not there as `sortie ledger key` would.
+    pub fn sequencer_on(&self, data: &str, key_file: &str, change: impl FnOnce(&mut Policy)) -> Result<Operator> {
+        let wallet_dir = format!("{data}sequencer-wallet");
+        let wallet = if Wallet::exists(&self.path(&wallet_dir)) {
+            Wallet::open(&self.path(&wallet_dir), Network::Regtest)?
         } else {
-            self.wallet("sequencer-wallet", 1)?
+            self.wallet(&wallet_dir, 1)?
         };
         let rpc = self.rpc()?;
-        let node = Node::open(&self.path("sequencer-node.sqlite"), self.manifest.clone(), &rpc)?;
-        let store = SequencerStore::open(&self.path("sequencer.sqlite"))?;
-        let mut policy = Policy {
-            key: self.sequencer_key.keypair,
-            confirmations: 1,
-            denied: BTreeSet::new(),
-            rate: RATE,
-            caps: Caps::default(),
-            max_fee_per_day: None,
-            least_fee_percent: 0,
-        };
+        let node = Node::open(&self.path(&format!("{data}sequencer-node.sqlite")), self.manifest.clone(), &rpc)?;
+        let store = SequencerStore::open(&self.path(&format!("{data}sequencer.sqlite")))?;
+        let mut policy = Policy::new(self.sequencer_key.keypair, 1, Network::Regtest);
         change(&mut policy);
-        let sequencer = Sequencer::new(policy, node, rpc, wallet, store)?;
+        let sequencer = Sequencer::new(policy, node, rpc, wallet, store, self.watermark(key_file)?)?;
         Ok(Operator { submit: sequencer.submit(), sequencer, now: 0 })
+    }
+
+    /// The watermark of the sequencer's key.
+    pub fn watermark(&self, key_file: &str) -> Result<Watermark> {
+        let (key_file, key) = (self.path(key_file), self.sequencer_key.keypair.x_only_public_key().0);
+        if !key_file.exists() {
+            std::fs::write(&key_file, "in memory")?;
+            Watermark::create(&key_file, key)?;
+        }
+        Ok(Watermark::open(&key_file, key)?)
     }
 
     /// A signed transfer of `amount` with a fee of 1 satoshi.
@@ -229,7 +236,7 @@ impl Follower {
 pub struct Operator {
     pub sequencer: Sequencer,
     pub submit: Submit,
-    now: u64,
+    pub now: u64,
 }
 
 impl Operator {

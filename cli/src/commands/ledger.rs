@@ -17,6 +17,7 @@ use sortie::executor::ledger::{Account, Holding, TRANSFER_LEN, Transfer, holding
 use sortie::manifest::{ExecutorKind, Manifest};
 use sortie::node::Node;
 use sortie::primitives::{Hash32, L2Number, sha256};
+use sortie::sequencer::Watermark;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ Examples:
 /// Make a key, or show a key's public part
 ///
 /// A key is a BIP340 key, kept as hexadecimal in a file that only its owner can read; a file that exists is never
-/// overwritten. The x-only public key that is printed is the account, and what `rollup new --sequencer` takes.
+/// overwritten. FILE.watermark beside it says that it never signed: a sequencer writes there how far it has. The x-only public key that is printed is the account, and what `rollup new --sequencer` takes.
 #[derive(Args, Debug)]
 #[command(after_long_help = KEY_EXAMPLE)]
 #[group(required = true, multiple = false)]
@@ -200,7 +201,9 @@ fn make_key(secp: &Secp256k1<All>, path: &Path) -> Result<Keypair, Failure> {
         )),
         _ => Failure::file(path, &error),
     })?;
-    Ok(key.keypair(secp))
+    let keypair = key.keypair(secp);
+    Watermark::create(path, keypair.x_only_public_key().0).map_err(Failure::failed)?;
+    Ok(keypair)
 }
 
 /// Reads a key file. Its content is never repeated in an error.

@@ -102,7 +102,8 @@ impl fmt::Display for Sent {
 
 /// Runs the command.
 pub fn run(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let url = settings.sequencer(&command.sequencer)?;
+    let patience = Duration::from_secs(command.timeout);
+    let url = settings.sequencer(&command.sequencer)?.patient(patience, out);
     let tx = hex_argument(&command.tx)?;
     let manifest = settings.optional_manifest()?;
     manifest.iter().try_for_each(|manifest| url.check_serves(manifest.rollup_id()))?;

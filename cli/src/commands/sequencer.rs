@@ -18,8 +18,10 @@ use sortie::chain::{NodeInfo, RpcNode};
 use sortie::executor::{ledger, of_manifest};
 use sortie::manifest::ExecutorKind;
 use sortie::node::Event;
-use sortie::primitives::RollupId;
-use sortie::sequencer::{Done, Policy, SequencerError, SequencerStore, check_time_to_post, serve};
+use sortie::primitives::{L2Number, RollupId};
+use sortie::sequencer::{
+    Done, Policy, SequencerError, SequencerStore, Watermark, WatermarkError, check_time_to_post, serve,
+};
 use sortie::wallet::Wallet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -67,6 +69,12 @@ pub struct Sequencer {
     /// Pay at most so many satoshis to Bitcoin in 24 hours for own transactions: then they wait. What is forced does not
     #[arg(long, env = "SORTIE_MAX_FEE_PER_DAY", value_name = "SATS", value_parser = sats, hide_env_values = true)]
     max_fee_per_day: Option<u64>,
+    /// Take my word that this key signed no L2 block above N, on whatever machine, and that no other signs with it
+    ///
+    /// For a sequencer whose data was lost or moved without the key's watermark. Without it, receipts wait for a window.
+    /// With a number that is too low, what is signed now can be proven to contradict what was signed before.
+    #[arg(long, value_name = "N")]
+    signed_up_to: Option<L2Number>,
     #[command(flatten)]
     wallet: WalletName,
     #[command(flatten)]
@@ -102,8 +110,18 @@ impl From<SequencerError> for Failure {
             SequencerError::Wallet(error) => error.into(),
             SequencerError::Publish(error) => error.into(),
             SequencerError::NotInSet(_) | SequencerError::Threshold(_) => Failure::usage(error),
-            SequencerError::NoTimeToPost { .. } => Failure::refused(error),
+            SequencerError::NoTimeToPost { .. } | SequencerError::Twin { .. } => Failure::refused(error),
+            SequencerError::Watermark(error) => error.into(),
             error => Failure::failed(error),
+        }
+    }
+}
+
+impl From<WatermarkError> for Failure {
+    fn from(error: WatermarkError) -> Self {
+        match error {
+            WatermarkError::InUse(_) | WatermarkError::OtherKey { .. } => Failure::refused(error),
+            WatermarkError::Damaged(_) | WatermarkError::File { .. } => Failure::failed(error),
         }
     }
 }
@@ -122,6 +140,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             settings.data_dir().display()
         ))
     })?;
+    let watermark = Watermark::open(&command.key, key.x_only_public_key().0)?;
     let mut wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
     let bitcoin = settings.connect(network)?;
     if let Some(info) = bitcoin.node().map(RpcNode::info).transpose()?.filter(NodeInfo::is_behind) {
@@ -148,8 +167,6 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     follower.sync(&bitcoin, out)?;
     let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
     let policy = Policy {
-        key,
-        confirmations,
         denied: command
             .deny
             .iter()
@@ -159,6 +176,8 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         caps: settings.caps_of_batches(&command.fees),
         max_fee_per_day: command.max_fee_per_day.map(Amount::from_sat),
         least_fee_percent: command.least_fee.unwrap_or(if network == Network::Regtest { 0 } else { 100 }),
+        signed_up_to: command.signed_up_to,
+        ..Policy::new(key, confirmations, network)
     };
     if manifest.executor.kind == ExecutorKind::Opaque && policy.max_fee_per_day.is_none() && network != Network::Regtest
     {
@@ -166,7 +185,9 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
             "the executor of this rollup knows neither senders nor fees: whoever reaches the sequencer can have it pay for any bytes; limit that with --max-fee-per-day",
         );
     }
-    let sequencer = sortie::sequencer::Sequencer::new(policy, follower.node, bitcoin.into_node()?, wallet, store)?;
+    let sequencer =
+        sortie::sequencer::Sequencer::new(policy, follower.node, bitcoin.into_node()?, wallet, store, watermark)?;
+    warn_of_receipts(&sequencer, out);
     let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
@@ -191,6 +212,17 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         };
         Ok(serve(sequencer, listener, stop_signal(), on_done, on_error).await?)
     })
+}
+
+/// Says that nothing is known of what the key has signed, if it is so.
+fn warn_of_receipts(sequencer: &sortie::sequencer::Sequencer, out: &Output) {
+    let from = sequencer.status().read().ok().and_then(|status| status.receipts_from);
+    if let Some(from) = from {
+        out.warn(format_args!(
+            "what this key has signed is not all in this database: its next two blocks stay empty and unsigned, and receipts \
+             are given from Bitcoin block {from} on; if you know the last block that it signed, start with --signed-up-to N"
+        ));
+    }
 }
 
 /// Whose coins pay for the batches.
