@@ -17,6 +17,10 @@ Options of every command, each with the variable that can stand in for it:
   --bitcoin-url URL      SORTIE_BITCOIN_URL     the Bitcoin node's RPC [on 127.0.0.1]
   --bitcoin-cookie FILE  SORTIE_BITCOIN_COOKIE  its cookie file [in bitcoind's own folder]
   --bitcoin-user NAME    SORTIE_BITCOIN_USER    a user instead; see SORTIE_BITCOIN_PASSWORD
+  --bitcoin-ca FILE      SORTIE_BITCOIN_CA      the authority that signed the certificate of a node
+                                                behind https:// (PEM) [those of the Web]
+  --patience SECONDS     SORTIE_PATIENCE        how long a command waits for a node or server
+                                                that does not answer [30]
   --passphrase-file FILE SORTIE_PASSPHRASE_FILE the wallet's passphrase [asked for on the terminal]
   --esplora-url URL      SORTIE_ESPLORA_URL     Esplora servers instead of a node; the first is read
   --broadcast-url URL    SORTIE_BROADCAST_URL   Esplora servers that transactions go to as well
@@ -37,8 +41,8 @@ Settings come from flags, then these variables, then a file of your own (--confi
 ~/.config/sortie/sortie.toml), then defaults; a sortie.toml in the current folder may name the
 manifest, in that folder, and the network. The network is bitcoin where neither it nor a manifest
 is named. The file's keys: network, manifest, data_dir,
-bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, source, blocks_dir,
-verify_all_blocks, max_reorg_depth, passphrase_file, esplora_url, broadcast_url, proxy,
+bitcoin_url, bitcoin_cookie, bitcoin_user, bitcoin_password, bitcoin_ca, patience, source,
+blocks_dir, verify_all_blocks, max_reorg_depth, passphrase_file, esplora_url, broadcast_url, proxy,
 confirmations, finality_depth, wallet, max_fee, max_fee_rate, fallback_fee_rate, lock_at_most. URLs
 are repeated on the command line, separated by commas in a variable, and a list in the file. The
 password of --bitcoin-user comes from the variable SORTIE_BITCOIN_PASSWORD or from the file, never

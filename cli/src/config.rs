@@ -23,18 +23,23 @@ use clap::Args;
 use file::ConfigFile;
 pub use given::Given;
 use regtest::Bitcoind;
-use sortie::chain::{Credentials, Esplora, NodeInfo, Proxy, RpcNode, is_loopback};
+use sortie::chain::{Authorities, Credentials, Esplora, NodeInfo, Proxy, RpcNode, ServerUrl, Transport, is_loopback};
 use sortie::manifest::{Manifest, TomlError, network_of};
+use sortie::patience::Patience;
 use sortie::publish::{LOCK_AT_MOST, RateTerms};
 use sortie::wallet::{Caps, SatPerVb};
 use std::env::{self, VarError};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
 
 /// The highest fee rate that is paid unless another cap is set: 1,000 sat/vB.
 const DEFAULT_MAX_FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
 /// The highest fee that is paid unless another cap is set: whatever estimators and servers say, a mistake is no
 /// disaster.
 pub const DEFAULT_MAX_FEE: Amount = Amount::from_sat(200_000);
+/// How long a command waits for a node or server that does not answer, in seconds.
+const DEFAULT_PATIENCE: u32 = 30;
 /// What a bump may pay of what its own size at the rate that was asked for comes to.
 const BUMP_MULTIPLE: u64 = 3;
 
@@ -70,6 +75,10 @@ pub struct Globals {
     #[arg(long, global = true, hide = true, env = "SORTIE_BITCOIN_USER", value_name = "NAME")]
     #[arg(conflicts_with = "bitcoin_cookie")]
     pub bitcoin_user: Option<String>,
+    #[arg(long, global = true, hide = true, env = "SORTIE_BITCOIN_CA", value_name = "FILE")]
+    pub bitcoin_ca: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, env = "SORTIE_PATIENCE", value_name = "SECONDS")]
+    pub patience: Option<u32>,
     #[arg(long, global = true, hide = true, env = "SORTIE_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
     #[arg(long, global = true, hide = true, env = "SORTIE_ESPLORA_URL", value_name = "URL", value_delimiter = ',')]
@@ -145,6 +154,8 @@ pub struct Settings {
     file: ConfigFile,
     data_dir: PathBuf,
     password: Option<String>,
+    /// Whether it was said that a password leaves this machine in clear.
+    clear_text: Once,
 }
 
 impl Settings {
@@ -187,7 +198,7 @@ impl Settings {
         let data_dir = flags.data_dir.clone().or_else(|| file.data_dir.clone()).or(default_data_dir);
         let data_dir = data_dir.ok_or_else(|| Failure::usage("HOME is not set; set --data-dir"))?;
         let data_dir = std::path::absolute(&data_dir).map_err(|error| Failure::file(&data_dir, &error))?;
-        Ok(Self { flags, given, file, data_dir, password })
+        Ok(Self { flags, given, file, data_dir, password, clear_text: Once::new() })
     }
 
     /// Says whose wallet, node and caps these are, where a variable or a file chose them: money goes by them.
@@ -355,8 +366,20 @@ impl Settings {
         self.flags.finality_depth.or(self.file.finality_depth).unwrap_or(6)
     }
 
-    /// Connects to an Esplora server where one is named, else to the Bitcoin node.
+    /// Connects to an Esplora server where one is named, else to the Bitcoin node. Waits a little for one that does not
+    /// answer, then and later.
     pub fn connect(&self, network: Network) -> Result<Bitcoin, Failure> {
+        let transport = Transport::new(self.patience());
+        self.connect_over(network, &transport, &transport)
+    }
+
+    /// As [`connect`](Self::connect), for a process that runs on and tells by itself what it waits for.
+    pub fn connect_for_service(&self, network: Network) -> Result<Bitcoin, Failure> {
+        // Public servers limit the rate of questions: to begin anew each time would lead nowhere.
+        self.connect_over(network, &Transport::new(Patience::none()), &Transport::new(Patience::brief()))
+    }
+
+    fn connect_over(&self, network: Network, to_node: &Transport, to_server: &Transport) -> Result<Bitcoin, Failure> {
         let servers = self.servers();
         let others = match &self.flags.broadcast_url {
             urls if !urls.is_empty() => urls,
@@ -364,9 +387,9 @@ impl Settings {
         };
         let proxy = self.proxy();
         let source = match servers.first() {
-            Some(url) => Source::Esplora(Box::new(Esplora::connect(url, network, proxy)?)),
+            Some(url) => Source::Esplora(Box::new(Esplora::connect_over(url, network, proxy, to_server)?)),
             None => {
-                let node = self.connect_node(network)?;
+                let node = self.connect_node(network, to_node)?;
                 let info = node.info()?;
                 if info.is_behind() {
                     self.output().warn(format_args!("{}; what is told here is as of that block", behind(&info)));
@@ -374,7 +397,7 @@ impl Settings {
                 Source::Node(Box::new(node))
             }
         };
-        let also = servers.iter().skip(1).chain(others).map(|url| Esplora::new(url, network, proxy));
+        let also = servers.iter().skip(1).chain(others).map(|url| Esplora::over(url, network, proxy, to_server));
         Ok(Bitcoin::new(source, also.collect::<Result<_, _>>()?))
     }
 
@@ -414,13 +437,14 @@ impl Settings {
     /// Connects to the Bitcoin node.
     ///
     /// On regtest, when nothing else is said, that is the node which `sortie regtest up` started.
-    fn connect_node(&self, network: Network) -> Result<RpcNode, Failure> {
+    fn connect_node(&self, network: Network, transport: &Transport) -> Result<RpcNode, Failure> {
         let url = self.flags.bitcoin_url.clone().or_else(|| self.file.bitcoin_url.clone());
         let credentials = self.credentials()?;
         if network == Network::Regtest && url.is_none() && credentials.is_none() {
             let dir = self.network_dir(network);
             if let Ok(node) = Bitcoind::attach(&dir) {
-                return Ok(RpcNode::connect(&node.rpc_url(), Credentials::Cookie(node.cookie()), network)?);
+                let cookie = Credentials::Cookie(node.cookie());
+                return Ok(RpcNode::connect_over(&node.rpc_url(), cookie, network, transport)?);
             }
             if !default_cookie(network).is_some_and(|cookie| cookie.exists()) {
                 let dir = dir.display();
@@ -451,7 +475,41 @@ impl Settings {
                 "another user of this machine (uid {user}) listens at {url}, and bitcoind's cookie is not for everybody; if it is your node, name it: --bitcoin-url {url}"
             )));
         }
-        Ok(RpcNode::connect(&url, credentials, network)?)
+        self.warn_of_clear_text(&url);
+        let authorities = self.authorities()?;
+        Ok(RpcNode::connect_over(&url, credentials, network, &Transport { authorities, ..transport.clone() })?)
+    }
+
+    /// Who may sign the node's certificate, where it is not one of the Web's authorities.
+    fn authorities(&self) -> Result<Option<Authorities>, Failure> {
+        let Some(path) = self.flags.bitcoin_ca.as_ref().or(self.file.bitcoin_ca.as_ref()) else { return Ok(None) };
+        let pem = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
+        Authorities::from_pem(&pem).map(Some).ok_or_else(|| {
+            let path = path.display();
+            Failure::usage(format_args!("{path}: no certificate in PEM form (-----BEGIN CERTIFICATE-----)"))
+        })
+    }
+
+    /// Says, once, that a node's password goes over the network for everybody to read.
+    fn warn_of_clear_text(&self, url: &str) {
+        let Ok(url) = url.parse::<ServerUrl>() else { return };
+        if !url.is_tls() && !url.is_loopback() {
+            self.clear_text.call_once(|| {
+                let server = url.server();
+                self.output().warn(format_args!(
+                    "whoever is on the way to {server} can read the Bitcoin node's password, and change its answers; use https:// or a tunnel (ssh -L 8332:127.0.0.1:8332 HOST) with http://127.0.0.1:8332"
+                ));
+            });
+        }
+    }
+
+    /// How long a command waits for a node or server that does not answer; it says so.
+    fn patience(&self) -> Patience {
+        let total = Duration::from_secs(self.flags.patience.or(self.file.patience).unwrap_or(DEFAULT_PATIENCE).into());
+        let out = self.output();
+        Patience::new(total, move |error, left| {
+            out.note(format_args!("{error}; trying again for up to {} s", left.as_secs()));
+        })
     }
 
     /// What flags and environment say, else what the file says.

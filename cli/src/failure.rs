@@ -122,9 +122,12 @@ fn chain_code(error: &ChainError) -> Code {
         ChainError::Unreachable { .. }
         | ChainError::WarmingUp { .. }
         | ChainError::Busy { .. }
+        | ChainError::Tls { .. }
         | ChainError::Auth { .. }
         | ChainError::Cookie { .. } => Code::Unreachable,
-        ChainError::Esplora(EsploraError::Unreachable { .. } | EsploraError::Busy { .. }) => Code::Unreachable,
+        ChainError::Esplora(
+            EsploraError::Unreachable { .. } | EsploraError::Busy { .. } | EsploraError::Tls { .. },
+        ) => Code::Unreachable,
         ChainError::Esplora(EsploraError::Url { .. } | EsploraError::Proxy { .. }) => Code::Usage,
         ChainError::Esplora(EsploraError::WrongNetwork { .. }) => Code::Refused,
         ChainError::Url { .. } | ChainError::BlockFiles { .. } => Code::Usage,

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sortie::chain::{Proxy, is_loopback};
+use sortie::chain::{Proxy, ServerUrl};
 use sortie::primitives::{BtcHeight, Hash32, L2Number, RollupId};
 use sortie::proof::{RawBytes, Receipt, Signed, SoftHeader};
 use sortie::sequencer::SignedBlock;
@@ -18,8 +18,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// But not through Tor.
 const PROXIED_TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Longest answer that is read, in bytes.
+/// Longest answer that is read, in bytes: as a tree it takes 20 times as much memory.
 const MAX_ANSWER: u64 = 1 << 20;
+/// Longest words of a sequencer that are repeated, in characters.
+const WORDS: usize = 500;
 
 /// Refuses another rollup than the manifest's.
 pub fn check_served(served: RollupId, ours: RollupId) -> Result<(), Failure> {
@@ -109,19 +111,19 @@ impl SequencerUrl {
     ///
     /// A `proxy` is used for all but this machine, and resolves the name.
     pub fn new(url: &str, proxy: Option<&Proxy>) -> Result<Self, Failure> {
-        if !(url.starts_with("http://") || url.starts_with("https://")) {
-            let message = "is not a sequencer's address; it looks like http://127.0.0.1:8645";
-            return Err(Failure::usage(format_args!("`{}` {message}", url.escape_debug())));
-        }
+        let url: ServerUrl = url.parse().map_err(|error| {
+            let example = "it looks like http://127.0.0.1:8645";
+            Failure::usage(format_args!("the sequencer's URL is not usable: {error}; {example}"))
+        })?;
         // No redirects: from this machine they would lead past the proxy.
         let mut config =
             Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false).max_redirects(0);
-        if let Some(proxy) = proxy.filter(|_| !is_loopback(url)) {
+        if let Some(proxy) = proxy.filter(|_| !url.is_loopback()) {
             let proxy = ureq::Proxy::new(&proxy.to_string()).map_err(Failure::usage)?;
             config = config.proxy(Some(proxy)).timeout_global(Some(PROXIED_TIME_LIMIT));
         }
         let config = config.build();
-        Ok(Self { base: url.trim_end_matches('/').to_owned(), agent: config.new_agent() })
+        Ok(Self { base: url.base(), agent: config.new_agent() })
     }
 
     /// `GET /v1/status`, as far as it matters.
@@ -180,7 +182,8 @@ impl SequencerUrl {
             return answer.map_err(|_| Failure::failed(format_args!("{base} does not answer as a sequencer does")));
         }
         let said = body.read_json::<Value>().ok().and_then(|body| Some(body.get("error")?.as_str()?.to_owned()));
-        let said = said.unwrap_or_else(|| status.to_string());
+        let said = said.map(|words: String| words.chars().take(WORDS).collect());
+        let said: String = said.unwrap_or_else(|| status.to_string());
         Err(match status {
             _ if status.is_redirection() => Failure::failed(format_args!(
                 "the sequencer at {base} redirects to another address, which is not followed; give that one"

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
-use sortie::chain::{BlkFiles, BlockReader, ChainError, Mempool, RestNode};
+use sortie::chain::{BlkFiles, BlockReader, ChainError, Mempool};
 use sortie::scanner::{Refusal, Scanner};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -80,7 +80,7 @@ impl Reading {
             }
         }
         match (bitcoin.node(), name) {
-            (Some(node), SourceName::Auto | SourceName::Rest) => match RestNode::connect(node.url(), node.network()) {
+            (Some(node), SourceName::Auto | SourceName::Rest) => match node.rest() {
                 Ok(rest) => {
                     if why.is_empty() {
                         why = "the node serves REST".into();

@@ -3,12 +3,14 @@
 //! Guarantees that each transaction of a package gets a verdict of its own, and that a transaction
 //! the node has already counts as accepted.
 
+use super::http::words;
 use super::rpc::{BATCH, malformed, number, text};
 use super::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, RpcNode, Verdict};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hex::FromHex;
 use bitcoin::{Amount, Denomination, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Wtxid};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,10 +80,15 @@ impl Mempool for RpcNode {
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
         const METHOD: &str = "getrawtransaction";
-        match self.call::<String>(METHOD, &[json!(txid)]) {
-            Ok(hex) => deserialize_hex(&hex).map(Some).map_err(|error| malformed(METHOD, error)),
-            Err(ChainError::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
+        let hex = match self.call_for_hex(METHOD, &[json!(txid)]) {
+            Ok(hex) => hex,
+            Err(ChainError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let tx: Transaction = deserialize_hex(&hex).map_err(|error| malformed(METHOD, error))?;
+        match tx.compute_txid() == *txid && adds_up(&tx.output) {
+            true => Ok(Some(tx)),
+            false => Err(malformed(METHOD, "another transaction, or one of more than all money")),
         }
     }
 
@@ -98,8 +105,8 @@ impl Mempool for RpcNode {
     fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
         let params: Vec<Vec<Value>> =
             outpoints.iter().map(|outpoint| vec![json!(outpoint.txid), json!(outpoint.vout), json!(true)]).collect();
-        let found = self.each("gettxout", &params)?;
-        Ok(outpoints.iter().zip(found).filter(|(_, found)| found.is_null()).map(|(outpoint, _)| *outpoint).collect())
+        let found: Vec<Option<IgnoredAny>> = self.each("gettxout", &params)?;
+        Ok(outpoints.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(outpoint, _)| *outpoint).collect())
     }
 
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError> {
@@ -135,11 +142,6 @@ impl Mempool for RpcNode {
 }
 
 impl RpcNode {
-    /// The transactions in the mempool.
-    pub(crate) fn mempool_txids(&self) -> Result<Vec<Txid>, ChainError> {
-        self.call("getrawmempool", &[])
-    }
-
     /// The transactions of the mempool that spend one of `outpoints`; none if the node cannot tell (before Core 24).
     pub(crate) fn spenders(&self, outpoints: &[OutPoint]) -> Result<BTreeSet<Txid>, ChainError> {
         const METHOD: &str = "gettxspendingprevout";
@@ -185,7 +187,7 @@ fn judge_test(answer: &Value) -> Answer {
     let word = |key| answer.get(key).and_then(Value::as_str);
     match word("reject-reason").or_else(|| word("package-error")) {
         Some(reason) => match (judge_words(reason), word("reject-details")) {
-            (Answer::Refused(_), Some(details)) => Answer::Refused(details.to_owned()),
+            (Answer::Refused(_), Some(details)) => Answer::Refused(words(details.as_bytes())),
             (answer, _) => answer,
         },
         // Not looked at, because another one of the package was refused or is known.
@@ -197,7 +199,7 @@ fn judge_test(answer: &Value) -> Answer {
 pub(super) fn judge_words(reason: &str) -> Answer {
     const KNOWN: [&str; 4] = ["txn-already-in-mempool", "txn-already-known", "already in utxo set", "already in block"];
     let known = KNOWN.iter().any(|words| reason.contains(words));
-    if known { Answer::Known } else { Answer::Refused(reason.to_owned()) }
+    if known { Answer::Known } else { Answer::Refused(words(reason.as_bytes())) }
 }
 
 /// Reads every transaction's own result; the package's message stands in where there is none.
@@ -220,6 +222,12 @@ pub(super) fn read_package(package: &[Transaction], answer: &Value) -> Result<Ve
         Verdict { txid: tx.compute_txid(), answer }
     };
     Ok(package.iter().map(verdict).collect())
+}
+
+/// Whether these are no more than all money together: then nothing overflows where they are added.
+pub(crate) fn adds_up(outputs: &[TxOut]) -> bool {
+    let sum = outputs.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value));
+    sum.is_some_and(|sum| sum <= Amount::MAX_MONEY)
 }
 
 /// An amount that JSON carries as a number of bitcoins.

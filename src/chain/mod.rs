@@ -5,23 +5,28 @@
 //! elsewhere, from its raw bytes.
 
 mod blk_files;
+mod bounded;
 #[cfg(feature = "esplora")]
 mod esplora;
 mod http;
 mod mempool;
 mod rest;
 mod rpc;
+mod url;
 
 pub use blk_files::BlkFiles;
 #[cfg(feature = "esplora")]
 pub use esplora::{Esplora, EsploraError, Proxy};
+pub use http::{Authorities, Transport};
+#[cfg(feature = "wallet")]
+pub(crate) use mempool::adds_up;
 pub use rest::RestNode;
 pub use rpc::{Credentials, NodeInfo, RpcNode, Utxo};
+pub use url::{ServerUrl, UrlError};
 
 use crate::primitives::{BlockRef, BtcHeight};
 use bitcoin::block::Header;
 use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid};
-use std::net::IpAddr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -252,7 +257,17 @@ pub enum ChainError {
     #[error("the Bitcoin node's URL is not usable: {reason}; it looks like http://127.0.0.1:8332")]
     Url {
         /// What is wrong with it. Never the URL itself: it may hold a password.
-        reason: &'static str,
+        reason: UrlError,
+    },
+    /// The node, or what stands in front of it, cannot show that it is who it should be.
+    #[error(
+        "no TLS with bitcoind at {url}: {reason}; name the authority that signed its certificate (--bitcoin-ca), or use a tunnel to the node and http:// on this machine"
+    )]
+    Tls {
+        /// Address without credentials.
+        url: String,
+        /// What is wrong.
+        reason: String,
     },
     /// The node is loading its block index.
     #[error("bitcoind at {url} is still starting ({message}); try again in a moment")]
@@ -354,6 +369,17 @@ pub enum ChainError {
         /// Bitcoin Core's message.
         message: String,
     },
+    /// The answer is no JSON, or only the beginning of it: of a server between us and bitcoind, or of one that is
+    /// being stopped.
+    #[error(
+        "bitcoind at {url} answered {method} with something that is no JSON; is --bitcoin-url its own address, without a path?"
+    )]
+    Garbled {
+        /// Address without credentials.
+        url: String,
+        /// RPC method.
+        method: String,
+    },
     /// The answer is not what this method answers.
     #[error("bitcoind answered {method} with something unexpected: {reason}")]
     Malformed {
@@ -368,15 +394,37 @@ impl ChainError {
     /// Whether the same question may be answered later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
+            Self::NotDownloaded { .. } | Self::Behind { .. } => true,
+            #[cfg(feature = "esplora")]
+            Self::Esplora(error) => error.is_temporary(),
+            error => error.is_brief(),
+        }
+    }
+
+    /// Whether it is worth a command's while to wait for it: what is temporary, but for what takes hours.
+    pub(crate) fn is_brief(&self) -> bool {
+        match self {
             Self::Unreachable { .. }
             | Self::WarmingUp { .. }
             | Self::Busy { .. }
-            | Self::Cookie { .. }
-            | Self::Behind { .. }
-            | Self::NotDownloaded { .. } => true,
+            | Self::Garbled { .. }
+            | Self::Cookie { .. } => true,
             #[cfg(feature = "esplora")]
-            Self::Esplora(error) => error.is_temporary(),
+            Self::Esplora(error) => error.is_brief(),
             _ => false,
+        }
+    }
+
+    /// Whether a source that has answered rightly before may do so again, as far as this error tells: what is in front
+    /// of it may answer in its place for a moment, be it with a refusal.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Auth { .. } | Self::Tls { .. } | Self::Rpc { .. } | Self::Malformed { .. } | Self::NotFound(_) => {
+                true
+            }
+            #[cfg(feature = "esplora")]
+            Self::Esplora(error) => error.may_pass(),
+            error => error.is_temporary(),
         }
     }
 }
@@ -385,14 +433,8 @@ impl ChainError {
 ///
 /// In doubt it does not.
 pub fn is_loopback(url: &str) -> bool {
-    let address = url.split_once("://").map_or(url, |(_, address)| address);
-    let authority = address.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    url.parse::<ServerUrl>().is_ok_and(|url| url.is_loopback())
 }
 
 #[cfg(test)]

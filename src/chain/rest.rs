@@ -1,12 +1,14 @@
 //! [`RestNode`]: blocks and headers of a Bitcoin Core node over REST, in binary.
 
-use super::http::{Http, unavailable};
-use super::rpc::malformed;
-use super::{BlockReader, ChainError};
+use super::http::{Http, Limits, Transport, unavailable, words};
+use super::rpc::{MAX_BLOCK, SMALL, malformed};
+use super::{BlockReader, ChainError, ServerUrl};
+use crate::patience::Patience;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bitcoin::{BlockHash, Network};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::StatusCode;
 
@@ -20,6 +22,7 @@ const HEADER_LEN: usize = 80;
 #[derive(Debug)]
 pub struct RestNode {
     http: Http,
+    patience: Arc<Patience>,
 }
 
 impl RestNode {
@@ -28,12 +31,17 @@ impl RestNode {
     /// # Errors
     /// [`ChainError::RestDisabled`]; [`ChainError::WrongNetwork`]; any other error means that it could not be asked.
     pub fn connect(url: &str, network: Network) -> Result<Self, ChainError> {
-        let rest = Self { http: Http::new(url) };
+        let url = url.parse().map_err(|reason| ChainError::Url { reason })?;
+        Self::over(url, network, &Transport::new(Patience::none()))
+    }
+
+    pub(super) fn over(url: ServerUrl, network: Network, transport: &Transport) -> Result<Self, ChainError> {
+        let rest = Self { http: Http::new(url, transport, None), patience: Arc::clone(&transport.patience) };
         let mut body = Vec::new();
-        match rest.http.get("/rest/chaininfo.json", LIMIT, &mut body)? {
+        match rest.get("/rest/chaininfo.json", SMALL, &mut body)? {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
-                return Err(ChainError::RestDisabled { url: url.to_owned() });
+                return Err(ChainError::RestDisabled { url: rest.http.url().server() });
             }
             status => return Err(rest.refusal(status, &body)),
         }
@@ -47,19 +55,35 @@ impl RestNode {
         }
     }
 
+    /// `GET` of a path, again while what is wrong may pass.
+    fn get(&self, path: &str, bytes: usize, body: &mut Vec<u8>) -> Result<StatusCode, ChainError> {
+        let limits = Limits { time: LIMIT, bytes };
+        self.patience.ask(ChainError::is_brief, || {
+            let status = self.http.get(path, limits, body);
+            let status = status.map_err(|error| error.of_node(&self.http.url().server(), "REST"))?;
+            match status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                true => Err(self.refusal(status, body)),
+                false => Ok(status),
+            }
+        })
+    }
+
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ChainError {
-        let url = self.http.url().to_owned();
-        let message = String::from_utf8_lossy(body).trim().to_owned();
+        let url = self.http.url().server();
         match status {
             StatusCode::SERVICE_UNAVAILABLE => unavailable(url, body),
-            status => ChainError::Rpc { method: "REST".into(), code: status.as_u16().into(), message },
+            // Of a server between us and bitcoind.
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                ChainError::Unreachable { url, reason: format!("HTTP status {status}") }
+            }
+            status => ChainError::Rpc { method: "REST".into(), code: status.as_u16().into(), message: words(body) },
         }
     }
 }
 
 impl BlockReader for RestNode {
     fn name(&self) -> String {
-        format!("REST at {}", self.http.url())
+        format!("REST at {}", self.http.url().server())
     }
 
     fn lanes(&self) -> usize {
@@ -67,7 +91,7 @@ impl BlockReader for RestNode {
     }
 
     fn read_block(&self, hash: &BlockHash, raw: &mut Vec<u8>) -> Result<(), ChainError> {
-        match self.http.get(&format!("/rest/block/{hash}.bin"), LIMIT, raw)? {
+        match self.get(&format!("/rest/block/{hash}.bin"), MAX_BLOCK, raw)? {
             StatusCode::OK => Ok(()),
             // Unknown or pruned: RPC can tell which.
             StatusCode::NOT_FOUND => Err(ChainError::NotFound(format!("block {hash}"))),
@@ -76,8 +100,8 @@ impl BlockReader for RestNode {
     }
 
     fn headers_from(&self, hash: &BlockHash, count: u32) -> Result<Vec<Header>, ChainError> {
-        let mut body = Vec::new();
-        match self.http.get(&format!("/rest/headers/{}/{hash}.bin", count.min(MAX_HEADERS)), LIMIT, &mut body)? {
+        let (mut body, count) = (Vec::new(), count.min(MAX_HEADERS));
+        match self.get(&format!("/rest/headers/{count}/{hash}.bin"), HEADER_LEN * MAX_HEADERS as usize, &mut body)? {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(ChainError::NotFound(format!("block {hash}"))),
             status => return Err(self.refusal(status, &body)),

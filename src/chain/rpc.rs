@@ -1,22 +1,25 @@
 //! [`RpcNode`]: a Bitcoin Core node over JSON-RPC.
 //!
 //! Each call has its own time limit, and a connection for itself while it lasts, so a long poll never holds up
-//! another call. A refused cookie is read again once, because bitcoind makes a new one each time it starts.
+//! another call. A refused cookie is read again once, because bitcoind makes a new one each time it starts. An answer is
+//! read up to the length that its method may have, and into a type, not a tree, wherever that length is large.
 
-use super::http::{Http, unavailable};
-use super::{BlockSource, ChainError};
+use super::bounded::Bounded;
+use super::http::{Http, Limits, Transport, unavailable, words};
+use super::{BlockSource, ChainError, RestNode, ServerUrl};
 use crate::crash;
+use crate::patience::Patience;
 use crate::primitives::{BlockRef, BtcHeight};
 use bitcoin::base64::prelude::{BASE64_STANDARD, Engine};
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
-use bitcoin::hex::FromHex;
-use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
+use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, TxOut, Txid};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
@@ -35,6 +38,26 @@ const LANES: usize = 4;
 pub(super) const BATCH: usize = 500;
 /// Scripts in one search through the UTXO set: a request has 32 MB at most.
 const SCRIPTS_AT_ONCE: usize = 300_000;
+/// Transactions in one request.
+const TRANSACTIONS: usize = 16;
+/// Transactions that a node named and then does not have, after which it is not asked for more: a block or two take as
+/// many out of its mempool.
+const MISSING: usize = 20_000;
+
+/// The longest answer of a method that answers briefly, in bytes: as a tree it takes 20 times as much memory.
+pub(super) const SMALL: usize = 1 << 20;
+/// The largest block, in bytes.
+pub(super) const MAX_BLOCK: usize = 4_000_000;
+/// A block or a transaction in hexadecimal, with what stands around it.
+const HEX: usize = 2 * MAX_BLOCK + 1_024;
+/// The largest transactions that are relayed, as many as there are in a request, in hexadecimal.
+const TRANSACTIONS_HEX: usize = TRANSACTIONS * 1_000_000;
+/// The largest of all: the ids of a mempool's transactions, a wallet's coins.
+const LONG: usize = 64 << 20;
+/// Ids or coins in it, which have 67 bytes and more.
+const LONG_ENTRIES: usize = 1_000_000;
+/// From here on a lock time is no height; no chain will be that long.
+pub(super) const HEIGHTS: u32 = 500_000_000;
 /// Time limit of a search through the whole UTXO set.
 const UTXO_SCAN_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 
@@ -123,16 +146,10 @@ pub struct Utxo {
     pub height: BtcHeight,
 }
 
-impl Utxo {
-    fn read(coin: &Value) -> Result<Self, ChainError> {
-        const METHOD: &str = "scantxoutset";
-        let script = Vec::<u8>::from_hex(text(coin, "scriptPubKey", METHOD)?);
-        let script_pubkey = ScriptBuf::from_bytes(script.map_err(|error| malformed(METHOD, error))?);
-        Ok(Self {
-            outpoint: OutPoint::new(parse(text(coin, "txid", METHOD)?, METHOD)?, number(coin, "vout", METHOD)?),
-            output: TxOut { value: super::mempool::amount(coin, "amount", METHOD)?, script_pubkey },
-            height: number(coin, "height", METHOD)?,
-        })
+impl From<Unspent> for Utxo {
+    fn from(coin: Unspent) -> Self {
+        let output = TxOut { value: coin.amount, script_pubkey: coin.script_pubkey };
+        Self { outpoint: OutPoint::new(coin.txid, coin.vout), output, height: coin.height }
     }
 }
 
@@ -145,6 +162,7 @@ pub struct RpcNode {
     network: Network,
     version: u32,
     http: Http,
+    transport: Transport,
     /// Answers in hexadecimal go here: their memory is used again.
     answers: Mutex<Vec<Vec<u8>>>,
 }
@@ -160,11 +178,29 @@ struct Answer<'a> {
 
 /// Any other answer; a result may be null.
 #[derive(Deserialize)]
-struct AnyAnswer {
-    #[serde(default)]
-    result: Value,
+#[serde(bound = "T: DeserializeOwned")]
+struct Reply<T> {
+    #[serde(default = "Option::default")]
+    result: Option<T>,
     #[serde(default)]
     error: Option<RpcError>,
+}
+
+/// What `scantxoutset` finds.
+#[derive(Deserialize)]
+struct Unspents {
+    unspents: Bounded<Unspent, LONG_ENTRIES>,
+}
+
+#[derive(Deserialize)]
+struct Unspent {
+    txid: Txid,
+    vout: u32,
+    #[serde(rename = "scriptPubKey")]
+    script_pubkey: ScriptBuf,
+    #[serde(with = "bitcoin::amount::serde::as_btc")]
+    amount: Amount,
+    height: BtcHeight,
 }
 
 #[derive(Deserialize)]
@@ -190,27 +226,25 @@ impl RpcNode {
     /// # Errors
     /// [`ChainError::WrongNetwork`] if it is not; any other error means that it could not be asked.
     pub fn connect(url: &str, credentials: Credentials, network: Network) -> Result<Self, ChainError> {
-        if url.contains('@') {
-            return Err(ChainError::Url {
-                reason: "it holds credentials; pass the user and the password on their own",
-            });
-        }
-        if url.starts_with("https://") {
-            return Err(ChainError::Url { reason: "bitcoind does not speak TLS; use http://" });
-        }
-        let url = match url.split_once("://") {
-            Some(("http", _)) => url.trim_end_matches('/').to_owned(),
-            None => return Err(ChainError::Url { reason: "its scheme is missing" }),
-            Some(_) => return Err(ChainError::Url { reason: "its scheme is not http" }),
-        };
-        let secret = Mutex::new(credentials.read()?);
-        let http = Http::new(&url);
-        let answers = Mutex::default();
-        let mut node = Self { url, credentials, secret, network, version: 0, http, answers };
+        Self::connect_over(url, credentials, network, &Transport::new(Patience::none()))
+    }
+
+    /// As [`connect`](Self::connect), with more patience or other authorities.
+    pub fn connect_over(
+        url: &str,
+        credentials: Credentials,
+        network: Network,
+        transport: &Transport,
+    ) -> Result<Self, ChainError> {
+        let url: ServerUrl = url.parse().map_err(|reason| ChainError::Url { reason })?;
+        let secret = Mutex::new(transport.patience.ask(ChainError::is_brief, || credentials.read())?);
+        let http = Http::new(url.clone(), transport, None);
+        let (url, transport, answers) = (url.server(), transport.clone(), Mutex::default());
+        let mut node = Self { url, credentials, secret, network, version: 0, http, transport, answers };
         let chain: Value = node.call("getblockchaininfo", &[])?;
         let chain = text(&chain, "chain", "getblockchaininfo")?;
         if Network::from_core_arg(chain) != Ok(network) {
-            return Err(ChainError::WrongNetwork { expected: network, got: chain.to_owned() });
+            return Err(ChainError::WrongNetwork { expected: network, got: words(chain.as_bytes()) });
         }
         let genesis: BlockHash = node.call("getblockhash", &[json!(0)])?;
         if genesis != genesis_block(network).block_hash() {
@@ -239,6 +273,14 @@ impl RpcNode {
         &self.url
     }
 
+    /// Its REST interface, reached in the same way.
+    ///
+    /// # Errors
+    /// As of [`RestNode::connect`].
+    pub fn rest(&self) -> Result<RestNode, ChainError> {
+        RestNode::over(self.http.url().clone(), self.network, &self.transport)
+    }
+
     /// Facts about the node and its chain.
     pub fn info(&self) -> Result<NodeInfo, ChainError> {
         const METHOD: &str = "getblockchaininfo";
@@ -247,10 +289,10 @@ impl RpcNode {
         Ok(NodeInfo {
             chain: text(&info, "chain", METHOD)?.to_owned(),
             tip: BlockRef {
-                height: number(&info, "blocks", METHOD)?,
+                height: height(&info, "blocks", METHOD)?,
                 hash: parse(text(&info, "bestblockhash", METHOD)?, METHOD)?,
             },
-            headers: number(&info, "headers", METHOD)?,
+            headers: height(&info, "headers", METHOD)?,
             initial_download: info.get("initialblockdownload").and_then(Value::as_bool).unwrap_or(false),
             prune_height: match pruned {
                 true => Some(number(&info, "pruneheight", METHOD).unwrap_or(0)),
@@ -260,9 +302,9 @@ impl RpcNode {
         })
     }
 
-    /// Calls any method, within the ordinary time limit.
+    /// Calls any method that answers briefly: up to a megabyte, within the ordinary time limit.
     pub fn call<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T, ChainError> {
-        self.call_within(CALL_LIMIT, method, params)
+        self.call_within(Limits { time: CALL_LIMIT, bytes: SMALL }, method, params)
     }
 
     /// All unspent outputs in the chain that pay one of `scripts`.
@@ -270,17 +312,35 @@ impl RpcNode {
     /// Reads the whole UTXO set, which takes minutes on mainnet, once for 300,000 scripts.
     pub fn scan_utxo_set(&self, scripts: &[ScriptBuf]) -> Result<Vec<Utxo>, ChainError> {
         const METHOD: &str = "scantxoutset";
+        let limits = Limits { time: UTXO_SCAN_LIMIT, bytes: LONG };
         let mut coins = Vec::new();
         for scripts in scripts.chunks(SCRIPTS_AT_ONCE) {
             // Of a descriptor, the node would take ten times as long to derive them.
             let objects: Vec<Value> = scripts.iter().map(|script| json!(format!("raw({script:x})"))).collect();
-            let found: Value = self.call_within(UTXO_SCAN_LIMIT, METHOD, &[json!("start"), json!(objects)])?;
-            let found = found.get("unspents").and_then(Value::as_array);
-            for coin in found.ok_or_else(|| malformed(METHOD, "no unspents"))? {
-                coins.push(Utxo::read(coin)?);
-            }
+            let Unspents { unspents: Bounded(found) } =
+                self.call_within(limits, METHOD, &[json!("start"), json!(objects)])?;
+            coins.extend(found.into_iter().map(Utxo::from));
         }
-        Ok(coins)
+        if coins.iter().any(|coin| coin.height >= HEIGHTS) {
+            return Err(malformed(METHOD, "a height that is none"));
+        }
+        let sum = coins.iter().try_fold(Amount::ZERO, |sum, coin| sum.checked_add(coin.output.value));
+        match sum.filter(|sum| *sum <= Amount::MAX_MONEY) {
+            Some(_) => Ok(coins),
+            None => Err(malformed(METHOD, "coins of more than all money")),
+        }
+    }
+
+    /// The transactions in the mempool.
+    pub(crate) fn mempool_txids(&self) -> Result<Vec<Txid>, ChainError> {
+        let limits = Limits { time: CALL_LIMIT, bytes: LONG };
+        let Bounded(txids): Bounded<Txid, LONG_ENTRIES> = self.call_within(limits, "getrawmempool", &[])?;
+        Ok(txids)
+    }
+
+    /// Calls a method that answers with a block or a transaction in hexadecimal.
+    pub(super) fn call_for_hex(&self, method: &str, params: &[Value]) -> Result<String, ChainError> {
+        self.call_within(Limits { time: CALL_LIMIT, bytes: HEX }, method, params)
     }
 
     /// How many transactions the mempool holds.
@@ -291,28 +351,54 @@ impl RpcNode {
 
     fn call_within<T: DeserializeOwned>(
         &self,
-        limit: Duration,
+        limits: Limits,
         method: &str,
         params: &[Value],
     ) -> Result<T, ChainError> {
-        let value = self.request(limit, method, params)?;
-        serde_json::from_value(value).map_err(|error| malformed(method, error))
-    }
-
-    fn request(&self, limit: Duration, method: &str, params: &[Value]) -> Result<Value, ChainError> {
         let mut answer = Vec::new();
         crash::point();
-        let posted = self.post(limit, method, &call(method, params), &mut answer);
+        let read = self.ask(limits, method, &call(method, params), &mut answer, |answer| {
+            let Reply { result, error } = self.parse(method, answer)?;
+            match (result, error) {
+                (_, Some(error)) => Err(self.refusal(method, Some(error))),
+                (Some(result), None) => Ok(result),
+                // Some methods answer with null.
+                (None, None) => serde_json::from_str("null").map_err(|_| malformed(method, "nothing")),
+            }
+        });
         crash::point();
-        posted?;
-        let answer: AnyAnswer = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
-        answer.error.map_or(Ok(answer.result), |error| Err(self.refusal(method, Some(error))))
+        read
+    }
+
+    /// One question; again, while what is wrong with its answer may pass.
+    fn ask<T>(
+        &self,
+        limits: Limits,
+        method: &str,
+        request: &Value,
+        answer: &mut Vec<u8>,
+        read: impl Fn(&[u8]) -> Result<T, ChainError>,
+    ) -> Result<T, ChainError> {
+        self.transport.patience.ask(ChainError::is_brief, || {
+            self.post(limits, method, request, answer)?;
+            read(answer)
+        })
+    }
+
+    fn parse<'a, T: Deserialize<'a>>(&self, method: &str, answer: &'a [u8]) -> Result<T, ChainError> {
+        serde_json::from_slice(answer).map_err(|error| match error.is_data() {
+            true => malformed(method, error),
+            false => self.garbled(method),
+        })
     }
 
     /// One request; a refused cookie is read again once.
-    fn post(&self, limit: Duration, method: &str, request: &Value, answer: &mut Vec<u8>) -> Result<(), ChainError> {
+    fn post(&self, limits: Limits, method: &str, request: &Value, answer: &mut Vec<u8>) -> Result<(), ChainError> {
         let json = request.to_string();
-        let post = |secret: &str, answer: &mut Vec<u8>| self.http.post(&basic(secret), limit, json.as_bytes(), answer);
+        let post = |secret: &str, answer: &mut Vec<u8>| {
+            let status = self.http.post("", Some(&basic(secret)), json.as_bytes(), limits, answer);
+            status.map_err(|error| error.of_node(&self.url, method))
+        };
         let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut status = post(&secret, answer)?;
         if status == StatusCode::UNAUTHORIZED
@@ -330,6 +416,7 @@ impl RpcNode {
             {
                 Ok(())
             }
+            StatusCode::OK => Err(self.garbled(method)),
             StatusCode::UNAUTHORIZED => Err(ChainError::Auth { url }),
             StatusCode::SERVICE_UNAVAILABLE => Err(unavailable(url, answer)),
             // Of a server between us and bitcoind.
@@ -339,6 +426,10 @@ impl RpcNode {
             StatusCode::FORBIDDEN => Err(self.not_served(method, status, "-rpcallowip or -rpcwhitelist forbids it")),
             status => Err(self.not_served(method, status, "is --bitcoin-url bitcoind's own address, without a path?")),
         }
+    }
+
+    fn garbled(&self, method: &str) -> ChainError {
+        ChainError::Garbled { url: self.url.clone(), method: method.into() }
     }
 
     fn not_served(&self, method: &str, status: StatusCode, hint: &str) -> ChainError {
@@ -353,57 +444,85 @@ impl RpcNode {
         params: impl Iterator<Item = [Value; N]>,
     ) -> Result<Vec<String>, ChainError> {
         let calls: Vec<Value> = params.map(|params| call(method, &params)).collect();
-        let mut answer = Vec::new();
-        self.post(CALL_LIMIT, method, &json!(calls), &mut answer)?;
-        let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
-        let mut texts = Vec::with_capacity(answers.len());
-        for answer in answers {
-            match (answer.result, answer.error) {
-                (Some(text), _) => texts.push(text.to_owned()),
-                (None, Some(error)) if error.code == OUT_OF_RANGE => break,
-                (None, error) => return Err(self.refusal(method, error)),
+        let limits = Limits { time: CALL_LIMIT, bytes: SMALL };
+        self.ask(limits, method, &json!(calls), &mut Vec::new(), |answer| {
+            let Bounded(answers): Bounded<Answer<'_>, BATCH> = self.parse(method, answer)?;
+            if answers.len() > calls.len() {
+                return Err(malformed(method, "more answers than questions"));
             }
-        }
-        Ok(texts)
+            let mut texts = Vec::with_capacity(answers.len());
+            for answer in answers {
+                match (answer.result, answer.error) {
+                    (Some(text), _) => texts.push(text.to_owned()),
+                    (None, Some(error)) if error.code == OUT_OF_RANGE => break,
+                    (None, error) => return Err(self.refusal(method, error)),
+                }
+            }
+            Ok(texts)
+        })
     }
 
-    /// What one method answers for each of these parameters, in as few requests as are sensible.
+    /// What one method answers for each of these parameters, in as few requests as are sensible; `None` for null.
     #[cfg(feature = "wallet")]
-    pub(super) fn each(&self, method: &str, params: &[Vec<Value>]) -> Result<Vec<Value>, ChainError> {
+    pub(super) fn each<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: &[Vec<Value>],
+    ) -> Result<Vec<Option<T>>, ChainError> {
         let (mut answer, mut results) = (Vec::new(), Vec::with_capacity(params.len()));
+        let limits = Limits { time: CALL_LIMIT, bytes: TRANSACTIONS_HEX };
         for params in params.chunks(BATCH) {
             let calls: Vec<Value> = params.iter().map(|params| call(method, params)).collect();
-            self.post(CALL_LIMIT, method, &json!(calls), &mut answer)?;
-            let answers: Vec<AnyAnswer> = serde_json::from_slice(&answer).map_err(|error| malformed(method, error))?;
-            if answers.len() != params.len() {
-                return Err(malformed(method, "another number of answers than questions"));
-            }
-            for answer in answers {
-                results.push(answer.error.map_or(Ok(answer.result), |error| Err(self.refusal(method, Some(error))))?);
-            }
+            results.extend(self.ask(limits, method, &json!(calls), &mut answer, |answer| {
+                let Bounded(answers): Bounded<Reply<T>, BATCH> = self.parse(method, answer)?;
+                if answers.len() != calls.len() {
+                    return Err(malformed(method, "another number of answers than questions"));
+                }
+                let read = |Reply { result, error }| match error {
+                    Some(error) => Err(self.refusal(method, Some(error))),
+                    None => Ok(result),
+                };
+                answers.into_iter().map(read).collect::<Result<Vec<_>, _>>()
+            })?);
         }
         Ok(results)
     }
 
-    /// Hands out these transactions of the mempool, as bytes; those that have left it are left out.
-    pub(crate) fn raw_transactions(&self, txids: &[Txid], mut each: impl FnMut(Txid, &[u8])) -> Result<(), ChainError> {
+    /// Hands out these transactions of the mempool, as bytes, until `each` breaks; those that have left it are left
+    /// out.
+    ///
+    /// # Errors
+    /// Also if most of them are not there, after the node has just named them.
+    pub(crate) fn raw_transactions(
+        &self,
+        txids: &[Txid],
+        mut each: impl FnMut(Txid, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ChainError> {
         const METHOD: &str = "getrawtransaction";
         let (mut answer, mut raw) = (Vec::new(), Vec::new());
-        // The largest transactions that are relayed, all together, are still one answer.
-        for txids in txids.chunks(16) {
+        let (mut found, mut missing) = (0_usize, 0_usize);
+        let limits = Limits { time: CALL_LIMIT, bytes: TRANSACTIONS_HEX };
+        for txids in txids.chunks(TRANSACTIONS) {
             let calls: Vec<Value> = txids.iter().map(|txid| call(METHOD, &[json!(txid)])).collect();
-            self.post(CALL_LIMIT, METHOD, &json!(calls), &mut answer)?;
-            let answers: Vec<Answer<'_>> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
+            self.ask(limits, METHOD, &json!(calls), &mut answer, |answer| {
+                self.parse::<Bounded<Answer<'_>, TRANSACTIONS>>(METHOD, answer).map(drop)
+            })?;
+            let Bounded(answers): Bounded<Answer<'_>, TRANSACTIONS> = self.parse(METHOD, &answer)?;
             for (txid, answer) in txids.iter().zip(answers) {
                 match (answer.result, answer.error) {
                     (Some(hex), _) => {
-                        raw.resize(hex.len() / 2, 0);
-                        faster_hex::hex_decode(hex.as_bytes(), &mut raw).map_err(|error| malformed(METHOD, error))?;
-                        each(*txid, &raw);
+                        found += 1;
+                        decode_hex(METHOD, hex, &mut raw)?;
+                        if each(*txid, &raw).is_break() {
+                            return Ok(());
+                        }
                     }
-                    (None, Some(error)) if error.code == NOT_FOUND => {}
+                    (None, Some(error)) if error.code == NOT_FOUND => missing += 1,
                     (None, error) => return Err(self.refusal(METHOD, error)),
                 }
+            }
+            if missing > MISSING && missing > found {
+                return Err(malformed("getrawmempool", "transactions that it does not have"));
             }
         }
         Ok(())
@@ -412,9 +531,14 @@ impl RpcNode {
     /// What an answer without a result says.
     fn refusal(&self, method: &str, error: Option<RpcError>) -> ChainError {
         match error {
-            Some(RpcError { code: WARMING_UP, message }) => ChainError::WarmingUp { url: self.url.clone(), message },
-            Some(RpcError { code: NOT_FOUND, message }) => ChainError::NotFound(format!("it: {message} ({method})")),
-            Some(RpcError { code, message }) => ChainError::Rpc { method: method.into(), code, message },
+            Some(RpcError { code, message }) => {
+                let message = words(message.as_bytes());
+                match code {
+                    WARMING_UP => ChainError::WarmingUp { url: self.url.clone(), message },
+                    NOT_FOUND => ChainError::NotFound(format!("it: {message} ({method})")),
+                    code => ChainError::Rpc { method: method.into(), code, message },
+                }
+            }
             None => malformed(method, "neither a result nor an error"),
         }
     }
@@ -442,7 +566,7 @@ impl RpcNode {
     fn height(&self, hash: &BlockHash) -> Result<BtcHeight, ChainError> {
         const METHOD: &str = "getblockheader";
         let header: Value = self.call(METHOD, &[json!(hash)])?;
-        number(&header, "height", METHOD)
+        height(&header, "height", METHOD)
     }
 
     /// The height of the UTXO snapshot that the node began with, while it still lacks blocks below.
@@ -508,14 +632,17 @@ impl BlockSource for RpcNode {
         const METHOD: &str = "getblock";
         let pool = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = pool().pop().unwrap_or_default();
-        self.post(CALL_LIMIT, METHOD, &call(METHOD, &[json!(hash), json!(0)]), &mut answer)?;
-        let read: Answer<'_> = serde_json::from_slice(&answer).map_err(|error| malformed(METHOD, error))?;
-        let hex = match (read.result, read.error) {
-            (Some(hex), _) => hex,
-            (None, error) => return Err(self.explain_block(hash, self.refusal(METHOD, error))),
-        };
-        raw.resize(hex.len() / 2, 0);
-        faster_hex::hex_decode(hex.as_bytes(), raw).map_err(|error| malformed(METHOD, error))?;
+        let limits = Limits { time: CALL_LIMIT, bytes: HEX };
+        let read = self.ask(limits, METHOD, &call(METHOD, &[json!(hash), json!(0)]), &mut answer, |answer| {
+            let read: Answer<'_> = self.parse(METHOD, answer)?;
+            match (read.result, read.error) {
+                (Some(_), _) => Ok(()),
+                (None, error) => Err(self.refusal(METHOD, error)),
+            }
+        });
+        read.map_err(|error| self.explain_block(hash, error))?;
+        let read: Answer<'_> = self.parse(METHOD, &answer)?;
+        decode_hex(METHOD, read.result.unwrap_or_default(), raw)?;
         pool().push(answer);
         Ok(())
     }
@@ -535,9 +662,10 @@ impl BlockSource for RpcNode {
         if self.version >= 300_000 && timeout >= Duration::from_millis(1) {
             let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             let params = [json!(millis), json!(current)];
-            let found: Value = self.call_within(timeout + POLL_MARGIN, METHOD, &params)?;
+            let limits = Limits { time: timeout + POLL_MARGIN, bytes: SMALL };
+            let found: Value = self.call_within(limits, METHOD, &params)?;
             return Ok(BlockRef {
-                height: number(&found, "height", METHOD)?,
+                height: height(&found, "height", METHOD)?,
                 hash: parse(text(&found, "hash", METHOD)?, METHOD)?,
             });
         }
@@ -562,7 +690,7 @@ fn basic(secret: &str) -> String {
 }
 
 pub(super) fn malformed(method: &str, reason: impl fmt::Display) -> ChainError {
-    ChainError::Malformed { method: method.into(), reason: reason.to_string() }
+    ChainError::Malformed { method: method.into(), reason: words(reason.to_string().as_bytes()) }
 }
 
 pub(super) fn text<'a>(value: &'a Value, key: &str, method: &str) -> Result<&'a str, ChainError> {
@@ -575,6 +703,17 @@ pub(super) fn number(value: &Value, key: &str, method: &str) -> Result<u32, Chai
     found.ok_or_else(|| malformed(method, format_args!("no number under {key}")))
 }
 
+/// A number that can be a block's height: everybody may add to it.
+fn height(value: &Value, key: &str, method: &str) -> Result<BtcHeight, ChainError> {
+    let height = number(value, key, method)?;
+    if height < HEIGHTS { Ok(height) } else { Err(malformed(method, format_args!("{height} as {key}"))) }
+}
+
+fn decode_hex(method: &str, hex: &str, raw: &mut Vec<u8>) -> Result<(), ChainError> {
+    raw.resize(hex.len() / 2, 0);
+    faster_hex::hex_decode(hex.as_bytes(), raw).map_err(|error| malformed(method, error))
+}
+
 fn parse<T: std::str::FromStr<Err: fmt::Display>>(text: &str, method: &str) -> Result<T, ChainError> {
     text.parse().map_err(|error| malformed(method, error))
 }
@@ -582,6 +721,10 @@ fn parse<T: std::str::FromStr<Err: fmt::Display>>(text: &str, method: &str) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn http(url: &str) -> Http {
+        Http::new(url.parse().expect("a URL"), &Transport::new(Patience::none()), None)
+    }
 
     #[test]
     fn debug_shows_no_secret() {
@@ -593,7 +736,8 @@ mod tests {
             secret: Mutex::new("u:hunter2".into()),
             network: Network::Regtest,
             version: 0,
-            http: Http::new("http://127.0.0.1:1"),
+            http: http("http://127.0.0.1:1"),
+            transport: Transport::new(Patience::none()),
             answers: Mutex::default(),
         };
         assert!(!format!("{node:?}").contains("hunter2"));
@@ -674,12 +818,13 @@ mod tests {
     fn connected(address: std::net::SocketAddr, credentials: Credentials, secret: &str) -> RpcNode {
         let url = format!("http://{address}");
         RpcNode {
-            http: Http::new(&url),
+            http: http(&url),
             url,
             credentials,
             secret: Mutex::new(secret.into()),
             network: Network::Regtest,
             version: 0,
+            transport: Transport::new(Patience::none()),
             answers: Mutex::default(),
         }
     }
@@ -722,7 +867,7 @@ mod tests {
             ("HTTP status 429", true),
             ("-rpcallowip or -rpcwhitelist", false),
             ("is --bitcoin-url bitcoind's own address", false),
-            ("is --bitcoin-url bitcoind's own address", false),
+            ("something that is no JSON; is --bitcoin-url its own address", true),
             ("HTTP status 302", false),
         ]) {
             let error = node.info().expect_err(status);

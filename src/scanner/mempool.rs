@@ -9,6 +9,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, FeeRate, Transaction, Txid};
 use memchr::memmem::Finder;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 /// Blocks ahead that a node has estimates for.
 const TARGETS: [u16; 9] = [2, 3, 6, 12, 24, 72, 144, 504, 1008];
@@ -101,6 +102,7 @@ impl MempoolWatch {
                     let items = items_of(nowhere, &scan_transaction(&transaction, Some(self.namespace)));
                     self.found.extend((!items.is_empty()).then_some((txid, items)));
                 }
+                ControlFlow::Continue(())
             })?;
             self.seen.extend(batch);
             self.unread.truncate(self.unread.len().saturating_sub(BATCH));

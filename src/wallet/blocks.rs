@@ -6,7 +6,7 @@
 
 use super::watch::Watch;
 use super::{FINAL_DEPTH, Wallet, WalletError, journal, unix_now};
-use crate::chain::{BlockSource, ChainError, NodeInfo, RpcNode};
+use crate::chain::{BlockSource, ChainError, NodeInfo, RpcNode, adds_up};
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_wallet::Update;
 use bdk_wallet::chain::{BlockId, CheckPoint, ConfirmationBlockTime, Indexer, TxUpdate};
@@ -85,6 +85,9 @@ impl Wallet {
             }
             for hash in hashes {
                 let block: Block = deserialize(&node.block(&hash)?).map_err(|_| Self::unreadable(next))?;
+                if !is_sound(&block, &hash) {
+                    return Err(Self::unreadable(next));
+                }
                 if chain.height() + 1 == next && block.header.prev_blockhash != chain.hash() {
                     return Ok(false);
                 }
@@ -197,6 +200,12 @@ impl Wallet {
         let is_deep = common + FINAL_DEPTH <= tip;
         self.save_with(|db| if is_deep { journal::reopen(db, common, unix_now()) } else { Ok(false) })
     }
+}
+
+/// Whether it is the block asked for, and its sums are sums: BDK takes that for granted.
+fn is_sound(block: &Block, hash: &BlockHash) -> bool {
+    let adds_up = || block.txdata.iter().all(|tx| adds_up(&tx.output));
+    block.block_hash() == *hash && block.check_merkle_root() && adds_up()
 }
 
 impl RpcNode {

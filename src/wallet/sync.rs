@@ -10,7 +10,7 @@ use super::{Job, Payer, Wallet, WalletError, inputs_of, journal, unix_now};
 use crate::chain::ChainError;
 #[cfg(feature = "esplora")]
 use crate::chain::Esplora;
-use crate::chain::{BlockSource, Mempool, RpcNode};
+use crate::chain::{BlockSource, Mempool, RpcNode, adds_up};
 use crate::primitives::BlockRef;
 #[cfg(feature = "esplora")]
 use crate::primitives::BtcHeight;
@@ -23,6 +23,7 @@ use bdk_wallet::chain::{
 use bitcoin::consensus::deserialize;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Blocks by which a server may be late.
@@ -30,8 +31,12 @@ use std::sync::Arc;
 const LATE: BtcHeight = 2;
 /// Transactions that are asked for to know what a payment hangs on; more hang together in no mempool.
 const TRACED: usize = 100;
+/// Bytes of them: with their witnesses, a hundred of the largest would take 400 MB.
+const TRACED_BYTES: usize = 16_000_000;
 /// Transactions in a mempool that is read whole by each sync.
 pub(super) const SMALL_MEMPOOL: u32 = 5_000;
+/// And their bytes: in memory they take up to four times as much.
+const MEMPOOL_BYTES: usize = 32_000_000;
 /// Transactions of a larger one that each sync looks at while a payment is awaited.
 const LOOKED_AT: usize = 5_000;
 
@@ -123,8 +128,8 @@ impl Wallet {
 
     /// Reads a node's mempool, as far as it matters; `kept` are not missed there.
     fn read_mempool(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>, watch: &mut Watch) -> Result<(), WalletError> {
-        if node.mempool_size()? <= self.small_mempool {
-            return self.read_whole_mempool(node, kept, watch);
+        if node.mempool_size()? <= self.small_mempool && self.read_whole_mempool(node, kept, watch)? {
+            return Ok(());
         }
         for txid in self.unconfirmed().iter().map(|tx| tx.compute_txid()).filter(|txid| !kept.contains(txid)) {
             if node.entry(&txid)?.is_none() {
@@ -138,13 +143,17 @@ impl Wallet {
         Ok(())
     }
 
+    /// Reads all of it; `false` if it is larger than the node said, in number or in bytes.
     fn read_whole_mempool(
         &mut self,
         node: &RpcNode,
         kept: &BTreeSet<Txid>,
         watch: &mut Watch,
-    ) -> Result<(), WalletError> {
+    ) -> Result<bool, WalletError> {
         let (here, seen) = (node.mempool_txids()?, unix_now());
+        if here.len() / 2 > usize::try_from(self.small_mempool).unwrap_or(usize::MAX) {
+            return Ok(false);
+        }
         let present: BTreeSet<Txid> = here.iter().copied().collect();
         let mut known: BTreeMap<Txid, Arc<Transaction>> =
             self.unconfirmed().into_iter().map(|tx| (tx.compute_txid(), tx)).collect();
@@ -154,13 +163,19 @@ impl Wallet {
             self.bdk_mut().apply_evicted_txs(gone.map(|txid| (*txid, seen)));
         }
         let new: Vec<Txid> = here.iter().copied().filter(|txid| !known.contains_key(txid)).collect();
+        let mut bytes = 0;
         node.raw_transactions(&new, |txid, raw| {
-            known.extend(deserialize(raw).ok().map(|tx| (txid, Arc::new(tx))));
+            bytes += raw.len();
+            known.extend(waiting(raw, txid).map(|tx| (txid, Arc::new(tx))));
+            if bytes <= MEMPOOL_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
+        if bytes > MEMPOOL_BYTES {
+            return Ok(false);
+        }
         // Parents first, as the node lists them.
         let waiting = here.iter().filter_map(|txid| known.remove(txid)).map(|tx| (tx, seen)).collect();
         self.take_in(waiting, kept, watch);
-        Ok(())
+        Ok(true)
     }
 
     /// Looks for payments to envelopes in a mempool that is not read whole: [`LOOKED_AT`] of the transactions that were
@@ -175,9 +190,10 @@ impl Wallet {
         let unseen = here.iter().copied().filter(|txid| !self.seen.contains(txid));
         let new: Vec<Txid> = unseen.take(LOOKED_AT).collect();
         let mut paid = Vec::new();
-        node.raw_transactions(&new, |_, raw| {
-            let tx = deserialize::<Transaction>(raw).ok().filter(|tx| watch.concerns(tx));
+        node.raw_transactions(&new, |txid, raw| {
+            let tx = waiting(raw, txid).filter(|tx| watch.concerns(tx));
             paid.extend(tx.map(|tx| (Arc::new(tx), now)));
+            ControlFlow::Continue(())
         })?;
         self.learn_waiting(paid.clone());
         self.forget_replaced(paid.iter().map(|(tx, _)| tx), kept);
@@ -205,8 +221,9 @@ impl Wallet {
             let view = self.view();
             spenders.retain(|txid| !view.transactions.contains_key(txid));
             let (mut found, seen) = (Vec::new(), unix_now());
-            node.raw_transactions(&spenders.into_iter().collect::<Vec<_>>(), |_, raw| {
-                found.extend(deserialize::<Transaction>(raw).ok().map(|tx| (Arc::new(tx), seen)));
+            node.raw_transactions(&spenders.into_iter().collect::<Vec<_>>(), |txid, raw| {
+                found.extend(waiting(raw, txid).map(|tx| (Arc::new(tx), seen)));
+                ControlFlow::Continue(())
             })?;
             self.take_in(found, kept, watch);
         }
@@ -239,11 +256,14 @@ impl Wallet {
                     continue;
                 }
                 let (mut before, mut asked) = (vec![payment.clone()], BTreeSet::new());
-                let mut at = 0;
+                let (mut at, mut bytes) = (0, 0);
                 while let Some(tx) = before.get(at).cloned() {
                     for parent in tx.input.iter().map(|input| input.previous_output.txid) {
-                        if asked.len() < TRACED && asked.insert(parent) && source.is_waiting(&parent)? {
-                            before.extend(source.transaction(&parent)?.map(Arc::new));
+                        let is_few = asked.len() < TRACED && bytes < TRACED_BYTES;
+                        if is_few && asked.insert(parent) && source.is_waiting(&parent)? {
+                            let tx = source.transaction(&parent)?;
+                            bytes += tx.as_ref().map_or(0, Transaction::total_size);
+                            before.extend(tx.map(Arc::new));
                         }
                     }
                     at += 1;
@@ -339,6 +359,12 @@ impl Wallet {
 fn outpoints_of(tx: &Transaction) -> impl Iterator<Item = OutPoint> {
     let txid = tx.compute_txid();
     (0..).zip(&tx.output).map(move |(vout, _)| OutPoint::new(txid, vout))
+}
+
+/// A transaction of the mempool, if it is the one of that name and could be there: BDK takes that for granted.
+fn waiting(raw: &[u8], txid: Txid) -> Option<Transaction> {
+    let tx: Transaction = deserialize(raw).ok()?;
+    (tx.compute_txid() == txid && !tx.is_coinbase() && adds_up(&tx.output)).then_some(tx)
 }
 
 #[cfg(feature = "esplora")]

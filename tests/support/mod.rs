@@ -270,7 +270,8 @@ impl World {
         let manifest = self.path("rollup.toml");
         std::fs::write(&manifest, self.manifest.to_toml())?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_sortie"));
-        command.env("SORTIE_DATA_DIR", self.path("data"));
+        // What is out of order here stays so.
+        command.env("SORTIE_DATA_DIR", self.path("data")).env("SORTIE_PATIENCE", "0");
         command.args(["--network", "regtest", "--bitcoin-url", url, "--manifest"]);
         command.arg(&manifest).arg("--bitcoin-cookie").arg(cookie);
         command.args(arguments).current_dir(self.dir.path());

@@ -175,6 +175,8 @@ impl<'a> Cli<'a> {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SORTIE_")) {
             command.env_remove(name);
         }
+        // What is out of order here stays so.
+        command.env("SORTIE_PATIENCE", "0");
         command
             .args(["--network", "regtest", "--manifest", &self.manifest])
             .arg("--data-dir")

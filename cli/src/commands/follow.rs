@@ -83,7 +83,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
     })?;
     let mut pauses = Pauses::default();
     let open = || -> Result<(Bitcoin, Writer), Failure> {
-        let source = settings.connect(place.network())?;
+        let source = settings.connect_for_service(place.network())?;
         if follow.rebuild {
             place.clear(&lock, &source, out)?;
         }
@@ -124,7 +124,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
             Err(failure) => {
                 let next = pauses.after(failure, follow.once, &stop, out)?;
                 // A node that was started anew may listen elsewhere.
-                if let Ok(source) = settings.connect(place.network()) {
+                if let Ok(source) = settings.connect_for_service(place.network()) {
                     session.reconnect(source);
                 }
                 next

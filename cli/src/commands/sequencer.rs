@@ -123,7 +123,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         ))
     })?;
     let mut wallet = passphrase::unlock(wallet::with_keys(wallet::open(settings, &command.wallet)?)?, settings)?;
-    let bitcoin = settings.connect(network)?;
+    let bitcoin = settings.connect_for_service(network)?;
     if let Some(info) = bitcoin.node().map(RpcNode::info).transpose()?.filter(NodeInfo::is_behind) {
         // What is promised on an old chain might not hold on the newest.
         return Err(Failure::refused(behind(&info)));

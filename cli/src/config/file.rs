@@ -31,6 +31,8 @@ pub struct ConfigFile {
     pub bitcoin_cookie: Option<PathBuf>,
     pub bitcoin_user: Option<String>,
     pub bitcoin_password: Option<String>,
+    pub bitcoin_ca: Option<PathBuf>,
+    pub patience: Option<u32>,
     pub passphrase_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "urls")]
     pub esplora_url: Vec<String>,
@@ -120,8 +122,8 @@ impl ConfigFile {
             }
         }
         let folder = path.parent().unwrap_or(Path::new(""));
-        let ConfigFile { manifest, data_dir, bitcoin_cookie, passphrase_file, blocks_dir, .. } = &mut file;
-        let paths = [manifest, data_dir, bitcoin_cookie, passphrase_file, blocks_dir];
+        let ConfigFile { manifest, data_dir, bitcoin_cookie, bitcoin_ca, passphrase_file, blocks_dir, .. } = &mut file;
+        let paths = [manifest, data_dir, bitcoin_cookie, bitcoin_ca, passphrase_file, blocks_dir];
         for path in paths.into_iter().flatten() {
             *path = match (path.strip_prefix("~"), home()) {
                 (Ok(rest), Some(home)) => home.join(rest),

@@ -68,6 +68,24 @@ pub enum EsploraError {
         /// HTTP status.
         status: u16,
     },
+    /// It cannot show that it is who it should be.
+    #[error("no TLS with the Esplora server {server}: {reason}; set --esplora-url to another")]
+    Tls {
+        /// Scheme, host and port.
+        server: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The answer is no JSON, or only the beginning of it.
+    #[error(
+        "the Esplora server {server} answered {route} with something that is no JSON; is the path of --esplora-url right?"
+    )]
+    Garbled {
+        /// Scheme, host and port.
+        server: String,
+        /// What was asked.
+        route: String,
+    },
     /// The answer is not what this route answers.
     #[error(
         "the Esplora server {server} answered {route} with something unexpected: {reason}; set --esplora-url to another"
@@ -85,6 +103,16 @@ pub enum EsploraError {
 impl EsploraError {
     /// Whether the same question may be answered later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. } | Self::Garbled { .. })
+    }
+
+    /// Whether it is worth a command's while to wait for it: what is forbidden is so for long.
+    pub(crate) fn is_brief(&self) -> bool {
+        self.is_temporary() && !matches!(self, Self::Busy { status: 403, .. })
+    }
+
+    /// Whether a server that has answered rightly before may do so again, as far as this error tells.
+    pub(crate) fn may_pass(&self) -> bool {
+        !matches!(self, Self::Url { .. } | Self::Proxy { .. } | Self::WrongNetwork { .. })
     }
 }

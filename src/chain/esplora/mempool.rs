@@ -4,10 +4,11 @@
 //! outputs, no packages. Whatever is built for that is relayed by every node between here and the miners, and
 //! not only by this server; and a replacement pays enough for each of them.
 
-use super::{Esplora, MAX_JSON};
+use super::history::{MAX_INPUTS, Spend, Status};
+use super::{Answer as HttpAnswer, BLOCK_LIST, Esplora, MAX_JSON, MAX_LISTED};
+use crate::chain::bounded::Bounded;
 use crate::chain::mempool::{judge_words, read_package};
 use crate::chain::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
-use bdk_esplora::esplora_client::{OutputStatus, Tx, TxStatus};
 use bitcoin::consensus::encode::{deserialize, serialize_hex};
 use bitcoin::constants::SUBSIDY_HALVING_INTERVAL;
 use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid, Weight};
@@ -52,10 +53,10 @@ impl Mempool for Esplora {
     /// The server does not tell what hangs together: it is asked for one relative after the other.
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
         let Some(tx) = self.waiting(txid)? else { return Ok(None) };
-        let ancestors = self.family(&tx, |tx| Ok(tx.vin.iter().map(|input| input.txid).collect()))?;
+        let ancestors = self.family(&tx, |tx| Ok(tx.vin.0.iter().map(|input| input.txid).collect()))?;
         let descendants = self.family(&tx, |tx| {
-            let spends: Option<Vec<OutputStatus>> = self.json(&format!("/tx/{}/outspends", tx.txid))?;
-            Ok(spends.unwrap_or_default().into_iter().filter_map(|spend| spend.txid).collect())
+            let spends: Option<Bounded<Spend, MAX_SPENDS>> = self.json(&format!("/tx/{}/outspends", tx.txid))?;
+            Ok(spends.unwrap_or_default().0.into_iter().filter_map(|spend| spend.txid).collect())
         })?;
         Ok(Some(MempoolEntry {
             vsize: vsize(&tx),
@@ -86,11 +87,11 @@ impl Mempool for Esplora {
         let OutPoint { txid, vout } = outpoint;
         let Some(tx) = self.transaction(txid)? else { return Ok(None) };
         let Some(output) = usize::try_from(*vout).ok().and_then(|vout| tx.output.get(vout)) else { return Ok(None) };
-        let spent: Option<OutputStatus> = self.json(&format!("/tx/{txid}/outspend/{vout}"))?;
+        let spent: Option<Spend> = self.json(&format!("/tx/{txid}/outspend/{vout}"))?;
         if spent.is_none_or(|spent| spent.spent) {
             return Ok(None);
         }
-        let status: Option<TxStatus> = self.json(&format!("/tx/{txid}/status"))?;
+        let status: Option<Status> = self.json(&format!("/tx/{txid}/status"))?;
         let height = status.filter(|status| status.confirmed).and_then(|status| status.block_height);
         let confirmations = match height {
             Some(height) => (self.tip()?.height.saturating_add(1)).saturating_sub(height),
@@ -123,9 +124,9 @@ impl Mempool for Esplora {
     /// What all transactions of a block paid on average: what its coinbase takes beyond the subsidy.
     fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
         const ROUTE: &str = "/blocks";
-        let blocks: Option<Vec<Block>> = self.json(ROUTE)?;
+        let blocks: Option<Bounded<Block, MAX_LISTED>> = self.json_up_to(BLOCK_LIST, ROUTE)?;
         let mut highest = None;
-        let recent = blocks.unwrap_or_default().into_iter().take(RECENT_BLOCKS);
+        let recent = blocks.unwrap_or_default().0.into_iter().take(RECENT_BLOCKS);
         for block in recent.filter(|block| block.tx_count > 1).take(ASKED_BLOCKS) {
             let Some(txid) = self.text(&format!("/block/{}/txid/0", block.id))? else { continue };
             let txid: Txid = txid.parse().map_err(|error| self.malformed(ROUTE, error))?;
@@ -155,9 +156,13 @@ impl Mempool for Esplora {
 
 impl Esplora {
     /// A transaction that waits in the mempool.
-    fn waiting(&self, txid: &Txid) -> Result<Option<Tx>, ChainError> {
-        let tx: Option<Tx> = self.json(&format!("/tx/{txid}"))?;
-        Ok(tx.filter(|tx| !tx.status.confirmed))
+    fn waiting(&self, txid: &Txid) -> Result<Option<Waiting>, ChainError> {
+        let route = format!("/tx/{txid}");
+        let tx: Option<Waiting> = self.json(&route)?;
+        match tx {
+            Some(tx) if tx.txid != *txid => Err(self.malformed(&route, "another transaction")),
+            tx => Ok(tx.filter(|tx| !tx.status.confirmed)),
+        }
     }
 
     /// The transactions that spend outputs of this one.
@@ -168,7 +173,11 @@ impl Esplora {
     }
 
     /// A waiting transaction, and those that wait in one direction from it, as far as [`LOOKUPS`] reach.
-    fn family(&self, tx: &Tx, next: impl Fn(&Tx) -> Result<Vec<Txid>, ChainError>) -> Result<Vec<Tx>, ChainError> {
+    fn family(
+        &self,
+        tx: &Waiting,
+        next: impl Fn(&Waiting) -> Result<Vec<Txid>, ChainError>,
+    ) -> Result<Vec<Waiting>, ChainError> {
         let mut family = vec![tx.clone()];
         let mut asked = BTreeSet::from([tx.txid]);
         let mut at = 0;
@@ -189,29 +198,46 @@ impl Esplora {
         let limit = Amount::from_sat(limit.to_sat_per_kwu().saturating_mul(4)).to_btc();
         let route = format!("/txs/package?maxfeerate={limit}&maxburnamount=0");
         let hex: Vec<String> = package.iter().map(serialize_hex).collect();
-        let (status, body) = self.request(&route, Some(json!(hex).to_string()), MAX_JSON)?;
-        match status {
-            200..=299 => {
+        match self.post(&route, &json!(hex).to_string())? {
+            HttpAnswer { status: 200..=299, body, .. } => {
                 let answer = serde_json::from_slice(&body).map_err(|error| self.malformed(&route, error))?;
                 read_package(package, &answer).map(Some)
             }
-            429 | 502.. => Err(self.failed(&route, status, "")),
+            HttpAnswer { status: status @ 505.., body, .. } => Err(self.failed(&route, status, &body)),
             _ => Ok(None),
         }
     }
 
     fn submit_one(&self, tx: &Transaction) -> Result<Verdict, ChainError> {
         const ROUTE: &str = "POST /tx";
-        let (status, body) = self.request("/tx", Some(serialize_hex(tx)), MAX_JSON)?;
+        let HttpAnswer { status, body, .. } = self.post("/tx", &serialize_hex(tx))?;
         let words = String::from_utf8_lossy(&body);
         let answer = match status {
             200..=299 => Answer::Accepted,
             // The node's words behind the server's: `sendrawtransaction RPC error: {"code":-26,"message":"..."}`.
             400..=428 | 430..=499 => judge_words(node_words(&words)),
-            _ => return Err(self.failed(ROUTE, status, &words)),
+            _ => return Err(self.failed(ROUTE, status, &body)),
         };
         Ok(Verdict { txid: tx.compute_txid(), answer })
     }
+}
+
+/// Outputs of a transaction, whose spends are asked for: more than any that is relayed has.
+const MAX_SPENDS: usize = 20_000;
+
+/// What a server says of a transaction in the mempool, as far as it matters here.
+#[derive(Clone, Deserialize)]
+struct Waiting {
+    txid: Txid,
+    vin: Bounded<Input, MAX_INPUTS>,
+    weight: u64,
+    fee: u64,
+    status: Status,
+}
+
+#[derive(Clone, Deserialize)]
+struct Input {
+    txid: Txid,
 }
 
 /// What a server says of a block, as far as it matters here.
@@ -231,12 +257,12 @@ fn subsidy(network: Network, height: u32) -> Amount {
 }
 
 /// What the server says of it, but no more than a block holds.
-fn vsize(tx: &Tx) -> u64 {
+fn vsize(tx: &Waiting) -> u64 {
     tx.weight.min(Weight::MAX_BLOCK.to_wu()).div_ceil(4)
 }
 
 /// What the server says of it, but no more than all money: that many of them add up.
-fn fee(tx: &Tx) -> Amount {
+fn fee(tx: &Waiting) -> Amount {
     Amount::from_sat(tx.fee).min(Amount::MAX_MONEY)
 }
 

@@ -1,68 +1,62 @@
 //! [`Esplora`]: Bitcoin from an Esplora HTTP server, where there is no node.
 //!
-//! Guarantees that each request has a time limit; that an answer is read up to a limit of its own (the
-//! wallet's histories, which BDK reads, are limited in time only); that headers and transactions are the
-//! ones asked for; that no redirect is followed; and that with a [`Proxy`] no name is resolved and no
-//! connection made but by it, except on this machine. Trusts the server, as a node is trusted, for which chain is best and for what its
-//! mempool has. It learns which addresses and transactions are asked for.
+//! Guarantees that each answer has a limit in time and length, and all answers about a wallet's history one together;
+//! that headers and transactions are the ones asked for; that no redirect is followed; and that with a [`Proxy`] no name
+//! is resolved and no connection made but by it, except on this machine. Trusts the server, as a node is trusted, for
+//! which chain is best and for what its mempool has. It learns which addresses and transactions are asked for.
 
 mod error;
+mod history;
 mod mempool;
 mod merkle;
 
 pub use error::EsploraError;
 
-use super::{BlockSource, ChainError, is_loopback};
+use super::bounded::Bounded;
+use super::http::{Http, HttpError, Limits, Transport, words};
+use super::mempool::adds_up;
+use super::rpc::{HEIGHTS, MAX_BLOCK};
+use super::{BlockSource, ChainError, ServerUrl};
 use crate::crash;
+use crate::patience::Patience;
 use crate::primitives::{BlockRef, BtcHeight};
-use bdk_esplora::EsploraAsyncExt;
-use bdk_esplora::esplora_client::{self, AsyncClient};
-use bdk_wallet::KeychainKind;
-use bdk_wallet::chain::spk_client::{FullScanRequest, FullScanResponse, SyncRequest, SyncResponse};
-use bdk_wallet::chain::{ConfirmationBlockTime, TxUpdate};
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::constants::genesis_block;
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, TxMerkleNode, TxOut, Txid};
+use bitcoin::{BlockHash, CompactTarget, Network, TxMerkleNode, TxOut};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
 
 /// Time limit of a request: Tor is slow, and a block has megabytes.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
-/// How often a busy server is asked again, each time after twice the time. BDK's own requests are repeated six times.
-const RETRIES: usize = 3;
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Requests at one time while the wallet's histories are fetched.
-const PARALLEL: usize = 4;
 /// Interval of polls: public servers do not like to be asked every second.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// On regtest, where blocks come when somebody asks for them.
 const REGTEST_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is asked for by BDK, in many requests.
-const HISTORY: &str = "a wallet's history";
 /// A hash, a height, an error's words.
 const SHORT: usize = 4_096;
-/// The largest block, in bytes.
-const MAX_BLOCK: usize = 4_000_000;
 /// The JSON of the largest transaction: its bytes in hex, its inputs with their outputs, twice over.
 const MAX_JSON: usize = 32_000_000;
+/// An answer that may be read beside others.
+const USUAL: usize = 4_000_000;
+/// What is answered to a transaction, or to a few.
+const SENT: usize = 1 << 20;
+/// A list of blocks, in bytes and in blocks: servers show 10 to 15.
+const BLOCK_LIST: usize = 1 << 20;
+const MAX_LISTED: usize = 100;
 
 /// Blocks in a list of them.
 const LISTED: u32 = 10;
 
 /// A block in a list of them.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Listed {
     id: BlockHash,
     height: BtcHeight,
@@ -106,16 +100,23 @@ impl fmt::Display for Proxy {
 }
 
 /// A connection to one Esplora server on one network.
-///
-/// Its calls block; none may be made from a thread that runs asynchronous code.
 pub struct Esplora {
     /// Scheme, host and port, for errors: the path of a private server may be a secret.
     server: String,
-    base: String,
     network: Network,
     checked: OnceLock<()>,
-    client: AsyncClient,
-    runtime: Runtime,
+    http: Http,
+    patience: Arc<Patience>,
+    /// Held while a long answer is read.
+    long: Mutex<()>,
+}
+
+/// A status, and the body behind it.
+struct Answer<'a> {
+    status: u16,
+    body: Vec<u8>,
+    /// Only one of them is long at a time.
+    _alone: Option<MutexGuard<'a, ()>>,
 }
 
 impl fmt::Debug for Esplora {
@@ -132,7 +133,17 @@ impl Esplora {
     /// # Errors
     /// [`EsploraError::WrongNetwork`] if it is not; any other error means that it could not be asked.
     pub fn connect(url: &str, network: Network, proxy: Option<&Proxy>) -> Result<Self, ChainError> {
-        let esplora = Self::new(url, network, proxy)?;
+        Self::connect_over(url, network, proxy, &Transport::new(Patience::brief()))
+    }
+
+    /// As [`connect`](Self::connect), with more patience.
+    pub fn connect_over(
+        url: &str,
+        network: Network,
+        proxy: Option<&Proxy>,
+        transport: &Transport,
+    ) -> Result<Self, ChainError> {
+        let esplora = Self::over(url, network, proxy, transport)?;
         esplora.check_network()?;
         Ok(esplora)
     }
@@ -161,31 +172,18 @@ impl Esplora {
     /// # Errors
     /// [`EsploraError::Url`].
     pub fn new(url: &str, network: Network, proxy: Option<&Proxy>) -> Result<Self, ChainError> {
-        let unusable = |reason: &str| EsploraError::Url { reason: reason.into() };
-        let base = url.trim_end_matches('/').to_owned();
-        let Some((scheme @ ("http" | "https"), rest)) = base.split_once("://") else {
-            return Err(unusable("its scheme is neither https nor http").into());
-        };
-        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-        if authority.contains('@') {
-            return Err(unusable("it holds credentials").into());
-        }
-        let server = format!("{scheme}://{authority}");
-        let unbuilt = |error: reqwest::Error| unusable(&root_cause(&error.without_url()));
-        // A server on this machine is asked directly, and would lead past the proxy.
-        let client = reqwest::Client::builder().timeout(REQUEST_LIMIT).redirect(reqwest::redirect::Policy::none());
-        let client = match proxy {
-            _ if is_loopback(&base) => client.no_proxy(),
-            Some(proxy) => client.proxy(reqwest::Proxy::all(&proxy.0).map_err(unbuilt)?),
-            None => client,
-        };
-        let client = client.build().map_err(unbuilt)?;
-        // Also a check of the URL, which the client makes late.
-        client.get(&base).build().map_err(unbuilt)?;
-        let client = AsyncClient::from_client(base.clone(), client);
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| unusable(&error.to_string()))?;
-        Ok(Self { server, base, network, checked: OnceLock::new(), client, runtime })
+        Self::over(url, network, proxy, &Transport::new(Patience::brief()))
+    }
+
+    /// As [`new`](Self::new), with more patience.
+    pub fn over(url: &str, network: Network, proxy: Option<&Proxy>, transport: &Transport) -> Result<Self, ChainError> {
+        let url: ServerUrl = url.parse().map_err(|error| unusable(&error))?;
+        // A server on this machine is asked directly.
+        let proxy = proxy.filter(|_| !url.is_loopback()).map(|Proxy(proxy)| ureq::Proxy::new(proxy)).transpose();
+        let proxy = proxy.map_err(|error| EsploraError::Proxy { reason: error.to_string() })?;
+        let (server, patience) = (url.server(), Arc::clone(&transport.patience));
+        let http = Http::new(url, transport, proxy);
+        Ok(Self { server, network, checked: OnceLock::new(), http, patience, long: Mutex::new(()) })
     }
 
     /// The network that was checked on connecting.
@@ -203,110 +201,79 @@ impl Esplora {
         if self.network == Network::Regtest { REGTEST_POLL_INTERVAL } else { POLL_INTERVAL }
     }
 
-    /// Everything about a wallet's scripts, until `stop_gap` of them in a row were never used.
-    pub(crate) fn full_scan(
-        &self,
-        request: FullScanRequest<KeychainKind>,
-        stop_gap: usize,
-    ) -> Result<FullScanResponse<KeychainKind>, ChainError> {
-        let found = self.ask(self.client.full_scan(request, stop_gap, PARALLEL));
-        let found = found.map_err(|error| self.explain(HISTORY, *error))?;
-        self.check_history(&found.tx_update)?;
-        Ok(found)
-    }
-
-    /// Everything new about a wallet's revealed scripts.
-    pub(crate) fn sync<I: Send>(&self, request: SyncRequest<I>) -> Result<SyncResponse, ChainError> {
-        let found = self.ask(self.client.sync(request, PARALLEL)).map_err(|error| self.explain(HISTORY, *error))?;
-        self.check_history(&found.tx_update)?;
-        Ok(found)
-    }
-
-    fn check_history(&self, found: &TxUpdate<ConfirmationBlockTime>) -> Result<(), ChainError> {
-        found.txs.iter().try_for_each(|tx| self.check_amounts(HISTORY, &tx.output))?;
-        found.txouts.values().try_for_each(|output| self.check_amounts(HISTORY, std::slice::from_ref(output)))
-    }
-
     /// No transaction holds more than all money; what does would not add up.
     fn check_amounts(&self, route: &str, outputs: &[TxOut]) -> Result<(), ChainError> {
-        let sum = outputs.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value));
-        match sum.filter(|sum| *sum <= Amount::MAX_MONEY) {
-            Some(_) => Ok(()),
-            None => Err(self.malformed(route, "a transaction of more than all money")),
+        match adds_up(outputs) {
+            true => Ok(()),
+            false => Err(self.malformed(route, "a transaction of more than all money")),
         }
     }
 
     /// `GET`; `None` for what the server does not have.
     fn get(&self, route: &str, limit: usize) -> Result<Option<Vec<u8>>, ChainError> {
-        let mut wait = FIRST_RETRY;
-        for _ in 0..RETRIES {
-            match self.request(route, None, limit)? {
-                (429 | 500 | 502..=504, _) => sleep(wait),
-                answer => return self.found(route, answer),
-            }
-            wait *= 2;
-        }
-        let answer = self.request(route, None, limit)?;
-        self.found(route, answer)
+        let found = |body: &[u8]| Ok(body.to_vec());
+        self.question(|| self.found(route, limit, found))
     }
 
-    fn found(&self, route: &str, (status, body): (u16, Vec<u8>)) -> Result<Option<Vec<u8>>, ChainError> {
-        match status {
-            200..=299 => Ok(Some(body)),
-            404 => Ok(None),
-            _ => Err(self.failed(route, status, &String::from_utf8_lossy(&body))),
-        }
-    }
-
-    /// All outputs in the chain that pay one of `scripts` and are not spent there.
-    pub(crate) fn unspent_of(&self, scripts: &[ScriptBuf]) -> Result<Vec<(OutPoint, TxOut)>, ChainError> {
-        let request = SyncRequest::builder().spks(scripts.iter().cloned());
-        let TxUpdate { txs, anchors, .. } = self.sync::<()>(request.build())?.tx_update;
-        let mined: BTreeSet<Txid> = anchors.into_iter().map(|(_, txid)| txid).collect();
-        let mut unspent = BTreeMap::new();
-        let mut spent = BTreeSet::new();
-        for tx in txs {
-            let txid = tx.compute_txid();
-            if mined.contains(&txid) {
-                spent.extend(tx.input.iter().map(|input| input.previous_output));
-                let paid = (0..).zip(&tx.output).filter(|(_, output)| scripts.contains(&output.script_pubkey));
-                unspent.extend(paid.map(|(vout, output)| (OutPoint::new(txid, vout), output.clone())));
-            }
-        }
-        unspent.retain(|outpoint, _| !spent.contains(outpoint));
-        Ok(unspent.into_iter().collect())
-    }
-
-    fn ask<T>(&self, question: impl Future<Output = T>) -> T {
+    /// One question to the server, however many requests that takes.
+    fn question<T>(&self, ask: impl FnOnce() -> Result<T, ChainError>) -> Result<T, ChainError> {
         crash::point();
-        let answer = self.runtime.block_on(question);
+        let answer = ask();
         crash::point();
         answer
     }
 
-    /// The status and up to `limit` bytes of the answer.
-    fn request(&self, route: &str, body: Option<String>, limit: usize) -> Result<(u16, Vec<u8>), ChainError> {
-        let url = format!("{}{route}", self.base);
-        let client = self.client.client();
-        let request = match body {
-            Some(body) => client.post(url).body(body),
-            None => client.get(url),
-        };
-        let answer = self.ask(async {
-            let mut response = request.send().await?;
-            let mut bytes = Vec::new();
-            while let Some(chunk) = response.chunk().await? {
-                bytes.extend_from_slice(&chunk);
-                if bytes.len() > limit {
-                    return Ok(Err(bytes.len()));
-                }
+    /// `GET`, again while what is wrong may pass; `None` for what the server does not have.
+    fn found<T>(
+        &self,
+        route: &str,
+        limit: usize,
+        read: impl Fn(&[u8]) -> Result<T, ChainError>,
+    ) -> Result<Option<T>, ChainError> {
+        self.patience.ask(ChainError::is_brief, || {
+            let answer = self.request(route, None, limit)?;
+            match answer.status {
+                200..=299 => read(&answer.body).map(Some),
+                404 => Ok(None),
+                status => Err(self.failed(route, status, &answer.body)),
             }
-            Ok(Ok((response.status().as_u16(), bytes)))
-        });
-        match answer {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(self.malformed(route, format_args!("more than {limit} bytes"))),
-            Err(error) => Err(self.explain(route, esplora_client::Error::Reqwest(error))),
+        })
+    }
+
+    /// `POST`, again while what is wrong may pass.
+    fn post(&self, route: &str, body: &str) -> Result<Answer<'_>, ChainError> {
+        self.question(|| {
+            self.patience.ask(ChainError::is_brief, || match self.request(route, Some(body), SENT)? {
+                Answer { status: status @ (429 | 502..=504), body, .. } => Err(self.failed(route, status, &body)),
+                answer => Ok(answer),
+            })
+        })
+    }
+
+    /// The status and up to `limit` bytes of the answer.
+    fn request(&self, route: &str, sent: Option<&str>, limit: usize) -> Result<Answer<'_>, ChainError> {
+        let mut body = Vec::new();
+        let mut ask = |limit| {
+            let limits = Limits { time: REQUEST_LIMIT, bytes: limit };
+            match sent {
+                Some(sent) => self.http.post(route, None, sent.as_bytes(), limits, &mut body),
+                None => self.http.get(route, limits, &mut body),
+            }
+        };
+        let mut alone = None;
+        let status = match ask(limit.min(USUAL)) {
+            Err(HttpError::TooLong(_)) if limit > USUAL => {
+                alone = Some(self.long.lock().unwrap_or_else(PoisonError::into_inner));
+                ask(limit)
+            }
+            status => status,
+        };
+        let server = self.server.clone();
+        match status {
+            Ok(status) => Ok(Answer { status: status.as_u16(), body, _alone: alone }),
+            Err(HttpError::Unreachable(reason)) => Err(EsploraError::Unreachable { server, reason }.into()),
+            Err(HttpError::Tls(reason)) => Err(EsploraError::Tls { server, reason }.into()),
+            Err(error @ HttpError::TooLong(_)) => Err(self.malformed(route, error)),
         }
     }
 
@@ -317,12 +284,23 @@ impl Esplora {
     }
 
     fn json<T: DeserializeOwned>(&self, route: &str) -> Result<Option<T>, ChainError> {
-        let Some(bytes) = self.get(route, MAX_JSON)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.malformed(route, error))
+        self.json_up_to(MAX_JSON, route)
+    }
+
+    /// JSON of at most `limit` bytes. `T` must not take much more memory than what it is read from.
+    fn json_up_to<T: DeserializeOwned>(&self, limit: usize, route: &str) -> Result<Option<T>, ChainError> {
+        self.question(|| self.found(route, limit, |body| self.parse(route, body)))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, route: &str, body: &[u8]) -> Result<T, ChainError> {
+        serde_json::from_slice(body).map_err(|error| match error.is_data() {
+            true => self.malformed(route, error),
+            false => EsploraError::Garbled { server: self.server.clone(), route: route.into() }.into(),
+        })
     }
 
     fn malformed(&self, route: &str, reason: impl fmt::Display) -> ChainError {
-        let (server, route, reason) = (self.server.clone(), route.into(), reason.to_string());
+        let (server, route, reason) = (self.server.clone(), route.into(), words(reason.to_string().as_bytes()));
         EsploraError::Malformed { server, route, reason }.into()
     }
 
@@ -331,35 +309,14 @@ impl Esplora {
     }
 
     /// An HTTP status that is not success.
-    fn failed(&self, route: &str, status: u16, message: &str) -> ChainError {
+    fn failed(&self, route: &str, status: u16, body: &[u8]) -> ChainError {
         let server = self.server.clone();
         match status {
             // Whoever limits rates may also say that it is forbidden to ask so often.
             403 | 429 | 500.. => self.busy(status),
             300..=399 => EsploraError::Redirected { server }.into(),
-            _ => {
-                // Servers answer with pages, too.
-                let message = message.trim().chars().take(200).collect();
-                EsploraError::Refused { server, route: route.into(), message, status }.into()
-            }
-        }
-    }
-
-    /// Turns the client's errors into ours.
-    fn explain(&self, route: &str, error: esplora_client::Error) -> ChainError {
-        match error {
-            esplora_client::Error::HttpResponse { status, message } => self.failed(route, status, &message),
-            esplora_client::Error::Reqwest(error) if error.is_decode() && !error.is_timeout() => {
-                self.malformed(route, root_cause(&error))
-            }
-            esplora_client::Error::Reqwest(error) => {
-                let reason = if error.is_timeout() { "timed out".into() } else { root_cause(&error.without_url()) };
-                EsploraError::Unreachable { server: self.server.clone(), reason }.into()
-            }
-            esplora_client::Error::HeaderHashNotFound(_) => {
-                self.malformed(route, "a chain that has nothing in common with the one known")
-            }
-            other => self.malformed(route, other),
+            // Servers answer with pages, too.
+            _ => EsploraError::Refused { server, route: route.into(), message: words(body), status }.into(),
         }
     }
 }
@@ -397,7 +354,7 @@ impl BlockSource for Esplora {
             // From the highest down; nothing, where that is above the tip.
             let highest = last.min(next.saturating_add(LISTED - 1));
             let route = format!("/blocks/{highest}");
-            let Some(listed): Option<Vec<Listed>> = self.json(&route)? else { return Ok(headers) };
+            let Some(listed) = self.listed(&route)? else { return Ok(headers) };
             for height in next..=highest {
                 let block = listed.iter().find(|block| block.height == height);
                 let header = block.and_then(Listed::header).ok_or_else(|| {
@@ -439,12 +396,26 @@ impl Esplora {
 
     fn block_ref(&self, hash: BlockHash) -> Result<BlockRef, ChainError> {
         let route = format!("/block/{hash}");
+        #[derive(Deserialize)]
+        struct Block {
+            height: BtcHeight,
+        }
         // There may be several servers behind one address, of which one has not seen the block yet.
-        let block: Value = self.json(&route)?.ok_or_else(|| self.busy(404))?;
-        let height = block.get("height").and_then(Value::as_u64);
-        let height = height.and_then(|height| BtcHeight::try_from(height).ok());
-        Ok(BlockRef { height: height.ok_or_else(|| self.malformed(&route, "no height"))?, hash })
+        let Block { height } = self.json_up_to(BLOCK_LIST, &route)?.ok_or_else(|| self.busy(404))?;
+        if height >= HEIGHTS {
+            return Err(self.malformed(&route, "a height that is none"));
+        }
+        Ok(BlockRef { height, hash })
     }
+
+    fn listed(&self, route: &str) -> Result<Option<Vec<Listed>>, ChainError> {
+        let listed: Option<Bounded<Listed, MAX_LISTED>> = self.json_up_to(BLOCK_LIST, route)?;
+        Ok(listed.map(|Bounded(listed)| listed))
+    }
+}
+
+fn unusable(reason: &impl fmt::Display) -> EsploraError {
+    EsploraError::Url { reason: reason.to_string() }
 }
 
 impl Listed {
@@ -460,18 +431,6 @@ impl Listed {
             nonce: self.nonce,
         };
         (header.block_hash() == self.id).then_some(header)
-    }
-}
-
-/// What lies at the bottom of an error, without the layers above.
-fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<std::io::Error>() {
-        Some(error) => super::http::plain(error),
-        None => cause.to_string(),
     }
 }
 
