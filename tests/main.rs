@@ -33,6 +33,7 @@ mod money_waiting;
 mod money_watch_only;
 mod money_way_out;
 mod node_troubles;
+mod odd_answers;
 mod proofs;
 mod queue_command;
 mod scenarios_flows;

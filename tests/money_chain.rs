@@ -1,7 +1,7 @@
 //! What the chain and the node make of a publication: reorganisations, refusals, packages, two processes.
 
 use crate::support::money::{Cli, Purse, in_mempool, near, payload, rate};
-use crate::support::nodes::{Altered, NoPackages, Overtaken, TakesFirst};
+use crate::support::nodes::{Altered, NoPackages, Overtaken, Silent, TakesFirst};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use sortie::chain::{Answer, Credentials, Mempool, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::publish::{
-    Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, Outcome, PublishError, Request, broadcast, events, job,
-    jobs, prepare, publish, publish_telling, resume,
+    Backup, CarrierChoice, FINAL_DEPTH, Job, JobId, JobState, NotRelayed, Outcome, PublishError, Request, broadcast,
+    events, job, jobs, prepare, publish, publish_telling, resume,
 };
 use sortie::wallet::{Caps, Mnemonic, Search, Wallet, WalletError};
 use tempfile::TempDir;
@@ -169,6 +169,11 @@ fn a_refusal_gives_the_job_up_and_frees_its_coins() -> Result<()> {
 
     let by = |carrier| Request { carrier: CarrierChoice::Only(carrier), ..Request::at(rate(2)) };
     let error = publish(&mut wallet, &rpc, &[7; 200], &by(Carrier::OpReturn)).expect_err("too long for this node");
+    assert!(matches!(&error, PublishError::NotRelayed { why: NotRelayed::NodeSays { limit: 83, .. }, .. }), "{error}");
+    assert!(jobs(&wallet)?.is_empty(), "nothing was planned");
+    let error = publish(&mut wallet, &Altered(&rpc, Silent), &[7; 200], &by(Carrier::OpReturn));
+    let error = error.expect_err("too long for this node, which does not say so");
+    assert!(error.to_string().ends_with("the way that is left is `--carrier taproot`"), "{error}");
     let PublishError::Refused { job: refused, reason, .. } = error else { panic!("{error}") };
     assert!(reason.contains("datacarrier"), "{reason}");
     assert_eq!(kinds_of(&wallet, refused)?, ["planned", "signed", "abandoned"]);

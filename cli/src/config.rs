@@ -40,6 +40,8 @@ const DEFAULT_MAX_FEE_RATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
 pub const DEFAULT_MAX_FEE: Amount = Amount::from_sat(200_000);
 /// How long a command waits for a node or server that does not answer, in seconds.
 const DEFAULT_PATIENCE: u32 = 30;
+/// The same, where it can answer without.
+const BRIEF_PATIENCE: u32 = 5;
 /// What a bump may pay of what its own size at the rate that was asked for comes to.
 const BUMP_MULTIPLE: u64 = 3;
 
@@ -369,7 +371,13 @@ impl Settings {
     /// Connects to an Esplora server where one is named, else to the Bitcoin node. Waits a little for one that does not
     /// answer, then and later.
     pub fn connect(&self, network: Network) -> Result<Bitcoin, Failure> {
-        let transport = Transport::new(self.patience());
+        let transport = Transport::new(self.patience(DEFAULT_PATIENCE));
+        self.connect_over(network, &transport, &transport)
+    }
+
+    /// As [`connect`](Self::connect), for a command that can also answer without Bitcoin: it waits less.
+    pub fn connect_briefly(&self, network: Network) -> Result<Bitcoin, Failure> {
+        let transport = Transport::new(self.patience(BRIEF_PATIENCE));
         self.connect_over(network, &transport, &transport)
     }
 
@@ -503,9 +511,9 @@ impl Settings {
         }
     }
 
-    /// How long a command waits for a node or server that does not answer; it says so.
-    fn patience(&self) -> Patience {
-        let total = Duration::from_secs(self.flags.patience.or(self.file.patience).unwrap_or(DEFAULT_PATIENCE).into());
+    /// How long a command waits for a node or server that does not answer, `most` unless told; it says so.
+    fn patience(&self, most: u32) -> Patience {
+        let total = Duration::from_secs(self.flags.patience.or(self.file.patience).unwrap_or(most).into());
         let out = self.output();
         Patience::new(total, move |error, left| {
             out.note(format_args!("{error}; trying again for up to {} s", left.as_secs()));

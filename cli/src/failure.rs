@@ -39,12 +39,14 @@ pub enum Failure {
         message: String,
         /// Whether the same command may succeed later without anybody mending anything.
         temporary: bool,
+        /// Whether a source that has answered rightly before may do so again.
+        may_pass: bool,
     },
 }
 
 impl Failure {
     fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self::Error { code, message: one_line(&message), temporary: false }
+        Self::Error { code, message: one_line(&message), temporary: false, may_pass: false }
     }
 
     /// It was tried and did not work.
@@ -87,6 +89,11 @@ impl Failure {
         matches!(self, Self::Error { temporary: true, .. })
     }
 
+    /// Whether a process that has worked before, with the same source, should wait for it.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Error { temporary: true, .. } | Self::Error { may_pass: true, .. })
+    }
+
     /// The exit code; `None` if there is nobody to tell.
     pub fn code(&self) -> Option<Code> {
         match self {
@@ -105,6 +112,15 @@ impl Failure {
             *temporary = condition;
         }
         self
+    }
+
+    /// What the source of Bitcoin's word says of its error.
+    fn of_source(self, error: Option<&ChainError>) -> Self {
+        let mut failure = self.temporary_if(error.is_some_and(ChainError::is_temporary));
+        if let Self::Error { may_pass, .. } = &mut failure {
+            *may_pass = error.is_some_and(ChainError::may_pass);
+        }
+        failure
     }
 }
 
@@ -136,6 +152,14 @@ fn chain_code(error: &ChainError) -> Code {
     }
 }
 
+/// What the source of Bitcoin's word said, where that is why.
+fn source_of(error: &WalletError) -> Option<&ChainError> {
+    match error {
+        WalletError::Chain(error) | WalletError::Unsent { source: error, .. } => Some(error),
+        _ => None,
+    }
+}
+
 fn wallet_code(error: &WalletError) -> Code {
     match error {
         WalletError::Chain(error) | WalletError::Unsent { source: error, .. } => chain_code(error),
@@ -158,7 +182,7 @@ fn wallet_code(error: &WalletError) -> Code {
 
 impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
-        Self::new(chain_code(&error), &error).temporary_if(error.is_temporary())
+        Self::new(chain_code(&error), &error).of_source(Some(&error))
     }
 }
 
@@ -172,7 +196,10 @@ impl From<NodeError> for Failure {
             NodeError::Executor(_) => Code::Usage,
             _ => Code::Failed,
         };
-        Self::new(code, &error).temporary_if(error.is_temporary())
+        match &error {
+            NodeError::Scan(ScanError::Chain(source)) => Self::new(code, &error).of_source(Some(source)),
+            error => Self::new(code, error).temporary_if(error.is_temporary()),
+        }
     }
 }
 
@@ -184,8 +211,7 @@ impl From<ScanError> for Failure {
 
 impl From<WalletError> for Failure {
     fn from(error: WalletError) -> Self {
-        let is_temporary = matches!(&error, WalletError::Chain(error) if error.is_temporary());
-        Self::new(wallet_code(&error), error).temporary_if(is_temporary)
+        Self::new(wallet_code(&error), &error).of_source(source_of(&error))
     }
 }
 
@@ -194,7 +220,10 @@ impl From<PublishError> for Failure {
         let code = match &error {
             PublishError::Wallet(error) => wallet_code(error),
             PublishError::Chain(error) | PublishError::Unsent { source: error, .. } => chain_code(error),
-            PublishError::FeeCap(_) | PublishError::NoFeeData | PublishError::MadEstimate { .. } => Code::Refused,
+            PublishError::FeeCap(_)
+            | PublishError::NoFeeData
+            | PublishError::MadEstimate { .. }
+            | PublishError::MadFloor { .. } => Code::Refused,
             PublishError::BelowFloor { .. }
             | PublishError::PayloadLength { .. }
             | PublishError::NotRelayed { .. }
@@ -208,11 +237,12 @@ impl From<PublishError> for Failure {
             | PublishError::NoJob(_) => Code::Usage,
             _ => Code::Failed,
         };
-        let is_temporary = match &error {
-            PublishError::Chain(error) | PublishError::Unsent { source: error, .. } => error.is_temporary(),
-            _ => false,
+        let source = match &error {
+            PublishError::Chain(error) | PublishError::Unsent { source: error, .. } => Some(error),
+            PublishError::Wallet(error) => source_of(error),
+            _ => None,
         };
-        Self::new(code, error).temporary_if(is_temporary)
+        Self::new(code, &error).of_source(source)
     }
 }
 

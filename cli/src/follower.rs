@@ -320,17 +320,20 @@ impl From<Ended> for Failure {
     }
 }
 
+/// How Bitcoin is reached.
+type Connect = fn(&Settings, Network) -> Result<Bitcoin, Failure>;
+
 impl Reader {
     /// Brings the configured rollup to the tip; or opens what another process keeps there, and says on
     /// stderr how fresh that is.
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
-        Ok(Self::try_open(settings, out)?)
+        Ok(Self::try_open(settings, Settings::connect, out)?)
     }
 
     /// As [`open`](Self::open); but where Bitcoin cannot be read, what was derived before will do, with a warning that
     /// says why and as of which block.
     pub fn open_at_least(settings: &Settings, out: &Output) -> Result<Self, Failure> {
-        match Self::try_open(settings, out) {
+        match Self::try_open(settings, Settings::connect_briefly, out) {
             Err(ended) if ended.is_of_bitcoin() => {
                 let (place, failure) = (Place::new(settings)?, Failure::from(ended));
                 let Ok(node) = place.as_it_is() else { return Err(failure) };
@@ -342,9 +345,9 @@ impl Reader {
         }
     }
 
-    fn try_open(settings: &Settings, out: &Output) -> Result<Self, Ended> {
+    fn try_open(settings: &Settings, connect: Connect, out: &Output) -> Result<Self, Ended> {
         let place = Place::new(settings)?;
-        let source = settings.connect(place.network());
+        let source = connect(settings, place.network());
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(lock) = place.lock()? {

@@ -11,6 +11,7 @@ mod failure;
 mod follower;
 mod http;
 mod input;
+mod outage;
 mod output;
 mod passphrase;
 mod progress;

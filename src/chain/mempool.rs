@@ -27,7 +27,10 @@ impl Mempool for RpcNode {
         let info: Value = self.call(METHOD, &[])?;
         let floor = rate(&info, "mempoolminfee", METHOD)?.max(rate(&info, "minrelaytxfee", METHOD)?);
         let incremental = rate(&info, "incrementalrelayfee", METHOD)?;
-        Ok(RelayFacts { version: self.version(), floor, incremental, packages: self.version() >= 280_000 })
+        let data_carrier = info.get("maxdatacarriersize").is_some();
+        let data_carrier = data_carrier.then(|| number(&info, "maxdatacarriersize", METHOD)).transpose()?;
+        let (version, packages) = (self.version(), self.version() >= 280_000);
+        Ok(RelayFacts { version, floor, incremental, packages, data_carrier })
     }
 
     fn test_accept(&self, package: &[Transaction], max_fee_rate: FeeRate) -> Result<Vec<Verdict>, ChainError> {

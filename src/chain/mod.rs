@@ -181,6 +181,8 @@ pub struct RelayFacts {
     pub incremental: FeeRate,
     /// Whether a parent below its peers' floor travels with its child (Core 28 and later).
     pub packages: bool,
+    /// Bytes of OP_RETURN output scripts in one transaction, if it says (Core 30 and later): 0 if it relays none.
+    pub data_carrier: Option<u32>,
 }
 
 /// A mempool entry.

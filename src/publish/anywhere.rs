@@ -62,7 +62,7 @@ pub fn ask(
     {
         return Err(PublishError::MayComeBack { job: job.id, state: job.state });
     }
-    fees::check_floor(rate, node.relay()?.floor)?;
+    fees::check_floor(rate, fees::relay(node)?.floor)?;
     let envelope = Envelope::of(wallet, payload, wallet.next_key_index()?)?;
     let refund = refund.script_pubkey();
     let terms = JobTerms {

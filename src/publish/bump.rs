@@ -91,7 +91,7 @@ pub(super) fn raise(
         let hint = if job.state == JobState::Reclaiming { "; `sortie reclaim` again with a higher rate" } else { "" };
         return refuse(format!("it is {}{hint}", job.state));
     };
-    let relay = node.relay()?;
+    let relay = fees::relay(node)?;
     fees::check_floor(rate, relay.floor)?;
     let stage = Stage { node, rate, job: &job, current, confirmed: wallet.confirmed() };
     if stage.pays_enough(wallet)? {

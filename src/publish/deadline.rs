@@ -113,7 +113,7 @@ pub fn hold(
         Err(error) => return Err(error),
     };
     // What enters no mempool is mined by nobody.
-    let relay = node.relay()?;
+    let relay = super::relay(node)?;
     wanted = wanted.max(relay.floor);
     if remaining <= 1 {
         let step = relay.incremental;

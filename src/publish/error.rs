@@ -2,7 +2,7 @@
 
 use super::{CarrierChoice, FeeCap, JobId, JobState, NotRelayed, Profile, Shortfall};
 use crate::chain::ChainError;
-use crate::envelope::{MAX_PAYLOAD, MIN_PAYLOAD};
+use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::BtcHeight;
 use crate::wallet::{SatPerVb, WalletError, crowded_hint};
 use bitcoin::{Address, Amount, FeeRate, Txid};
@@ -34,6 +34,18 @@ pub enum PublishError {
         /// What is believed.
         cap: FeeRate,
     },
+    /// What the node asks for at least is not believable.
+    #[error(
+        "the node takes {} and more, and above {} that is not believed (ten times what recent blocks paid, 100 sat/vB where that is not known); use another node",
+        SatPerVb(*floor),
+        SatPerVb(*cap)
+    )]
+    MadFloor {
+        /// What the node said.
+        floor: FeeRate,
+        /// What is believed.
+        cap: FeeRate,
+    },
     /// The node would not relay at this rate.
     #[error("{} is below the node's minimum of {}; raise --fee-rate", SatPerVb(*rate), SatPerVb(*floor))]
     BelowFloor {
@@ -58,8 +70,9 @@ pub enum PublishError {
     },
     /// The node refused the transactions before anything left; the coins are free again.
     #[error(
-        "the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned){}",
-        crowded_hint(reason)
+        "the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned){}{}",
+        crowded_hint(reason),
+        way_left(reason)
     )]
     Refused {
         /// The job, now abandoned.
@@ -199,8 +212,17 @@ fn not_relayed_hint(asked: CarrierChoice, why: &NotRelayed) -> &'static str {
         {
             "choose another carrier, or `--profile core30` where the nodes on the way are Bitcoin Core 30 or later"
         }
+        (CarrierChoice::Only(Carrier::OpReturn), _) => "choose another carrier (--carrier taproot)",
         _ => "choose another carrier",
     }
+}
+
+/// The way that is left when a node does not take a transaction for what is in it.
+fn way_left(reason: &str) -> &'static str {
+    // Bitcoin Core's words for OP_RETURN outputs that are too many or too long, of version 30 and before.
+    const DATA: [&str; 3] = ["datacarrier", "multi-op-return", "scriptpubkey"];
+    let is_data = DATA.iter().any(|words| reason.contains(words));
+    if is_data { "; the way that is left is `--carrier taproot`" } else { "" }
 }
 
 impl From<WalletError> for PublishError {

@@ -6,7 +6,7 @@
 //! is spent on a guess. Every step is told, so that a person can see why.
 
 use super::PublishError;
-use crate::chain::{ChainError, Mempool};
+use crate::chain::{ChainError, Mempool, RelayFacts};
 use crate::wallet::SatPerVb;
 use bitcoin::{FeeRate, Network};
 
@@ -17,6 +17,8 @@ pub const HIGHEST_ESTIMATE: FeeRate = FeeRate::from_sat_per_kwu(250_000);
 const HIGHEST_WORD: FeeRate = FeeRate::from_sat_per_kwu(25_000);
 /// An estimate above this multiple of what recent blocks paid is not believed.
 const BELIEVED_MULTIPLE: u64 = 10;
+/// What nodes have asked for at least, for years: 1 sat/vB.
+const USUAL_MINIMUM: FeeRate = FeeRate::from_sat_per_kwu(250);
 /// Our own floor on regtest, where nobody competes: 1 sat/vB.
 const REGTEST_FLOOR: FeeRate = FeeRate::from_sat_per_kwu(250);
 
@@ -72,7 +74,7 @@ type Said = Result<(Option<FeeRate>, Option<FeeRate>), ChainError>;
 /// [`PublishError::BelowFloor`] for a rate that was asked for and that the node would not relay.
 pub fn fee_rate(sources: &[&dyn Mempool], terms: &RateTerms) -> Result<ChosenRate, PublishError> {
     let first = sources.first().ok_or(PublishError::Broken("no source of fee rates"))?;
-    let floor = first.relay()?.floor;
+    let floor = relay(*first)?.floor;
     let ask = |source: &&dyn Mempool| -> Said {
         let estimate = source.estimate(terms.target_blocks)?;
         // Of a server that tells nothing about its blocks less is believed.
@@ -80,6 +82,27 @@ pub fn fee_rate(sources: &[&dyn Mempool], terms: &RateTerms) -> Result<ChosenRat
         Ok((estimate, paid?))
     };
     choose(terms, floor, sources.iter().map(|source| (source.name(), source.is_own_node(), ask(source))))
+}
+
+/// What a node relays, if what it asks for is believable: whoever wants a wallet to pay much can name a high minimum as
+/// well as a high estimate. Up to ten times the usual minimum nobody asks what blocks paid.
+///
+/// # Errors
+/// [`PublishError::MadFloor`].
+pub fn relay(node: &(impl Mempool + ?Sized)) -> Result<RelayFacts, PublishError> {
+    let facts = node.relay()?;
+    let floor = facts.floor.max(facts.incremental);
+    if floor <= plausible(USUAL_MINIMUM) {
+        return Ok(facts);
+    }
+    let paid = node.recently_paid()?;
+    let cap = paid.map_or(HIGHEST_WORD, |paid| plausible(paid.max(USUAL_MINIMUM)));
+    if floor > cap { Err(PublishError::MadFloor { floor, cap }) } else { Ok(facts) }
+}
+
+/// What is believed of rates where recent blocks paid this.
+fn plausible(paid: FeeRate) -> FeeRate {
+    FeeRate::from_sat_per_kwu(paid.to_sat_per_kwu().saturating_mul(BELIEVED_MULTIPLE)).min(HIGHEST_ESTIMATE)
 }
 
 /// As [`fee_rate`], from the facts; a source is asked only when its turn comes.
@@ -113,9 +136,7 @@ fn choose<'a>(
             steps.push(format!("{name} has too little data for an estimate"));
             continue;
         };
-        let multiple =
-            |paid: FeeRate| FeeRate::from_sat_per_kwu(paid.to_sat_per_kwu().saturating_mul(BELIEVED_MULTIPLE));
-        let highest = paid.map_or(HIGHEST_ESTIMATE, |paid| multiple(paid).min(HIGHEST_ESTIMATE));
+        let highest = paid.map_or(HIGHEST_ESTIMATE, plausible);
         let blocks = terms.target_blocks;
         let mut step = format!("{name} estimates {} for {blocks} blocks", SatPerVb(rate));
         if let Some(paid) = paid {
@@ -182,6 +203,8 @@ pub(crate) fn check_floor(rate: FeeRate, floor: FeeRate) -> Result<(), PublishEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::{MempoolEntry, Verdict};
+    use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 
     fn kwu(rate: u64) -> FeeRate {
         FeeRate::from_sat_per_kwu(rate)
@@ -306,6 +329,69 @@ mod tests {
             let got = choose(&terms(network, explicit, None), kwu(floor), sources).expect("a rate");
             let got = (got.rate.to_sat_per_kwu(), got.warning.is_some());
             assert_eq!(got, (rate, warned), "{network} {explicit:?} {estimate:?} {floor}");
+        }
+    }
+
+    /// A node that says what it asks for at least, and what blocks paid.
+    struct Asks {
+        floor: u64,
+        incremental: u64,
+        paid: Option<u64>,
+    }
+
+    impl Mempool for Asks {
+        fn relay(&self) -> Result<RelayFacts, ChainError> {
+            let (floor, incremental) = (kwu(self.floor), kwu(self.incremental));
+            Ok(RelayFacts { version: 310_000, floor, incremental, packages: true, data_carrier: None })
+        }
+
+        fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
+            Ok(self.paid.map(kwu))
+        }
+
+        fn test_accept(&self, _: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+            unreachable!()
+        }
+
+        fn submit(&self, _: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
+            unreachable!()
+        }
+
+        fn entry(&self, _: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
+            unreachable!()
+        }
+
+        fn transaction(&self, _: &Txid) -> Result<Option<Transaction>, ChainError> {
+            unreachable!()
+        }
+
+        fn unspent(&self, _: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
+            unreachable!()
+        }
+
+        fn estimate(&self, _: u16) -> Result<Option<FeeRate>, ChainError> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_minimum_is_held_against_recent_blocks_as_an_estimate_is() {
+        for (floor, incremental, paid, is_believed) in [
+            (25, 25, Some(250), true),
+            // As in a rush: blocks pay more than the minimum.
+            (12_500, 250, Some(25_000), true),
+            (2_500, 2_500, Some(25), true),
+            (2_501, 250, Some(250), false),
+            (250, 2_501, Some(250), false),
+            (25_000, 250, None, true),
+            (25_001, 250, None, false),
+            (250_001, 250, Some(250_000), false),
+        ] {
+            let node = Asks { floor, incremental, paid };
+            let facts = relay(&node);
+            assert_eq!(facts.is_ok(), is_believed, "{floor} {incremental} {paid:?}");
+            let chosen = fee_rate(&[&node], &terms(Network::Signet, None, None));
+            assert_eq!(chosen.is_ok(), is_believed, "nothing is paid by it: {chosen:?}");
         }
     }
 

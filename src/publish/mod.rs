@@ -25,7 +25,7 @@ pub use crate::wallet::{
 pub use bump::{Bump, Bumped, bump};
 pub use deadline::{Act, FURTHEST_TARGET, Held, confirm_by, hold, look};
 pub use error::PublishError;
-pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate};
+pub use fees::{ChosenRate, HIGHEST_ESTIMATE, RateSource, RateTerms, fee_rate, relay};
 pub use plan::{CarrierCost, LOCK_AT_MOST, MAX_STANDARD_WEIGHT, NotRelayed, Profile};
 pub use reclaim::{Reclaimed, reclaim};
 pub use recover::{Backup, KEYS_TRIED, Lead, Suspect, recover, suspects};
@@ -260,7 +260,7 @@ fn plan_for(
     request: &Request,
 ) -> Result<(JobTerms, Generation), PublishError> {
     check_length(payload)?;
-    let relay = node.relay()?;
+    let relay = fees::relay(node)?;
     fees::check_floor(request.fee_rate, relay.floor)?;
     let fund_from = match (request.fund_from, request.again) {
         (None, false) => instead_of(wallet, payload)?,

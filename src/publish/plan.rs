@@ -88,6 +88,8 @@ impl FromStr for Profile {
 pub(crate) struct Policy {
     /// What is relayed behind OP_RETURN.
     pub profile: Profile,
+    /// What the node itself relays there, in bytes, if it says so.
+    pub data_carrier: Option<u32>,
     /// The lowest rate that enters the node's mempool.
     pub floor: FeeRate,
     /// Whether a commit at the floor travels together with its reveal.
@@ -101,9 +103,21 @@ impl Policy {
     pub fn new(relay: RelayFacts, request: &Request) -> Self {
         Self {
             profile: request.profile.unwrap_or(Profile::of_version(relay.version)),
+            data_carrier: relay.data_carrier,
             floor: relay.floor,
             packages: relay.packages,
             lock_at_most: request.lock_at_most,
+        }
+    }
+
+    /// Whether an OP_RETURN output of this length gets through the node, and through those behind it.
+    fn check_op_return(&self, bytes: usize) -> Result<(), NotRelayed> {
+        let own = self.data_carrier.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let (profile, limit) = (self.profile, self.profile.op_return_limit());
+        match own {
+            Some(limit) if bytes > limit => Err(NotRelayed::NodeSays { bytes, limit }),
+            _ if bytes > limit => Err(NotRelayed::OpReturnTooLong { bytes, limit, profile }),
+            _ => Ok(()),
         }
     }
 }
@@ -121,6 +135,14 @@ pub enum NotRelayed {
         /// By which nodes.
         profile: Profile,
     },
+    /// The node itself relays less.
+    #[error("its OP_RETURN output has {bytes} bytes, and the node relays {} (its -datacarriersize)", at_most(*limit))]
+    NodeSays {
+        /// Length of the output script.
+        bytes: usize,
+        /// Longest that it relays.
+        limit: usize,
+    },
     /// The transaction is too heavy.
     #[error("its transaction has {weight} weight units, and nodes relay {limit}")]
     TooHeavy {
@@ -129,6 +151,11 @@ pub enum NotRelayed {
         /// Heaviest that is relayed.
         limit: u64,
     },
+}
+
+/// So many bytes.
+fn at_most(limit: usize) -> String {
+    if limit == 0 { "none".into() } else { limit.to_string() }
 }
 
 /// What one carrier costs: the sizes and the fee that publishing would have.
@@ -224,12 +251,7 @@ pub(crate) fn op_return(coins: &[Coin], terms: &Terms<'_>) -> Result<Plan, Short
     let output = TxOut { value: Amount::ZERO, script_pubkey: script };
     let Draft { tx, coins, fee, change } =
         pay(coins, terms.must_spend, &[output], &terms.change[0], terms.input, terms.rate)?;
-    let profile = terms.policy.profile;
-    let limit = profile.op_return_limit();
-    let relayed = match bytes > limit {
-        true => Err(NotRelayed::OpReturnTooLong { bytes, limit, profile }),
-        false => check_weight(&tx),
-    };
+    let relayed = terms.policy.check_op_return(bytes).and_then(|()| check_weight(&tx));
     Ok(Plan {
         carrier: Carrier::OpReturn,
         coins,

@@ -99,7 +99,7 @@ fn sweep(
             job.state
         ));
     }
-    let relay = node.relay()?;
+    let relay = fees::relay(node)?;
     fees::check_floor(rate, relay.floor)?;
     let mut tx = draft(wallet, job, inputs);
     let (size, dust) = (vsize(&tx), tx.output[0].value);

@@ -96,6 +96,20 @@ fn auto_takes_the_cheaper_carrier_that_is_relayed() {
         let done = publish(&mut wallet, node, &payload(length), &request(CarrierChoice::Auto));
         assert_eq!(done.expect("published").carrier, carrier, "{length}");
     }
+    // What the node says of itself counts, whatever its version and the profile: here up to 42 bytes, or none.
+    for (says, length, carrier) in [(42, 40, Carrier::OpReturn), (42, 41, Carrier::Taproot), (0, 10, Carrier::Taproot)]
+    {
+        let node = FakeNode { data_carrier: Some(says), ..Default::default() };
+        let request = Request { profile: Some(Profile::Core30), again: true, ..request(CarrierChoice::Auto) };
+        let costs = quote(&wallet, &payload(length), &request, node.relay().expect("facts")).expect("quoted");
+        let first = costs.iter().find(|cost| cost.relayed.is_ok()).map(|cost| cost.carrier);
+        let why = costs.iter().find_map(|cost| cost.relayed.err());
+        assert_eq!(why.is_none(), carrier == Carrier::OpReturn, "{why:?}");
+        assert!(why.is_none() || first == Some(Carrier::Taproot));
+    }
+    let less = FakeNode { data_carrier: Some(0), ..Default::default() };
+    let error = publish(&mut wallet, &less, &payload(30), &request(OP_RETURN)).expect_err("not relayed").to_string();
+    assert!(error.ends_with("the node relays none (its -datacarriersize); choose another carrier (--carrier taproot)"));
     let error = publish(&mut wallet, &old, &payload(82), &request(OP_RETURN)).expect_err("long");
     assert!(matches!(error, PublishError::NotRelayed { why: NotRelayed::OpReturnTooLong { bytes: 85, .. }, .. }));
     let error = publish(&mut wallet, &new, &payload(400_000), &request(CarrierChoice::Auto));

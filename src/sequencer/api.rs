@@ -287,7 +287,8 @@ fn router(shared: Shared) -> Router {
 
 /// Runs a sequencer behind `listener` until `stop` is ready, telling of everything that it does.
 ///
-/// Temporary trouble (Bitcoin does not answer) is told through `on_error` and tried again.
+/// Temporary trouble (Bitcoin does not answer) is told through `on_error` at each try, and `None` after each that went
+/// well.
 ///
 /// # Errors
 /// [`SequencerError`] that somebody has to mend.
@@ -296,7 +297,7 @@ pub async fn serve(
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
     on_done: impl FnMut(Done) + Send + 'static,
-    on_error: impl FnMut(&SequencerError) + Send + 'static,
+    on_error: impl FnMut(Option<&SequencerError>) + Send + 'static,
 ) -> Result<(), SequencerError> {
     let shared = Shared { submit: sequencer.submit(), status: sequencer.status() };
     let (stop_engine, stopped) = channel::<()>();
@@ -334,13 +335,13 @@ fn run_engine(
     mut sequencer: Sequencer,
     stopped: &std::sync::mpsc::Receiver<()>,
     mut on_done: impl FnMut(Done),
-    mut on_error: impl FnMut(&SequencerError),
+    mut on_error: impl FnMut(Option<&SequencerError>),
 ) -> Result<(), SequencerError> {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         match sequencer.tick(now, &mut on_done) {
-            Ok(()) => {}
-            Err(error) if error.is_temporary() => on_error(&error),
+            Ok(()) => on_error(None),
+            Err(error) if error.is_temporary() => on_error(Some(&error)),
             Err(error) => return Err(error),
         }
         match stopped.recv_timeout(TICK) {

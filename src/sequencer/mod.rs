@@ -21,7 +21,7 @@ pub use order::Carried;
 pub use soft::{SoftBlock, SoftChain};
 pub use store::{MAX_POOL, SequencerStore, SignedBlock, StoredBlock, TxStatus};
 
-use crate::chain::{BlockReader, ChainError, RpcNode};
+use crate::chain::{BlockReader, RpcNode};
 use crate::database::OpenError;
 use crate::derive::DropReason;
 use crate::executor::ledger::Account;
@@ -126,11 +126,8 @@ impl SequencerError {
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            // Whatever else a node that has served us says: it may be restarting, catching up, or changing its
-            // cookie.
-            SequencerError::Node(NodeError::Scan(ScanError::Chain(error))) => {
-                !matches!(error, ChainError::WrongNetwork { .. } | ChainError::Pruned { .. })
-            }
+            // It has served us before.
+            SequencerError::Node(NodeError::Scan(ScanError::Chain(error))) => error.may_pass(),
             SequencerError::Node(error) => error.is_temporary(),
             _ => false,
         }

@@ -9,7 +9,8 @@ use crate::envelope::{Body, Payload};
 use crate::patience::Backoff;
 use crate::primitives::{BtcHeight, Hash32, L2Number};
 use crate::publish::{
-    Act, FeeCap, Outcome, Publication, PublishError, RateTerms, Request, bump, fee_rate, job, look, publish, resume,
+    Act, FeeCap, Outcome, Publication, PublishError, RateTerms, Request, bump, fee_rate, job, look, publish, relay,
+    resume,
 };
 use crate::sequencer::store::StoredBatch;
 use crate::wallet::{Order, PaymentOutcome, WalletError};
@@ -243,7 +244,7 @@ impl Sequencer {
     ) -> Result<(), SequencerError> {
         let rpc = &self.rpc;
         // What enters no mempool is mined by nobody: a rate that was asked for gives way to the node's minimum.
-        let floor = rpc.relay()?.floor;
+        let floor = relay(rpc)?.floor;
         let explicit = self.policy.rate.explicit.map(|rate| rate.max(floor));
         let chosen = fee_rate(&[rpc], &RateTerms { explicit, ..self.policy.rate })?;
         on_done(Done::Explained(chosen.steps));

@@ -18,6 +18,7 @@ pub(crate) struct FakeNode {
     pub version: Option<u32>,
     /// What somebody has spent.
     pub spent: RefCell<BTreeSet<OutPoint>>,
+    pub data_carrier: Option<u32>,
 }
 
 impl FakeNode {
@@ -38,7 +39,8 @@ impl Mempool for FakeNode {
     fn relay(&self) -> Result<RelayFacts, ChainError> {
         let version = self.version.unwrap_or(310_000);
         let floor = FeeRate::from_sat_per_kwu(25);
-        Ok(RelayFacts { version, floor, incremental: floor, packages: version >= 280_000 })
+        let (packages, data_carrier) = (version >= 280_000, self.data_carrier);
+        Ok(RelayFacts { version, floor, incremental: floor, packages, data_carrier })
     }
 
     fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {

@@ -1,5 +1,6 @@
 //! A rollup on a bitcoind regtest: what every flow starts from.
 
+pub mod front;
 pub mod hostile_paper;
 pub mod money;
 pub mod nodes;

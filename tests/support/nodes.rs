@@ -194,3 +194,12 @@ impl Alteration for Exaggerating {
 fn refused(tx: &Transaction, reason: &str) -> Verdict {
     Verdict { txid: tx.compute_txid(), answer: Answer::Refused(reason.into()) }
 }
+
+/// It does not say how much it relays behind OP_RETURN.
+pub struct Silent;
+
+impl Alteration for Silent {
+    fn relay(&self, node: &RpcNode) -> Result<RelayFacts, ChainError> {
+        Ok(RelayFacts { data_carrier: None, ..node.relay()? })
+    }
+}

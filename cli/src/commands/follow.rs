@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::{Place, Writer};
 use crate::http::{SequencerUrl, ServedHead, check_served};
+use crate::outage::Outage;
 use crate::output::Output;
 use crate::vouched::Signers;
 use clap::Args;
@@ -24,8 +25,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-/// First and longest pause after a temporary error.
-const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How long the mempool is read before anything else is looked at.
 const SLICE: Duration = Duration::from_millis(300);
 /// After a first Ctrl-C, how long until it is said that there is a second.
@@ -81,7 +80,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
     let lock = place.lock_soon()?.ok_or_else(|| {
         Failure::failed("another process follows this rollup already; stop it, or use another --data-dir")
     })?;
-    let mut pauses = Pauses::default();
+    let mut outage = Outage::default();
     let open = || -> Result<(Bitcoin, Writer), Failure> {
         let source = settings.connect_for_service(place.network())?;
         if follow.rebuild {
@@ -94,8 +93,9 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
     let (source, writer) = loop {
         match open() {
             Ok(opened) => break opened,
+            Err(failure) if follow.once || !failure.is_temporary() => return Err(failure),
             Err(failure) => {
-                if pauses.after(failure, follow.once, &stop, out)? == Next::End {
+                if wait_out(&mut outage, &failure, &stop, out) == Next::End {
                     return Ok(());
                 }
             }
@@ -118,11 +118,13 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
     while !stop.load(Ordering::Relaxed) {
         let next = match session.round(finality_depth, &stop) {
             Ok(next) => {
-                pauses = Pauses::default();
+                outage.ends(out);
                 next
             }
+            // It has answered rightly before: at least when it was opened.
+            Err(failure) if follow.once || !failure.may_pass() => return Err(failure),
             Err(failure) => {
-                let next = pauses.after(failure, follow.once, &stop, out)?;
+                let next = wait_out(&mut outage, &failure, &stop, out);
                 // A node that was started anew may listen elsewhere.
                 if let Ok(source) = settings.connect_for_service(place.network()) {
                     session.reconnect(source);
@@ -241,32 +243,15 @@ impl Session<'_> {
     }
 }
 
-/// Pauses after temporary errors, each twice as long as the one before.
-struct Pauses {
-    next: Duration,
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self { next: PAUSE[0] }
+/// Waits for what may pass, as long as nobody says stop.
+fn wait_out(outage: &mut Outage, failure: &Failure, stop: &AtomicBool, out: &Output) -> Next {
+    let mut left = outage.goes_on(failure, out);
+    while !left.is_zero() && !stop.load(Ordering::Relaxed) {
+        let nap = left.min(Duration::from_millis(100));
+        sleep(nap);
+        left -= nap;
     }
-}
-
-impl Pauses {
-    fn after(&mut self, failure: Failure, once: bool, stop: &AtomicBool, out: &Output) -> Result<Next, Failure> {
-        if once || !failure.is_temporary() {
-            return Err(failure);
-        }
-        out.survived(&failure, &format!("trying again in {} s", self.next.as_secs()));
-        let mut left = self.next;
-        while !left.is_zero() && !stop.load(Ordering::Relaxed) {
-            let nap = left.min(Duration::from_millis(100));
-            sleep(nap);
-            left -= nap;
-        }
-        self.next = (self.next * 2).min(PAUSE[1]);
-        Ok(if stop.load(Ordering::Relaxed) { Next::End } else { Next::Again })
-    }
+    if stop.load(Ordering::Relaxed) { Next::End } else { Next::Again }
 }
 
 /// Set by Ctrl-C or SIGTERM. A second one ends the process at once, which no step minds: each is on disk

@@ -238,7 +238,7 @@ impl TransferArgs {
                 Err(Failure::Error { code, message, .. }) => {
                     let message =
                         format!("the account's next nonce is not known ({message}); or give it with --nonce N");
-                    return Err(Failure::Error { code, message, temporary: false });
+                    return Err(Failure::Error { code, message, temporary: false, may_pass: false });
                 }
                 Err(closed) => return Err(closed),
             },

@@ -23,7 +23,6 @@ use crate::output::Output;
 use clap::{Args, ValueEnum};
 use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
-use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier, MIN_SHARED_TX, Payload};
 use sortie::executor::{Executor, of_manifest};
 use sortie::manifest::Manifest;
@@ -37,7 +36,7 @@ use sortie::wallet::Wallet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
-use waiting::{Awaited, survive};
+use waiting::Awaited;
 
 /// Before the same is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -75,7 +74,7 @@ pub struct Quote {
 #[derive(Args, Debug)]
 struct Relaying {
     /// What is relayed behind OP_RETURN: core30 (100,000 bytes) or legacy (83) [default: as the node's version does;
-    /// legacy over Esplora]
+    /// legacy over Esplora]. A node that says that it relays less itself is believed
     #[arg(long, value_name = "PROFILE")]
     profile: Option<Profile>,
 }
@@ -263,7 +262,7 @@ pub fn quote(command: &Quote, settings: &Settings, out: &Output) -> Result<(), F
     let manifest = settings.manifest()?;
     let (payload, txs) = command.txs.payload(&manifest)?;
     let (wallet, node) = open_synced(settings, &command.wallet)?;
-    let relay = node.relay()?;
+    let relay = publish::relay(&node)?;
     let (profile, lock_at_most) = (command.relaying.profile, Some(settings.lock_at_most(&command.locking)));
     let tip = wallet.synced_to().height;
     let (caps, mut refused) = (settings.caps(&command.fees), BTreeSet::new());
@@ -381,7 +380,7 @@ pub fn force(command: &Force, settings: &Settings, out: &Output) -> Result<(), F
     } else {
         let rate = rate()?;
         let request = request(&rate);
-        let costs = publish::quote(&wallet, &payload, &request, node.relay()?)?;
+        let costs = publish::quote(&wallet, &payload, &request, publish::relay(&node)?)?;
         let quote = QuoteReport::new(&rate, &costs, Some(Expected::new(command.target, tip, window)));
         let signed = |job: &Job| tell_backup(job, out);
         (publish_telling(&mut wallet, &node, &payload, &request, signed)?, Some(quote))
@@ -464,7 +463,11 @@ fn wait(awaited: &mut Awaited, position: u32, until: Until, settings: &Settings,
                 _ => return Ok(()),
             }
         }
-        reader.wait(out).or_else(|failure| survive(failure, out))?;
+        match reader.wait(out) {
+            Err(failure) => awaited.outage.survive(failure, out)?,
+            Ok(()) if looked_at == Some(tip) => awaited.outage.ends(out),
+            Ok(()) => {}
+        }
     }
 }
 

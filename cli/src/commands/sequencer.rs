@@ -7,6 +7,7 @@ use crate::config::{Fees, Settings, WalletName, behind};
 use crate::failure::Failure;
 use crate::follower::Place;
 use crate::input::{sats, xonly};
+use crate::outage::Outage;
 use crate::output::{Output, count};
 use crate::passphrase;
 use bitcoin::secp256k1::Secp256k1;
@@ -177,7 +178,12 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         })?;
         let address = listener.local_addr().map_err(Failure::failed)?;
         started(&out, manifest.rollup_id(), address, &payer)?;
-        let on_error = move |error: &SequencerError| errors.survived(&Failure::failed(error), "trying again");
+        let mut outage = Outage::default();
+        let on_error = move |error: Option<&SequencerError>| match error {
+            // It tries again at each of its ticks.
+            Some(error) => drop(outage.goes_on(&Failure::failed(error), &errors)),
+            None => outage.ends(&errors),
+        };
         // A log that nobody reads any more is no reason to stop serving.
         let on_done = move |done| {
             match &done {

@@ -473,7 +473,7 @@ pub fn open(settings: &Settings, name: &WalletName) -> Result<Wallet, Failure> {
 /// Opens a wallet and brings it up to date, if Bitcoin can be asked: what it knew before is an answer, too.
 pub fn open_to_look(settings: &Settings, name: &WalletName, out: &Output) -> Result<Wallet, Failure> {
     let mut wallet = open(settings, name)?;
-    let synced = settings.connect(wallet.network()).and_then(|node| Ok(wallet.sync(&node)?));
+    let synced = settings.connect_briefly(wallet.network()).and_then(|node| Ok(wallet.sync(&node)?));
     if let Err(failure) = synced {
         let height = wallet.synced_to().height;
         out.note(format_args!("as of block {height}; Bitcoin could not be asked: {failure}"));

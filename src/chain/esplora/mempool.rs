@@ -32,7 +32,13 @@ const HIGHEST_RATE: f64 = 1e9;
 
 impl Mempool for Esplora {
     fn relay(&self) -> Result<RelayFacts, ChainError> {
-        Ok(RelayFacts { version: UNKNOWN_VERSION, floor: FLOOR, incremental: FLOOR, packages: false })
+        Ok(RelayFacts {
+            version: UNKNOWN_VERSION,
+            floor: FLOOR,
+            incremental: FLOOR,
+            packages: false,
+            data_carrier: None,
+        })
     }
 
     fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {

@@ -1,10 +1,11 @@
 //! `sortie force --pay-from-anywhere`: whoever pays an address, from any wallet, pays for the publication.
 
-use super::waiting::{reopened, survive};
+use super::waiting::reopened;
 use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::input::{address, address_on};
+use crate::outage::Outage;
 use crate::output::{Output, field};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, Amount, Denomination};
@@ -65,7 +66,7 @@ pub fn published(
     how: &Anywhere,
     out: &Output,
 ) -> Result<(Wallet, Option<Publication>), Failure> {
-    let (mut told, mut stopped) = (None, None);
+    let (mut told, mut stopped, mut outage) = (None, None, Outage::default());
     loop {
         let job = publish::job(&wallet, id)?;
         if !job.state.is_publishing() {
@@ -91,14 +92,14 @@ pub fn published(
                     stopped = Some(why);
                 }
             }
-            Err(error) => survive(error.into(), out)?,
+            Err(error) => outage.survive(error.into(), out)?,
         }
         if how.no_wait {
             return Ok((wallet, None));
         }
         let closed = wallet.close();
         sleep(node.look());
-        wallet = reopened(closed, node, out)?;
+        wallet = reopened(closed, node, &mut outage, out)?;
     }
 }
 

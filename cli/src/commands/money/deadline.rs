@@ -2,10 +2,11 @@
 
 use super::jobs::BumpReport;
 use super::report::sat_per_vb;
-use super::waiting::{reopened, survive};
+use super::waiting::reopened;
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings};
 use crate::failure::Failure;
+use crate::outage::Outage;
 use crate::output::{Output, count};
 use bitcoin::FeeRate;
 use clap::Args;
@@ -76,7 +77,7 @@ pub fn hold(
     out: &Output,
 ) -> Result<Wallet, Failure> {
     let terms = settings.rate_terms(fees, node.network(), 1);
-    let mut told = BTreeSet::new();
+    let (mut told, mut outage) = (BTreeSet::new(), Outage::default());
     let mut first = true;
     loop {
         let (tip, mut waits) = (wallet.synced_to().hash, false);
@@ -84,7 +85,7 @@ pub fn hold(
             let held = loop {
                 match publish::hold(&mut wallet, node, &node.sources(), *id, &terms, caps) {
                     Ok(held) => break held,
-                    Err(error) => survive(error.into(), out)?,
+                    Err(error) => outage.survive(error.into(), out)?,
                 }
             };
             waits |= !matches!(held.act, Act::Settled);
@@ -102,10 +103,10 @@ pub fn hold(
             match node.wait_for_tip(&tip, node.look()) {
                 Ok(now) if now.hash == tip => {}
                 Ok(_) => break,
-                Err(error) => survive(error.into(), out)?,
+                Err(error) => outage.survive(error.into(), out)?,
             }
         }
-        wallet = reopened(closed, node, out)?;
+        wallet = reopened(closed, node, &mut outage, out)?;
     }
 }
 

@@ -3,24 +3,15 @@
 use super::PAUSE;
 use crate::bitcoin::Bitcoin;
 use crate::failure::Failure;
+use crate::outage::Outage;
 use crate::output::Output;
 use sortie::publish::{self, JobId, Publication, PublishError};
 use sortie::queue::Place;
 use sortie::wallet::{Closed, Wallet, WalletError};
 use std::thread::sleep;
 
-/// Tells of an error that may go away by itself, and gives it time; any other one ends the command.
-pub fn survive(failure: Failure, out: &Output) -> Result<(), Failure> {
-    if !failure.is_temporary() {
-        return Err(failure);
-    }
-    out.survived(&failure, "trying again");
-    sleep(PAUSE);
-    Ok(())
-}
-
 /// The wallet again, up to date, when no other command has it.
-pub fn reopened(mut closed: Closed, node: &Bitcoin, out: &Output) -> Result<Wallet, Failure> {
+pub fn reopened(mut closed: Closed, node: &Bitcoin, outage: &mut Outage, out: &Output) -> Result<Wallet, Failure> {
     let mut told = false;
     loop {
         match closed.open() {
@@ -33,9 +24,12 @@ pub fn reopened(mut closed: Closed, node: &Bitcoin, out: &Output) -> Result<Wall
             }
             opened => {
                 let mut wallet = opened?;
-                let Err(error) = wallet.sync(node) else { return Ok(wallet) };
+                let Err(error) = wallet.sync(node) else {
+                    outage.ends(out);
+                    return Ok(wallet);
+                };
                 closed = wallet.close();
-                survive(error.into(), out)?;
+                outage.survive(error.into(), out)?;
             }
         }
     }
@@ -47,13 +41,15 @@ pub struct Awaited {
     node: Bitcoin,
     job: JobId,
     place: Place,
+    /// What is waited for beside it.
+    pub outage: Outage,
 }
 
 impl Awaited {
     pub fn new(wallet: Wallet, node: Bitcoin, publication: &Publication) -> Result<Self, Failure> {
         let job = publish::job(&wallet, publication.job)?;
         let place = job.place().unwrap_or(publication.place);
-        Ok(Self { closed: wallet.close(), node, job: job.id, place })
+        Ok(Self { closed: wallet.close(), node, job: job.id, place, outage: Outage::default() })
     }
 
     /// Where it stands, as far as is known.
@@ -74,11 +70,11 @@ impl Awaited {
         let looked = self.look_into(&mut wallet, out);
         self.closed = wallet.close();
         match looked {
-            Err(failure) if failure.is_temporary() => {
-                out.survived(&failure, "trying again");
-                Ok(false)
+            Err(failure) => self.outage.survive(failure, out).map(|()| false),
+            Ok(()) => {
+                self.outage.ends(out);
+                Ok(true)
             }
-            looked => looked.map(|()| true),
         }
     }
 
