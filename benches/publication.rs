@@ -28,7 +28,7 @@ fn main() {
     let dir = tempfile::tempdir().expect("a folder");
     let (wallet, _) = Wallet::create(dir.path(), Network::Regtest, 0, None).expect("a wallet");
     let floor = FeeRate::from_sat_per_kwu(25);
-    let relay = RelayFacts { version: 310_000, floor, incremental: floor, packages: true };
+    let relay = RelayFacts { version: 310_000, floor, incremental: floor, packages: true, data_carrier: None };
     let request = Request::at(FeeRate::BROADCAST_MIN);
     let ours = |payload: &[u8]| {
         let costs = quote(&wallet, payload, &request, relay).expect("a quote");

@@ -97,7 +97,6 @@ fn another_block_than_the_one_asked_for_is_an_error_and_changes_nothing() -> Res
 fn answers_without_end_or_sense_are_errors_that_name_their_method() -> Result<()> {
     let world = World::new(WINDOW)?;
     let mut wallet = world.wallet("wallet", 1)?;
-    world.bitcoind.mine(1)?;
     let ok = |result: &str| http("200 OK", &format!(r#"{{"result":{result},"error":null}}"#));
     let ids = |count: usize| {
         let ids = (0..count).map(|n| format!("\"{n:064x}\"")).collect::<Vec<_>>();
@@ -117,6 +116,7 @@ fn answers_without_end_or_sense_are_errors_that_name_their_method() -> Result<()
         ),
         ("getrawtransaction", http("200 OK", &format!("[{}]", vec!["{}"; 17].join(","))), "more than 16 entries"),
     ] {
+        world.bitcoind.mine(1)?;
         let named = format!("\"{method}\"");
         let listed = ids(20);
         let front = Front::new(node_of(&world)?, move |request| match request.contains(&named) {

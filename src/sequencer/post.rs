@@ -4,7 +4,6 @@ use super::in_flight::InFlight;
 use super::order::is_of;
 use super::{Done, Seen, Sequencer, SequencerError, SoftBlock, lock};
 use crate::batch::{BatchBlock, BatchTerms, MAX_BLOCKS, batch_message, encode_batch, encode_blocks};
-use crate::chain::Mempool;
 use crate::envelope::{Body, Payload};
 use crate::patience::Backoff;
 use crate::primitives::{BtcHeight, Hash32, L2Number};
