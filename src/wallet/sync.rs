@@ -166,7 +166,7 @@ impl Wallet {
         let mut bytes = 0;
         node.raw_transactions(&new, |txid, raw| {
             bytes += raw.len();
-            known.extend(waiting(raw, txid).map(|tx| (txid, Arc::new(tx))));
+            known.extend(read_waiting(raw, txid).map(|tx| (txid, Arc::new(tx))));
             if bytes <= MEMPOOL_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         if bytes > MEMPOOL_BYTES {
@@ -191,7 +191,7 @@ impl Wallet {
         let new: Vec<Txid> = unseen.take(LOOKED_AT).collect();
         let mut paid = Vec::new();
         node.raw_transactions(&new, |txid, raw| {
-            let tx = waiting(raw, txid).filter(|tx| watch.concerns(tx));
+            let tx = read_waiting(raw, txid).filter(|tx| watch.concerns(tx));
             paid.extend(tx.map(|tx| (Arc::new(tx), now)));
             ControlFlow::Continue(())
         })?;
@@ -222,7 +222,7 @@ impl Wallet {
             spenders.retain(|txid| !view.transactions.contains_key(txid));
             let (mut found, seen) = (Vec::new(), unix_now());
             node.raw_transactions(&spenders.into_iter().collect::<Vec<_>>(), |txid, raw| {
-                found.extend(waiting(raw, txid).map(|tx| (Arc::new(tx), seen)));
+                found.extend(read_waiting(raw, txid).map(|tx| (Arc::new(tx), seen)));
                 ControlFlow::Continue(())
             })?;
             self.take_in(found, kept, watch);
@@ -362,7 +362,7 @@ fn outpoints_of(tx: &Transaction) -> impl Iterator<Item = OutPoint> {
 }
 
 /// A transaction of the mempool, if it is the one of that name and could be there: BDK takes that for granted.
-fn waiting(raw: &[u8], txid: Txid) -> Option<Transaction> {
+fn read_waiting(raw: &[u8], txid: Txid) -> Option<Transaction> {
     let tx: Transaction = deserialize(raw).ok()?;
     (tx.compute_txid() == txid && !tx.is_coinbase() && adds_up(&tx.output)).then_some(tx)
 }

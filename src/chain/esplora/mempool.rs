@@ -5,9 +5,10 @@
 //! not only by this server; and a replacement pays enough for each of them.
 
 use super::history::{MAX_INPUTS, Spend, Status};
-use super::{Answer as HttpAnswer, BLOCK_LIST, Esplora, MAX_JSON, MAX_LISTED};
+use super::{Answer as HttpAnswer, BLOCK_LIST, Esplora, MAX_LISTED};
 use crate::chain::bounded::Bounded;
 use crate::chain::mempool::{judge_words, read_package};
+use crate::chain::rpc::MAX_BLOCK;
 use crate::chain::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
 use bitcoin::consensus::encode::{deserialize, serialize_hex};
 use bitcoin::constants::SUBSIDY_HALVING_INTERVAL;
@@ -80,7 +81,7 @@ impl Mempool for Esplora {
 
     fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
         let route = format!("/tx/{txid}/raw");
-        let Some(raw) = self.get(&route, MAX_JSON)? else { return Ok(None) };
+        let Some(raw) = self.get(&route, MAX_BLOCK)? else { return Ok(None) };
         let tx: Transaction = deserialize(&raw).map_err(|error| self.malformed(&route, error))?;
         if tx.compute_txid() != *txid {
             return Err(self.malformed(&route, "another transaction"));
@@ -110,7 +111,7 @@ impl Mempool for Esplora {
         let mut missing = Vec::new();
         for outpoint in outpoints {
             let route = format!("/tx/{}/outspend/{}", outpoint.txid, outpoint.vout);
-            let spent: Option<OutputStatus> = self.json(&route)?;
+            let spent: Option<Spend> = self.json(&route)?;
             // What the server does not know at all, sending will tell.
             if spent.is_some_and(|spent| spent.spent) {
                 missing.push(*outpoint);
@@ -173,9 +174,20 @@ impl Esplora {
 
     /// The transactions that spend outputs of this one.
     pub(crate) fn spenders(&self, txid: &Txid) -> Result<Vec<Transaction>, ChainError> {
-        let spends: Option<Vec<OutputStatus>> = self.json(&format!("/tx/{txid}/outspends"))?;
-        let spenders: BTreeSet<Txid> = spends.unwrap_or_default().into_iter().filter_map(|spend| spend.txid).collect();
-        spenders.iter().filter_map(|txid| self.transaction(txid).transpose()).collect()
+        let spends: Option<Bounded<Spend, MAX_SPENDS>> = self.json(&format!("/tx/{txid}/outspends"))?;
+        let Bounded(spends) = spends.unwrap_or_default();
+        let spenders: BTreeSet<Txid> = spends.into_iter().filter_map(|spend| spend.txid).collect();
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for txid in spenders.iter().take(LOOKUPS) {
+            let tx = self.transaction(txid)?;
+            bytes += tx.as_ref().map_or(0, Transaction::total_size);
+            found.extend(tx);
+            // What more of them say is read when they are mined.
+            if bytes > SPENDERS_BYTES {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// A waiting transaction, and those that wait in one direction from it, as far as [`LOOKUPS`] reach.
@@ -228,6 +240,8 @@ impl Esplora {
     }
 }
 
+/// What transactions that spend the outputs of one may take in memory.
+const SPENDERS_BYTES: usize = 16_000_000;
 /// Outputs of a transaction, whose spends are asked for: more than any that is relayed has.
 const MAX_SPENDS: usize = 20_000;
 
