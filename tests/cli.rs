@@ -166,20 +166,7 @@ fn a_wallet_whose_words_nobody_could_read_is_not_made() -> Result<()> {
     let key = world.alice.keypair.x_only_public_key().0.to_string();
     for (most, warns) in [("63", true), ("64", false)] {
         let out = world.path(most).display().to_string();
-        let new = [
-            "--network",
-            "regtest",
-            "rollup",
-            "new",
-            "--name",
-            "n",
-            "--sequencer",
-            &key,
-            "--max-forced-per-block",
-            most,
-            "--out",
-            &out,
-        ];
+        let new = ["rollup", "new", "--name", "n", "--sequencer", &key, "--max-forced-per-block", most, "--out", &out];
         let new = command(&new, Stdio::piped())?;
         assert!(new.status.success() && said(&new).contains("stranger") == warns, "{}", said(&new));
     }
