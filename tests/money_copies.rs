@@ -5,8 +5,7 @@ use crate::support::money::{Purse, in_mempool, near, payload, rate};
 use crate::support::{Window, World};
 use anyhow::{Context, Result};
 use bitcoin::{Amount, Network};
-use regtest::{Bitcoind, EsploraServer};
-use sortie::chain::Esplora;
+use regtest::Bitcoind;
 use sortie::envelope::Carrier;
 use sortie::publish::{CarrierChoice, Publication, PublishError, Request, bump, jobs, publish};
 use sortie::wallet::{Caps, Wallet, WalletError};
@@ -53,22 +52,6 @@ fn what_another_copy_has_sent_is_seen_and_its_change_pays_for_the_next() -> Resu
         assert!(are_waiting(&world, &first)?, "{third:?}");
         world.bitcoind.mine(1)?;
     }
-    Ok(())
-}
-
-#[test]
-fn over_a_server_one_look_follows_a_chain_that_another_copy_has_sent() -> Result<()> {
-    let world = World::new(WINDOW)?;
-    let server = EsploraServer::start(&world.bitcoind)?;
-    let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
-    let mut purse = Purse::new(&world, "first", &[100_000])?;
-    let folder = world.path("copy");
-    let mut copy = Wallet::restore(&folder, Network::Regtest, purse.words.clone(), None, &esplora)?;
-    for n in 0..4 {
-        purse.publish(&payload(&world, 100 + n)?, Carrier::OpReturn, 2)?;
-    }
-    copy.sync(&esplora)?;
-    assert_eq!(copy.balance().total(), purse.wallet.balance().total());
     Ok(())
 }
 

@@ -47,7 +47,7 @@ fn a_young_wallet_follows_a_reorganisation_to_below_its_birthday() -> Result<()>
     };
     assert_eq!(synced(&mut over_node, &mut over_server)?, [COIN; 2]);
     // What paid them is in the lowest block of the new chain, far below the birthday.
-    for depth in [13, 60] {
+    for depth in [13, 17] {
         let mut paid = Some(paid.clone());
         world.bitcoind.reorg_with(depth, |_| Ok(paid.take().unwrap_or_default()))?;
         for _ in 0..2 {
@@ -55,7 +55,7 @@ fn a_young_wallet_follows_a_reorganisation_to_below_its_birthday() -> Result<()>
             world.bitcoind.mine(1)?;
         }
     }
-    world.bitcoind.reorg(70)?;
+    world.bitcoind.reorg(21)?;
     assert_eq!(synced(&mut over_node, &mut over_server)?, [Amount::ZERO; 2], "they wait again");
     let to = over_node.address()?;
     world.bitcoind.mine(1)?;

@@ -28,9 +28,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-/// Receive and change addresses in a row without a coin, after which a search of a node's UTXO set ends: a wallet that
-/// paid for a batch in each block of a year has no other coin left than on its last change address.
-const GAPS_ON_NODE: [u32; 2] = [2_000, 60_000];
+/// Receive and change addresses that are looked for in a node's UTXO set at least: a wallet that paid for a batch in each
+/// block of a year has no other coin left than on its last change address.
+const LEAST_ON_NODE: [u32; 2] = [2_000, 60_000];
+/// Those in a row without a coin, after which the search ends.
+const GAPS_ON_NODE: [u32; 2] = [2_000, 10_000];
 /// Addresses in a row that were never used, after which a server is asked for no more: it is asked for each of them.
 #[cfg(feature = "esplora")]
 const GAP_ON_SERVER: u32 = 100;
@@ -50,9 +52,9 @@ const KEYS_PER_BLOCK: u32 = 1_000;
 pub struct Search<'a> {
     /// Who is asked.
     pub source: WalletSource<'a>,
-    /// Addresses of each kind in a row, beyond the last one of either kind that was found, after which the search ends.
-    /// Found is what holds a coin, on a node; what was ever used, over a server. `None`: 2,000 receive and 60,000 change
-    /// addresses on a node, 100 over a server.
+    /// Addresses in a row behind the last one that was found, after which the search ends. Found is what holds a coin, on a
+    /// node; what of either kind was ever used, over a server. `None`: 2,000 receive and 10,000 change addresses on a
+    /// node, where 60,000 of the latter are looked at in any case; 100 over a server.
     pub gap: Option<u32>,
 }
 
@@ -98,6 +100,7 @@ impl Looked {
     }
 
     /// The index behind the last one that was found of either kind.
+    #[cfg(feature = "esplora")]
     fn reach(&self) -> u32 {
         self.last_receive.max(self.last_change).map_or(0, |last| last.saturating_add(1))
     }
@@ -200,10 +203,11 @@ fn former_keys(tip: BtcHeight) -> u32 {
 fn on_node(node: &RpcNode, descriptors: &Descriptors, gap: Option<u32>) -> Result<FormerLife, WalletError> {
     let tip = node.tip()?;
     let mut life = FormerLife { tip, birthday: tip.height, looked: Looked::default() };
-    let gaps = gap.map_or(GAPS_ON_NODE, |gap| [gap; 2]);
+    let (least, gaps) = gap.map_or((LEAST_ON_NODE, GAPS_ON_NODE), |gap| ([gap; 2], [gap; 2]));
     loop {
         let looked = life.looked;
-        let wanted = gaps.map(|gap| looked.reach().saturating_add(gap).min(END));
+        let reach = [looked.last_receive, looked.last_change].map(|last| last.map_or(0, |last| last.saturating_add(1)));
+        let wanted = [0, 1].map(|n| reach[n].saturating_add(gaps[n]).max(least[n]).min(END));
         if looked.receive >= wanted[0] && looked.change >= wanted[1] {
             return Ok(life);
         }

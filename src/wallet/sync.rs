@@ -14,24 +14,18 @@ use crate::chain::{BlockSource, Mempool, RpcNode, adds_up};
 use crate::primitives::BlockRef;
 #[cfg(feature = "esplora")]
 use crate::primitives::BtcHeight;
-#[cfg(feature = "esplora")]
-use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::TxUpdate;
 #[cfg(feature = "esplora")]
 use bdk_wallet::chain::{
     CheckPoint,
     spk_client::{SyncRequest, SyncResponse},
 };
-#[cfg(feature = "esplora")]
-use bitcoin::ScriptBuf;
 use bitcoin::consensus::deserialize;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-#[cfg(feature = "esplora")]
-const KEYCHAINS: [KeychainKind; 2] = [KeychainKind::External, KeychainKind::Internal];
 /// Blocks by which a server may be late.
 #[cfg(feature = "esplora")]
 const LATE: BtcHeight = 2;
@@ -312,23 +306,7 @@ impl Wallet {
         if is_known && tip.height + LATE < before.height() {
             return Err(ChainError::Behind { tip: tip.height, known: before.height() }.into());
         }
-        let mut asked = KEYCHAINS.map(|keychain| self.bdk.next_derivation_index(keychain));
         self.take_in_histories(server, found, kept)?;
-        // What was found may have been paid to addresses that another copy of the wallet has handed out.
-        loop {
-            let known = KEYCHAINS.map(|keychain| self.bdk.next_derivation_index(keychain));
-            let script = |keychain, index| self.bdk.peek_address(keychain, index).address.script_pubkey();
-            let new = KEYCHAINS.into_iter().zip(asked.into_iter().zip(known));
-            let new = new.flat_map(|(keychain, (asked, known))| (asked..known).map(move |index| (keychain, index)));
-            let new: Vec<ScriptBuf> = new.map(|(keychain, index)| script(keychain, index)).collect();
-            if new.is_empty() {
-                break;
-            }
-            asked = known;
-            let request = SyncRequest::builder().chain_tip(self.bdk.latest_checkpoint()).spks(new);
-            let found = server.sync::<()>(request.build())?;
-            self.take_in_histories(server, found, kept)?;
-        }
         self.forget_unread()?;
         let is_reopened = self.save_chain(&before)?;
         if is_reopened {

@@ -61,7 +61,7 @@ Examples:
 pub struct Create {
     #[command(flatten)]
     watched: Watched,
-    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 60000; 100]
+    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 10000; 100]
     #[arg(long, requires = "watch_only", value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
     gap: Option<u32>,
     #[command(flatten)]
@@ -122,7 +122,7 @@ impl Protection {
 pub struct Restore {
     #[command(flatten)]
     watched: Watched,
-    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 60000; 100]
+    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 10000; 100]
     #[arg(long, value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
     gap: Option<u32>,
     #[command(flatten)]
