@@ -52,6 +52,7 @@ fn bad_input_gets_one_line_and_its_exit_code() -> Result<()> {
             .arg(dir.path().join("data"))
             .args(&arguments)
             .env("SORTIE_BITCOIN_PASSWORD", "secret-password")
+            .env("SORTIE_PATIENCE", "0")
             .current_dir(dir.path())
             .output()?;
         let said = String::from_utf8(output.stderr)?;
