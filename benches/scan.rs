@@ -1,8 +1,9 @@
 //! Scanning against the plainest thing that reads the same bytes, side by side in one run.
 //!
 //! The chain of the block files is mainnet block 702,861 again and again under headers of its own; the one of the node
-//! is a regtest's full blocks, filled with that block's bytes, with 0, 1 and 1,000 envelopes in each. Every figure stands
-//! there twice: by the clock, and by the processor time of this process, which others on the machine hardly touch.
+//! is a regtest's full blocks, filled with that block's bytes, with 0, 1 and 1,000 envelopes in each. Every figure
+//! stands there twice: by the clock, and by the processor time of this process, which others on the machine hardly
+//! touch.
 //!
 //! `SCAN_BLOCKS`: copies in the block files, 700 unless told (1 GB).
 

@@ -1,7 +1,8 @@
 //! Death on demand: for the tests of what a killed process leaves behind (feature `crash-points`).
 //!
 //! Every write of the wallet's database and every question to the Bitcoin node or to an Esplora server
-//! has a point before and a point after it. They are counted, and at number `SORTIE_CRASH_AT` the process kills itself with SIGKILL.
+//! has a point before and a point after it. They are counted, and at number `SORTIE_CRASH_AT` the process kills itself
+//! with SIGKILL.
 
 /// Dies here, if this is the point that was asked for. Without the feature, nothing.
 #[inline]

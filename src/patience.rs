@@ -1,9 +1,9 @@
 //! How long a trouble that may pass is waited for, and how often people are told of it.
 //!
-//! Whether an error may pass is the error's own word: [`ChainError::is_temporary`](crate::chain::ChainError::is_temporary)
-//! is the one list. A command that ends waits a little ([`Patience`]); a process that runs on waits for ever
-//! ([`Backoff`]), and tells when the trouble begins, at growing intervals while it lasts, and when it is over
-//! ([`Trouble`]).
+//! Whether an error may pass is the error's own word:
+//! [`ChainError::is_temporary`](crate::chain::ChainError::is_temporary) is the one list. A command that ends waits a
+//! little ([`Patience`]); a process that runs on waits for ever ([`Backoff`]), and tells when the trouble begins, at
+//! growing intervals while it lasts, and when it is over ([`Trouble`]).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! What a wallet makes of a chain that is not the one it knew: deep reorganisations, another chain, a node that is behind.
+//! What a wallet makes of a chain that is not the one it knew: deep reorganisations, another chain, a node that is
+//! behind.
 
 use crate::support::money::{Purse, payload, rate};
 use crate::support::{Window, World};

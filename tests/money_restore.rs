@@ -93,7 +93,8 @@ fn a_server_is_asked_for_what_the_wallets_own_transactions_lead_to() -> Result<(
     let (mut wallet, words) = empty(&world)?;
     world.bitcoind.fund_and_mine(&wallet.address()?, COIN)?;
     wallet.sync(&rpc)?;
-    // All of it pays an envelope, whose reveal returns the rest to a change address far away; from there it goes farther.
+    // All of it pays an envelope, whose reveal returns the rest to a change address far away; from there it goes
+    // farther.
     let [far, farther] = [300, 700].map(|index| address(&world, &wallet, CHANGE, index));
     let asked = anywhere::ask(&mut wallet, &rpc, &payload(&world, 100)?, rate(1), &Caps::default(), &far?, false)?;
     let pay = |wallet: &mut Wallet, to: &Address| -> Result<()> {

@@ -1,5 +1,5 @@
-//! One chain by every way to a real bitcoind's blocks: RPC, REST, its files, an Esplora server; and what goes wrong with
-//! a node.
+//! One chain by every way to a real bitcoind's blocks: RPC, REST, its files, an Esplora server; and what goes wrong
+//! with a node.
 
 use crate::support::{Window, World, said};
 use anyhow::{Context, Result, ensure};

@@ -54,7 +54,8 @@ impl Meter {
     }
 }
 
-/// The processor time that `run` takes, which others on the machine hardly touch; its result is dropped outside of that.
+/// The processor time that `run` takes, which others on the machine hardly touch; its result is dropped outside of
+/// that.
 pub fn timed<T>(run: impl FnOnce() -> T) -> Duration {
     let start = processor_time();
     let result = std::hint::black_box(run());

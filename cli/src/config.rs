@@ -120,8 +120,8 @@ pub struct Fees {
     #[arg(long, value_name = "SAT_VB")]
     pub fee_rate: Option<SatPerVb>,
 
-    /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least that
-    /// is relayed]
+    /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least
+    /// that is relayed]
     #[arg(long, env = "SORTIE_FALLBACK_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
     pub fallback_fee_rate: Option<SatPerVb>,
 
@@ -129,8 +129,8 @@ pub struct Fees {
     #[arg(long)]
     pub explain: bool,
 
-    /// Refuse to pay more than this many satoshis, all transactions together [default: 200000; for a sequencer's batches
-    /// none]
+    /// Refuse to pay more than this many satoshis, all transactions together [default: 200000; for a sequencer's
+    /// batches none]
     #[arg(long, env = "SORTIE_MAX_FEE", value_name = "SATS", value_parser = sats, hide_env_values = true)]
     pub max_fee: Option<u64>,
 
@@ -142,8 +142,8 @@ pub struct Fees {
 /// How much may wait for a reveal.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Locking {
-    /// Lock at most so many satoshis more than are needed until a reveal is mined; the rest comes back at once [default:
-    /// 1000000]
+    /// Lock at most so many satoshis more than are needed until a reveal is mined; the rest comes back at once
+    /// [default: 1000000]
     #[arg(long, env = "SORTIE_LOCK_AT_MOST", value_name = "SATS", value_parser = sats, hide_env_values = true)]
     pub lock_at_most: Option<u64>,
 }

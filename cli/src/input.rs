@@ -119,7 +119,8 @@ pub fn text_file(path: &Path) -> Result<String, Failure> {
     text_of("", path)
 }
 
-/// The text of a file that an option or a setting names; `what` it is, with a blank behind it, is told if it cannot be read.
+/// The text of a file that an option or a setting names; `what` it is, with a blank behind it, is told if it cannot be
+/// read.
 pub fn text_of(what: &str, path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| Failure::usage(format_args!("{what}{}: {error}", path.display())))
 }

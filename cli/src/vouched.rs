@@ -111,7 +111,8 @@ impl Signers {
         Ok(())
     }
 
-    /// The block of a transaction, and the chain above it to the first that is signed: that signature binds all of them.
+    /// The block of a transaction, and the chain above it to the first that is signed: that signature binds all of
+    /// them.
     fn blocks(&self, url: &SequencerUrl, tx_hash: &Hash32, included: &Included) -> Result<Vec<BlockAnswer>, Doubt> {
         let no = |reason: String| Doubt { reason, may_pass: false };
         let number = included.number;

@@ -158,7 +158,8 @@ impl BlkFiles {
         if let Some(place) = index.places.get(&wanted) {
             return Ok(*place);
         }
-        // A node's newest blocks are in its last files; those before grow only where it fills two at a time (assumeutxo).
+        // A node's newest blocks are in its last files; those before grow only where it fills two at a time
+        // (assumeutxo).
         for (age, number) in self.numbers()?.iter().rev().enumerate() {
             self.read_on(&mut index, *number, age < GROWING)?;
             if let Some(place) = index.places.get(&wanted) {

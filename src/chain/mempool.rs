@@ -250,7 +250,8 @@ fn rate(value: &Value, key: &str, method: &str) -> Result<FeeRate, ChainError> {
     Ok(FeeRate::from_sat_per_kwu(per_kvb.div_ceil(4)))
 }
 
-/// A limit for Bitcoin Core, which counts in BTC/kvB, takes text for an exact number, and no limit of 1 BTC/kvB or more.
+/// A limit for Bitcoin Core, which counts in BTC/kvB, takes text for an exact number, and no limit of 1 BTC/kvB or
+/// more.
 fn btc_per_kvb(rate: FeeRate) -> Value {
     let per_kvb = Amount::from_sat(rate.to_sat_per_kwu().saturating_mul(4)).min(HIGHEST_LIMIT);
     json!(per_kvb.to_string_in(Denomination::Bitcoin))

@@ -138,8 +138,8 @@ pub trait Mempool {
     /// An unspent output, the mempool's included, with its confirmations (0 in the mempool).
     fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError>;
 
-    /// Those of `outpoints` that cannot be spent any more, or never could: a transaction spends them, which may be in the
-    /// mempool, or nobody knows them.
+    /// Those of `outpoints` that cannot be spent any more, or never could: a transaction spends them, which may be in
+    /// the mempool, or nobody knows them.
     fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
         let mut missing = Vec::new();
         for outpoint in outpoints {
@@ -153,8 +153,8 @@ pub trait Mempool {
     /// The node's estimate for confirmation within `target_blocks`; `None` without enough data.
     fn estimate(&self, target_blocks: u16) -> Result<Option<FeeRate>, ChainError>;
 
-    /// What one of the last blocks paid, the highest of them, rounded up to a whole sat/vB: nine tenths of it at most, or
-    /// on average where only that can be known; `None` if they are empty, or where it cannot be known.
+    /// What one of the last blocks paid, the highest of them, rounded up to a whole sat/vB: nine tenths of it at most,
+    /// or on average where only that can be known; `None` if they are empty, or where it cannot be known.
     fn recently_paid(&self) -> Result<Option<FeeRate>, ChainError> {
         Ok(None)
     }

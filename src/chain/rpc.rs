@@ -1,8 +1,8 @@
 //! [`RpcNode`]: a Bitcoin Core node over JSON-RPC.
 //!
 //! Each call has its own time limit, and a connection for itself while it lasts, so a long poll never holds up
-//! another call. A refused cookie is read again once, because bitcoind makes a new one each time it starts. An answer is
-//! read up to the length that its method may have, and into a type, not a tree, wherever that length is large.
+//! another call. A refused cookie is read again once, because bitcoind makes a new one each time it starts. An answer
+//! is read up to the length that its method may have, and into a type, not a tree, wherever that length is large.
 
 use super::bounded::Bounded;
 use super::http::{Http, Limits, Transport, unavailable, words};

@@ -61,8 +61,8 @@ impl Tree {
         Some(path)
     }
 
-    /// The roots over what lies outside `entries` in the list's first `size`, left to right, each over as much as it can
-    /// be: what [`verify_range`](super::verify_range) takes. Empty for no entries; `None` unless they lie in
+    /// The roots over what lies outside `entries` in the list's first `size`, left to right, each over as much as it
+    /// can be: what [`verify_range`](super::verify_range) takes. Empty for no entries; `None` unless they lie in
     /// `0..size`, and `size <= self.size()`.
     pub fn range(&self, entries: Range<u64>, size: u64) -> Option<Vec<Hash32>> {
         if entries.start > entries.end || entries.end > size || size > self.size() {

@@ -1,7 +1,7 @@
 //! What a follower asks of its source, and what it refuses to believe.
 //!
-//! Guarantees that a height without a block is never taken for the end of the chain, and that no step is taken back for a source that is only behind or on a chain
-//! without the rollup's start.
+//! Guarantees that a height without a block is never taken for the end of the chain, and that no step is taken back for
+//! a source that is only behind or on a chain without the rollup's start.
 
 use super::{NodeError, Store};
 use crate::chain::BlockSource;

@@ -79,7 +79,8 @@ pub(crate) fn check_headers(
     }
 }
 
-/// Mainnet's difficulty has never been as low as these nBits say, from these heights on: a tenth of what it is, or less.
+/// Mainnet's difficulty has never been as low as these nBits say, from these heights on: a tenth of what it is, or
+/// less.
 #[cfg(feature = "esplora")]
 const MAINNET_LOWEST: [(BtcHeight, u32); 2] = [(600_000, 0x171c_25a6), (350_000, 0x181b_7cd3)];
 

@@ -63,7 +63,8 @@ pub struct Bumped {
 ///
 /// # Errors
 /// [`PublishError::NotBumpable`] if there is nothing to bump, [`PublishError::FeeCap`] before anything is
-/// signed, [`PublishError::Stuck`] if the node refuses every way: then, where it can be told before, it stands as it stood.
+/// signed, [`PublishError::Stuck`] if the node refuses every way: then, where it can be told before, it stands as it
+/// stood.
 pub fn bump(
     wallet: &mut Wallet,
     node: &impl Mempool,

@@ -2,8 +2,8 @@
 //! else the fallback, else what the network allows.
 //!
 //! Guarantees that an estimator without data or gone mad is passed over, that of several servers one that lies does
-//! not decide, that the word of a single one is compared with recent blocks or bounded, and that on mainnet nobody's money
-//! is spent on a guess. Every step is told, so that a person can see why.
+//! not decide, that the word of a single one is compared with recent blocks or bounded, and that on mainnet nobody's
+//! money is spent on a guess. Every step is told, so that a person can see why.
 
 use super::PublishError;
 use crate::chain::{ChainError, Mempool, RelayFacts};

@@ -82,7 +82,8 @@ pub struct Request {
     pub carrier: CarrierChoice,
     /// Rate of all transactions together; see [`fee_rate`].
     pub fee_rate: FeeRate,
-    /// A coin that must be spent: one that other transactions around the same bytes spend, so that never both are mined.
+    /// A coin that must be spent: one that other transactions around the same bytes spend, so that never both are
+    /// mined.
     pub fund_from: Option<OutPoint>,
     /// Publishes the same payload once more, although a job for it exists.
     pub again: bool,
@@ -98,7 +99,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// The cheaper carrier at `fee_rate`, from any coin, without caps; a commit locks [`LOCK_AT_MOST`] more than it needs.
+    /// The cheaper carrier at `fee_rate`, from any coin, without caps; a commit locks [`LOCK_AT_MOST`] more than it
+    /// needs.
     pub fn at(fee_rate: FeeRate) -> Self {
         Self {
             carrier: CarrierChoice::Auto,

@@ -31,8 +31,8 @@ pub enum Reclaimed {
 /// Sweeps the coins of an envelope that is not revealed in the chain back by key: the payload is given up. Of a job
 /// that is closed, whatever came to its envelope too late.
 ///
-/// Replaces a reveal or an earlier sweep that is in the mempool, by paying more than it did. Of what was never paid for,
-/// or can never be mined, nothing is left to be swept: it is given up.
+/// Replaces a reveal or an earlier sweep that is in the mempool, by paying more than it did. Of what was never paid
+/// for, or can never be mined, nothing is left to be swept: it is given up.
 ///
 /// # Errors
 /// [`PublishError::NotReclaimable`] if there is nothing to take back.

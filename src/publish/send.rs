@@ -44,8 +44,8 @@ impl From<Result<Vec<Txid>, PublishError>> for Outcome {
     }
 }
 
-/// Sends every unfinished job's transactions that are neither in the mempool nor in the chain. What stands in the way of
-/// one job keeps none of the others.
+/// Sends every unfinished job's transactions that are neither in the mempool nor in the chain. What stands in the way
+/// of one job keeps none of the others.
 ///
 /// Sync the wallet first: it is what tells which of them are in the chain.
 pub fn resume(wallet: &mut Wallet, node: &impl Mempool) -> Result<Vec<Resumed>, PublishError> {

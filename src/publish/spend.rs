@@ -128,7 +128,8 @@ pub(super) fn paid_by(wallet: &Wallet, among: &[Transaction], tx: &Transaction) 
     fee_of(tx, &tx.input.iter().map(output).collect::<Option<Vec<_>>>()?)
 }
 
-/// The highest rate that one of these transactions, which the wallet built, pays: the node may accept that, and no more.
+/// The highest rate that one of these transactions, which the wallet built, pays: the node may accept that, and no
+/// more.
 pub(super) fn highest_rate(wallet: &Wallet, transactions: &[Transaction]) -> FeeRate {
     let output = |input: &TxIn| {
         let OutPoint { txid, vout } = input.previous_output;

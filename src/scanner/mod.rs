@@ -39,12 +39,12 @@ use thiserror::Error;
 /// Headers taken at a time.
 pub const MAX_HEADERS: u32 = 2_000;
 
-/// Headers taken at a time from sources of other people, which are slow to give them: the first block is not to wait for
-/// many, nor are many to be lost by one answer that does not come.
+/// Headers taken at a time from sources of other people, which are slow to give them: the first block is not to wait
+/// for many, nor are many to be lost by one answer that does not come.
 const MAX_HEADERS_OF_OTHERS: u32 = 100;
 
-/// How far apart the samples are that show holes, in bytes, and how long. Each costs a miss of the cache: at 4 KiB a tenth
-/// of the time that reading block files takes.
+/// How far apart the samples are that show holes, in bytes, and how long. Each costs a miss of the cache: at 4 KiB a
+/// tenth of the time that reading block files takes.
 const STRIDE: usize = 64 << 10;
 const SAMPLE: usize = 64;
 
@@ -166,9 +166,9 @@ impl<'a> Scanner<'a> {
 
     /// The blocks above `parent` that the source shows, at most [`MAX_HEADERS`], if their headers can be believed.
     ///
-    /// `known` gives the hashes of earlier blocks of the same chain. The first change of the difficulty above them takes
-    /// the header that the period begins with from the source, which `parent` commits to; with a source of other people
-    /// it is only checked within its bounds.
+    /// `known` gives the hashes of earlier blocks of the same chain. The first change of the difficulty above them
+    /// takes the header that the period begins with from the source, which `parent` commits to; with a source of other
+    /// people it is only checked within its bounds.
     ///
     /// # Errors
     /// [`ScanError::BadHeaders`]; [`ScanError::NotChild`] if `parent` is not in the source's chain (any more).
@@ -304,8 +304,8 @@ fn judge(raw: &[u8], block: &NextBlock, namespace: Namespace, verify_all: bool) 
     Ok(scanned.found)
 }
 
-/// Whether there may be a hole in a block: in a file that was copied in part, bytes that nobody wrote are zeros, and below
-/// bitcoind's key a pattern of eight bytes. Some blocks look so by chance, or because somebody likes zeros.
+/// Whether there may be a hole in a block: in a file that was copied in part, bytes that nobody wrote are zeros, and
+/// below bitcoind's key a pattern of eight bytes. Some blocks look so by chance, or because somebody likes zeros.
 fn looks_unwritten(raw: &[u8]) -> bool {
     let starts = raw.chunks(STRIDE).skip(1).filter_map(|chunk| chunk.first_chunk());
     starts.chain(raw.last_chunk()).any(|sample: &[u8; SAMPLE]| sample[..SAMPLE - 8] == sample[8..])

@@ -1,10 +1,10 @@
 //! Whose transactions go into a block, while every one of them costs the operator satoshis on Bitcoin.
 //!
-//! Guarantees: whoever pays what posting costs is limited by room alone; whoever pays less, or nothing, is given a ration
-//! for as long as Bitcoin has not mined what was given before, and a part of it that cheaper ones cannot use up. So
-//! neither a sender nor many of them can make the operator pay without bound, and none can keep out a sender who pays
-//! more. Where the executor knows no fees there is nothing to tell them apart by: then room and what may be paid in a day
-//! are the only limits. Pure.
+//! Guarantees: whoever pays what posting costs is limited by room alone; whoever pays less, or nothing, is given a
+//! ration for as long as Bitcoin has not mined what was given before, and a part of it that cheaper ones cannot use up.
+//! So neither a sender nor many of them can make the operator pay without bound, and none can keep out a sender who
+//! pays more. Where the executor knows no fees there is nothing to tell them apart by: then room and what may be paid
+//! in a day are the only limits. Pure.
 
 use bitcoin::FeeRate;
 use std::cmp::Reverse;
@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 /// Bytes of transactions that pay less than posting them costs, promised and not derived.
 const RATION: u64 = 128 * 1024;
 
-/// What a byte of a transaction weighs in an envelope, in percent of a weight unit: the pushes around it, and its part of
-/// what surrounds them.
+/// What a byte of a transaction weighs in an envelope, in percent of a weight unit: the pushes around it, and its part
+/// of what surrounds them.
 const WEIGHT_PERCENT: u64 = 110;
 
 /// What posting costs: the satoshis of 1,000 bytes of transactions, which are millisatoshis a byte.

@@ -1,8 +1,8 @@
 //! The one batch that is on its way to Bitcoin, until it is mined.
 //!
-//! Guarantees: it is held to a height as a user's transaction is ([`hold`]), within the caps; nothing new is posted behind
-//! it; what the node has forgotten and does not take at its rate is posted anew, around the same bytes, from a coin that
-//! the forgotten transactions spend, so that never both are mined.
+//! Guarantees: it is held to a height as a user's transaction is ([`hold`]), within the caps; nothing new is posted
+//! behind it; what the node has forgotten and does not take at its rate is posted anew, around the same bytes, from a
+//! coin that the forgotten transactions spend, so that never both are mined.
 
 use super::post::{Batch, Sending};
 use super::{Done, Sequencer, SequencerError};
@@ -145,8 +145,8 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Gives up those of `jobs`, from the last one on, of which the node has nothing. When none is left, returns how the
-    /// first is posted anew: from a coin that it spends.
+    /// Gives up those of `jobs`, from the last one on, of which the node has nothing. When none is left, returns how
+    /// the first is posted anew: from a coin that it spends.
     fn give_up_forgotten(&mut self, jobs: &[Job]) -> Result<Option<Sending>, SequencerError> {
         for job in jobs.iter().rev() {
             if !give_up_absent(&mut self.wallet, &self.rpc, job.id, FORGOTTEN)? {

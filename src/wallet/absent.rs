@@ -104,8 +104,8 @@ impl Wallet {
         self.absent.hanging.contains(txid)
     }
 
-    /// Whether `tx` cannot be mined in the chain as it is: another confirmed transaction spends a coin of it, or of what
-    /// it hangs on, or that was gone for six blocks.
+    /// Whether `tx` cannot be mined in the chain as it is: another confirmed transaction spends a coin of it, or of
+    /// what it hangs on, or that was gone for six blocks.
     pub(crate) fn is_lost(&self, tx: &Transaction, confirmed: &BTreeMap<Txid, BlockRef>) -> bool {
         self.is_conflicted(tx, confirmed) || self.is_gone(tx, confirmed)
     }

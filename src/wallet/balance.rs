@@ -81,7 +81,8 @@ impl Wallet {
         let reserved: BTreeSet<OutPoint> = jobs.iter().flat_map(reserved_by).collect();
         let for_bump = jobs.iter().filter(|job| job.state.is_unfinished()).filter_map(|job| job.current()?.change);
         let for_bump: BTreeSet<OutPoint> = for_bump.collect();
-        // Anybody can pay to a change address, and take that back until it is mined. Whoever shows it may have made it up.
+        // Anybody can pay to a change address, and take that back until it is mined. Whoever shows it may have made it
+        // up.
         let signed: BTreeSet<Txid> = jobs
             .iter()
             .flat_map(|job| job.all_txids().chain(job.sweeps.iter().map(Transaction::compute_txid)))

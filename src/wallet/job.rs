@@ -82,7 +82,8 @@ impl Generation {
         self.transactions.get(self.carrying + 1)
     }
 
-    /// A draft with what was to be signed elsewhere in place. Signatures of ECDSA may be a byte smaller than was planned.
+    /// A draft with what was to be signed elsewhere in place. Signatures of ECDSA may be a byte smaller than was
+    /// planned.
     pub(crate) fn signed(&self, first: Transaction) -> Self {
         let mut signed = self.clone();
         signed.transactions[0] = first;

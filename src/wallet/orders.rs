@@ -1,8 +1,8 @@
 //! What another process asks of the one that has the wallet open: to bump a job.
 //!
-//! Guarantees: an order is a row in the wallet's database, carried out at most once by whoever has the wallet, and again
-//! after a crash in between (a bump to a rate that is paid already changes nothing); what came of it is there for whoever
-//! asked. One that was not taken up can be withdrawn.
+//! Guarantees: an order is a row in the wallet's database, carried out at most once by whoever has the wallet, and
+//! again after a crash in between (a bump to a rate that is paid already changes nothing); what came of it is there for
+//! whoever asked. One that was not taken up can be withdrawn.
 
 use super::files::Folder;
 use super::open::open_database;

@@ -2,9 +2,10 @@
 //!
 //! Guarantees: a payment is on disk before it leaves, and its coins with it; one whose answer was lost is
 //! sent again with the same bytes, by whoever asks for the same payment and by
-//! [`settle_payments`](Wallet::settle_payments). So is one that the node forgets before it is mined. Until somebody [knows](Wallet::acknowledge) that it has left,
-//! asking for the same is no second payment. A payment that the node refuses in the end gives its coins back; asked
-//! for once more, it spends one of them again, so that never both are mined.
+//! [`settle_payments`](Wallet::settle_payments). So is one that the node forgets before it is mined. Until somebody
+//! [knows](Wallet::acknowledge) that it has left, asking for the same is no second payment. A payment that the node
+//! refuses in the end gives its coins back; asked for once more, it spends one of them again, so that never both are
+//! mined.
 
 use super::{Caps, FINAL_DEPTH, Wallet, WalletError, outputs_of, pay, rate_of, unix_now, vsize};
 use crate::chain::{Mempool, lacks_inputs, refusal};

@@ -11,15 +11,16 @@ use bitcoin::{Transaction, Txid};
 use std::collections::BTreeSet;
 
 impl Wallet {
-    /// Forgets what any source has told of the chain, and reads it again from the birthday on, or from `since` if that is
-    /// lower: whoever was asked when the wallet was restored may have hidden older coins. Keys, addresses and the journal
-    /// stay as they are. With a gap it also searches for addresses beyond those that it knows, as
+    /// Forgets what any source has told of the chain, and reads it again from the birthday on, or from `since` if that
+    /// is lower: whoever was asked when the wallet was restored may have hidden older coins. Keys, addresses and the
+    /// journal stay as they are. With a gap it also searches for addresses beyond those that it knows, as
     /// [`restore`](Self::restore) does; [`looked`](Self::looked) tells how far.
     ///
     /// Killed before its end, it is gone on with by the next [`sync`](Self::sync).
     ///
     /// # Errors
-    /// [`ChainError::Pruned`] if the node does not have the blocks since the birthday any more: then nothing is forgotten.
+    /// [`ChainError::Pruned`] if the node does not have the blocks since the birthday any more: then nothing is
+    /// forgotten.
     pub fn rescan<'a>(
         &mut self,
         search: impl Into<Search<'a>>,

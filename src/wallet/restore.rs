@@ -28,8 +28,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-/// Receive and change addresses that are looked for in a node's UTXO set at least: a wallet that paid for a batch in each
-/// block of a year has no other coin left than on its last change address.
+/// Receive and change addresses that are looked for in a node's UTXO set at least: a wallet that paid for a batch in
+/// each block of a year has no other coin left than on its last change address.
 const LEAST_ON_NODE: [u32; 2] = [2_000, 60_000];
 /// Those in a row without a coin, after which the search ends.
 const GAPS_ON_NODE: [u32; 2] = [2_000, 10_000];
@@ -52,9 +52,9 @@ const KEYS_PER_BLOCK: u32 = 1_000;
 pub struct Search<'a> {
     /// Who is asked.
     pub source: WalletSource<'a>,
-    /// Addresses in a row behind the last one that was found, after which the search ends. Found is what holds a coin, on a
-    /// node; what of either kind was ever used, over a server. `None`: 2,000 receive and 10,000 change addresses on a
-    /// node, where 60,000 of the latter are looked at in any case; 100 over a server.
+    /// Addresses in a row behind the last one that was found, after which the search ends. Found is what holds a coin,
+    /// on a node; what of either kind was ever used, over a server. `None`: 2,000 receive and 10,000 change addresses
+    /// on a node, where 60,000 of the latter are looked at in any case; 100 over a server.
     pub gap: Option<u32>,
 }
 
@@ -127,8 +127,8 @@ impl Wallet {
     /// Makes a wallet from words and finds its coins.
     ///
     /// A node's UTXO set is searched (minutes on mainnet); the lowest coin's block gives the birthday, and the chain is
-    /// read from there. Transactions that were spent before it stay unknown. An Esplora server is asked for address after
-    /// address. [`looked`](Self::looked) tells how far that went.
+    /// read from there. Transactions that were spent before it stay unknown. An Esplora server is asked for address
+    /// after address. [`looked`](Self::looked) tells how far that went.
     pub fn restore<'a>(
         dir: &Path,
         network: Network,

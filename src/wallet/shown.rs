@@ -119,7 +119,8 @@ impl Wallet {
         Ok(())
     }
 
-    /// Whether a block of the node has a transaction; where the block is pruned, whether the unspent outputs fit to that.
+    /// Whether a block of the node has a transaction; where the block is pruned, whether the unspent outputs fit to
+    /// that.
     fn has(
         &self,
         node: &RpcNode,

@@ -203,8 +203,8 @@ impl Wallet {
         Ok(())
     }
 
-    /// Takes in what spends the wallet's coins, or what jobs watch, in a mempool that is not read whole: another copy of
-    /// the wallet may have sent it.
+    /// Takes in what spends the wallet's coins, or what jobs watch, in a mempool that is not read whole: another copy
+    /// of the wallet may have sent it.
     fn read_spends(&mut self, node: &RpcNode, kept: &BTreeSet<Txid>, watch: &mut Watch) -> Result<(), WalletError> {
         let mut asked = BTreeSet::new();
         loop {

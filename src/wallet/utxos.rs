@@ -1,5 +1,5 @@
-//! What a node's UTXO set shows, where it lacks the blocks that the wallet needs: it has pruned them, or began with a UTXO
-//! snapshot.
+//! What a node's UTXO set shows, where it lacks the blocks that the wallet needs: it has pruned them, or began with a
+//! UTXO snapshot.
 //!
 //! Guarantees: the wallet's coins are right; which blocks were not read is written down, until a source shows whole
 //! histories. What else happened in them is known only as far as the outputs are still unspent.

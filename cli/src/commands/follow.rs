@@ -38,10 +38,10 @@ Examples:
 
 /// Derive the rollup's chain from Bitcoin alone, and tell what happens
 ///
-/// Reads every Bitcoin block since the manifest's start, executes what was forced and what sequencers posted, and prints
-/// new items, their fate, verdicts on batches, reorganisations, and the heads: safe (derived), final (derived and
-/// finality-depth deep), and with --sequencer also unsafe (what the sequencer says). Keeps what it derived, and goes on
-/// from there. Ctrl-C ends it.
+/// Reads every Bitcoin block since the manifest's start, executes what was forced and what sequencers posted, and
+/// prints new items, their fate, verdicts on batches, reorganisations, and the heads: safe (derived), final (derived
+/// and finality-depth deep), and with --sequencer also unsafe (what the sequencer says). Keeps what it derived, and
+/// goes on from there. Ctrl-C ends it.
 ///
 /// At the tip it also tells what waits in the node's mempool: its fee rate, and the block it is expected in.
 ///

@@ -40,7 +40,8 @@ Examples:
 /// Make a key, or show a key's public part
 ///
 /// A key is a BIP340 key, kept as hexadecimal in a file that only its owner can read; a file that exists is never
-/// overwritten. FILE.watermark beside it says that it never signed: a sequencer writes there how far it has. The x-only public key that is printed is the account, and what `rollup new --sequencer` takes.
+/// overwritten. FILE.watermark beside it says that it never signed: a sequencer writes there how far it has. The x-only
+/// public key that is printed is the account, and what `rollup new --sequencer` takes.
 #[derive(Args, Debug)]
 #[command(after_long_help = KEY_EXAMPLE)]
 #[group(required = true, multiple = false)]

@@ -50,11 +50,11 @@ Example:
 
 /// Say what forcing an L2 transaction would cost
 ///
-/// Plans both carriers with the wallet's coins, down to the last byte, for confirmation in the next, 3, 6 and 24 blocks,
-/// and sends nothing. Tells what it costs in satoshis, when it would be in the queue, and when it is executed at the
-/// latest, as Bitcoin heights and at ten minutes a block. An OP_RETURN output is cheaper for short transactions, a Taproot
-/// envelope (commit and reveal) for long ones; the cheaper one has a star. Locked is what its commit holds until the
-/// reveal is mined: it comes back, less the reveal's fee.
+/// Plans both carriers with the wallet's coins, down to the last byte, for confirmation in the next, 3, 6 and 24
+/// blocks, and sends nothing. Tells what it costs in satoshis, when it would be in the queue, and when it is executed
+/// at the latest, as Bitcoin heights and at ten minutes a block. An OP_RETURN output is cheaper for short transactions,
+/// a Taproot envelope (commit and reveal) for long ones; the cheaper one has a star. Locked is what its commit holds
+/// until the reveal is mined: it comes back, less the reveal's fee.
 #[derive(Args, Debug)]
 #[command(after_long_help = QUOTE_EXAMPLE)]
 pub struct Quote {
@@ -180,7 +180,8 @@ fn check(given: &[Given], executor: Option<&dyn Executor>) -> Result<(), Failure
     Ok(())
 }
 
-/// That none of them is in the queue or executed, whoever brought it there, as far as this machine has followed the rollup.
+/// That none of them is in the queue or executed, whoever brought it there, as far as this machine has followed the
+/// rollup.
 fn check_not_taken(txs: &[Vec<u8>], settings: &Settings) -> Result<(), Failure> {
     let Some(node) = derived_before(settings)? else { return Ok(()) };
     let teller = Teller::new(&node, settings)?;
@@ -210,12 +211,12 @@ Examples:
 /// when the sequencing window has passed, every node executes it, whatever the sequencer does. Running the same command
 /// again never pays twice: it sends the same Bitcoin transactions again. `sortie status JOB` tells how far it is.
 ///
-/// With --deadline-bump it pays more, block after block and within the caps, if it would be mined later than quoted: then
-/// it would be executed later, too.
+/// With --deadline-bump it pays more, block after block and within the caps, if it would be mined later than quoted:
+/// then it would be executed later, too.
 ///
-/// It returns when the transactions are sent; with --wait confirmed when they are mined, with --wait executed when it is
-/// executed, with exit code 1 if it had no effect. Exit code 4, and nothing is paid: a cap on fees, a transaction that
-/// the rollup's executor is sure not to run, or one that is queued or executed already, as far as this machine has
+/// It returns when the transactions are sent; with --wait confirmed when they are mined, with --wait executed when it
+/// is executed, with exit code 1 if it had no effect. Exit code 4, and nothing is paid: a cap on fees, a transaction
+/// that the rollup's executor is sure not to run, or one that is queued or executed already, as far as this machine has
 /// followed the rollup.
 #[derive(Args, Debug)]
 #[command(after_long_help = FORCE_EXAMPLE)]

@@ -35,7 +35,8 @@ const MAX_LOOKED_AT: usize = 1_000;
 /// Make a file that anyone can check offline: a proof, or evidence against a sequencer
 ///
 /// A proof shows what Bitcoin and the rollup hold: forced, included, consistent. Evidence shows what a sequencer signed
-/// and must not have: censored, equivocation, conflicting-state, broken-receipt. Whoever gets such a file checks it with
+/// and must not have: censored, equivocation, conflicting-state, broken-receipt. Whoever gets such a file checks it
+/// with
 /// `sortie verify`, without a node and without trust in you. What proves nothing is not written.
 #[derive(Subcommand, Debug)]
 pub enum Prove {
@@ -55,8 +56,8 @@ Examples:
 
 /// Prove that a Bitcoin block holds a forced transaction
 ///
-/// The file holds the Bitcoin transaction, its place in the block, and headers. A checker needs one Bitcoin block that it
-/// knows: one that the headers hold, or (where work counts) the one before the first of them.
+/// The file holds the Bitcoin transaction, its place in the block, and headers. A checker needs one Bitcoin block that
+/// it knows: one that the headers hold, or (where work counts) the one before the first of them.
 #[derive(Args, Debug)]
 #[command(after_long_help = FORCED_EXAMPLE)]
 pub struct Forced {
@@ -104,8 +105,9 @@ Examples:
 /// Prove that the queue only grew from one size to another
 ///
 /// For who follows the queue by its size and root alone: shows that the old queue is how the new one begins, so that
-/// nothing in it was changed, moved or taken away. The file names the L2 blocks that adopted the two queues, where there
-/// are such blocks, for a checker that knows their hashes; with --roots-only it does not, for one that knows the roots.
+/// nothing in it was changed, moved or taken away. The file names the L2 blocks that adopted the two queues, where
+/// there are such blocks, for a checker that knows their hashes; with --roots-only it does not, for one that knows the
+/// roots.
 #[derive(Args, Debug)]
 #[command(after_long_help = CONSISTENT_EXAMPLE)]
 pub struct Consistent {
@@ -132,10 +134,10 @@ Examples:
 /// Prove that a sequencer signed a block that Bitcoin contradicts
 ///
 /// Compares the signed block and the one before with what the follower derives from Bitcoin: the items that were due in
-/// it, its queue, its origin. Writes the file of the first thing that is wrong; if nothing is, says so, and the exit code
-/// is 1. A sequencer shows the root of its queue and not what the queue is made of: small lies are guessed, and --shown
-/// takes what it told somebody. Where that is not enough, no file can show the fault to somebody without a node; then the
-/// file is one that needs a node.
+/// it, its queue, its origin. Writes the file of the first thing that is wrong; if nothing is, says so, and the exit
+/// code is 1. A sequencer shows the root of its queue and not what the queue is made of: small lies are guessed, and
+/// --shown takes what it told somebody. Where that is not enough, no file can show the fault to somebody without a
+/// node; then the file is one that needs a node.
 #[derive(Args, Debug)]
 #[command(after_long_help = CENSORED_EXAMPLE)]
 pub struct Censored {
@@ -158,8 +160,8 @@ Example:
 
 /// Prove that a sequencer signed two blocks for one place
 ///
-/// Takes two saved answers of GET /v1/block/NUMBER. It is a fault only if both blocks adopt the queue at the same Bitcoin
-/// block, or at a block and the one after it: after a reorganisation an honest sequencer signs anew.
+/// Takes two saved answers of GET /v1/block/NUMBER. It is a fault only if both blocks adopt the queue at the same
+/// Bitcoin block, or at a block and the one after it: after a reorganisation an honest sequencer signs anew.
 #[derive(Args, Debug)]
 #[command(after_long_help = EQUIVOCATION_EXAMPLE)]
 pub struct Equivocation {
@@ -201,9 +203,9 @@ Examples:
 
 /// Prove that a sequencer broke a receipt
 ///
-/// Takes a transaction's SHA-256, whose receipt `sortie send` kept, or a saved answer of GET /v1/tx/SHA256 with a receipt
-/// in it, and the blocks that it names, from the sequencer or from saved answers: shows that every one of them was signed,
-/// and that none holds the transaction.
+/// Takes a transaction's SHA-256, whose receipt `sortie send` kept, or a saved answer of GET /v1/tx/SHA256 with a
+/// receipt in it, and the blocks that it names, from the sequencer or from saved answers: shows that every one of them
+/// was signed, and that none holds the transaction.
 #[derive(Args, Debug)]
 #[command(after_long_help = BROKEN_RECEIPT_EXAMPLE)]
 pub struct BrokenReceipt {

@@ -38,8 +38,8 @@ Examples:
 
 /// List items with their due heights and what became of them
 ///
-/// Follows Bitcoin to the tip first. An item without an L2 block waits; it is executed at the latest when Bitcoin reaches
-/// its due height.
+/// Follows Bitcoin to the tip first. An item without an L2 block waits; it is executed at the latest when Bitcoin
+/// reaches its due height.
 #[derive(Args, Debug)]
 #[command(after_long_help = LIST_EXAMPLE)]
 pub struct List {
@@ -62,8 +62,9 @@ Examples:
 
 /// Write out the whole queue, for audits
 ///
-/// One line for each item, from the first, with everything that the queue's root and the derived chain follow from: place,
-/// Bitcoin block, due height, hashes, the transaction itself, and what became of it. Needs no more memory for more items.
+/// One line for each item, from the first, with everything that the queue's root and the derived chain follow from:
+/// place, Bitcoin block, due height, hashes, the transaction itself, and what became of it. Needs no more memory for
+/// more items.
 ///
 /// Parquet, a binary format with the same columns, needs a sortie that was built with `--features parquet`.
 #[derive(Args, Debug)]

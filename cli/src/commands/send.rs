@@ -40,11 +40,12 @@ const LONG_PAUSE: Duration = Duration::from_secs(1);
 
 /// Send a transaction to a sequencer
 ///
-/// The fast way, while the sequencer is willing: waits until the transaction is in an unsafe block, and the sequencer has
-/// signed that it is: a receipt, or the block's header. What it signed is kept in the data folder, where `prove
-/// broken-receipt` finds it. A sequencer that only says so is not believed (exit code 5), nor is any without a manifest,
-/// which names its keys. What the sequencer has no time for is sent again for as long as --timeout says. If the sequencer
-/// refuses, or the transaction would have no effect, the exit code is 1; `sortie force` needs no sequencer.
+/// The fast way, while the sequencer is willing: waits until the transaction is in an unsafe block, and the sequencer
+/// has signed that it is: a receipt, or the block's header. What it signed is kept in the data folder, where `prove
+/// broken-receipt` finds it. A sequencer that only says so is not believed (exit code 5), nor is any without a
+/// manifest, which names its keys. What the sequencer has no time for is sent again for as long as --timeout says. If
+/// the sequencer refuses, or the transaction would have no effect, the exit code is 1; `sortie force` needs no
+/// sequencer.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Send {

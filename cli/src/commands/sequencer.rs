@@ -45,9 +45,9 @@ and GET /v1/status.";
 
 /// Run the lightweight sequencer
 ///
-/// Takes transactions over HTTP in order of arrival, makes an L2 block a second if there is something to put in, executes
-/// forced transactions first, and posts batches to Bitcoin, paid from its wallet. Everything that it acknowledged is on
-/// disk: killed at any moment, it goes on where it was.
+/// Takes transactions over HTTP in order of arrival, makes an L2 block a second if there is something to put in,
+/// executes forced transactions first, and posts batches to Bitcoin, paid from its wallet. Everything that it
+/// acknowledged is on disk: killed at any moment, it goes on where it was.
 #[derive(Args, Debug)]
 #[command(after_long_help = SEQUENCER_EXAMPLE)]
 pub struct Sequencer {
@@ -67,13 +67,14 @@ pub struct Sequencer {
     /// regtest 0]
     #[arg(long, env = "SORTIE_LEAST_FEE", value_name = "PERCENT", hide_env_values = true)]
     least_fee: Option<u32>,
-    /// Pay at most so many satoshis to Bitcoin in 24 hours for own transactions: then they wait. What is forced does not
+    /// Pay at most so many satoshis to Bitcoin in 24 hours for own transactions: then they wait. What is forced does
+    /// not
     #[arg(long, env = "SORTIE_MAX_FEE_PER_DAY", value_name = "SATS", value_parser = sats, hide_env_values = true)]
     max_fee_per_day: Option<u64>,
     /// Take my word that this key signed no L2 block above N, on whatever machine, and that no other signs with it
     ///
-    /// For a sequencer whose data was lost or moved without the key's watermark. Without it, receipts wait for a window.
-    /// With a number that is too low, what is signed now can be proven to contradict what was signed before.
+    /// For a sequencer whose data was lost or moved without the key's watermark. Without it, receipts wait for a
+    /// window. With a number that is too low, what is signed now can be proven to contradict what was signed before.
     #[arg(long, value_name = "N")]
     signed_up_to: Option<L2Number>,
     #[command(flatten)]

@@ -38,16 +38,16 @@ Examples:
 /// Tell how far a forced transaction has come, and what to do next
 ///
 /// mempool -> confirmed(n) -> queued(index, due height) -> executed(L2 block, ok or no-op). It joins the queue in the
-/// block that mines it, and is executed at the latest when Bitcoin reaches the due height: a sequencing window of blocks
-/// later. One line for each L2 transaction that is meant.
+/// block that mines it, and is executed at the latest when Bitcoin reaches the due height: a sequencing window of
+/// blocks later. One line for each L2 transaction that is meant.
 ///
 /// Looks in the rollup's queue and among what was executed; then in the wallet's journal, if there is a wallet; then in
 /// the mempool. Exit code 1, and a line that says where it was looked for, if nothing is known.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Status {
-    /// A job's number; TXID of a Bitcoin transaction; TXID:in:INDEX[:POSITION] or TXID:out:INDEX[:POSITION]; SHA256 of the L2
-    /// transaction, or the transaction itself in hexadecimal (`-` reads stdin, `@FILE` a file)
+    /// A job's number; TXID of a Bitcoin transaction; TXID:in:INDEX[:POSITION] or TXID:out:INDEX[:POSITION]; SHA256 of
+    /// the L2 transaction, or the transaction itself in hexadecimal (`-` reads stdin, `@FILE` a file)
     #[arg(value_name = "JOB|TXID|PLACE|HASH|HEX")]
     typed: Typed,
     #[command(flatten)]

@@ -33,10 +33,10 @@ Exit codes: 0 proven; 1 refuted, or it needs an anchor or a node (--json tells w
 
 /// Judge a proof or evidence file, offline
 ///
-/// Says what the file shows and what that rests on: the manifest and the anchors that you give, nothing else. The verdict
-/// is proven, refuted (with the reason), needs_anchor (the file hangs on something that you did not give) or needs_node
-/// (no file can show it, a node can tell). Of Bitcoin headers it says how many there are and how much work is behind them,
-/// where work counts: on signets and regtest it does not, and the item's own block has to be an anchor.
+/// Says what the file shows and what that rests on: the manifest and the anchors that you give, nothing else. The
+/// verdict is proven, refuted (with the reason), needs_anchor (the file hangs on something that you did not give) or
+/// needs_node (no file can show it, a node can tell). Of Bitcoin headers it says how many there are and how much work
+/// is behind them, where work counts: on signets and regtest it does not, and the item's own block has to be an anchor.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Verify {

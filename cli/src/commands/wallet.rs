@@ -50,8 +50,8 @@ Examples:
 /// Make a wallet and show its twelve words
 ///
 /// They are shown once: write them down on paper, for whoever knows them owns the coins. Where the output is not a
-/// terminal, they are shown with --json only. The seed file is encrypted with a passphrase, asked for on the terminal or
-/// read from --passphrase-file; on regtest it is not, unless that option is given.
+/// terminal, they are shown with --json only. The seed file is encrypted with a passphrase, asked for on the terminal
+/// or read from --passphrase-file; on regtest it is not, unless that option is given.
 ///
 /// With --watch-only the wallet's coins are those of public descriptors, searched for as `restore` does, and their keys
 /// stay where they are: `force --psbt` writes what is to be signed there. The words are then for envelopes only: they
@@ -61,7 +61,8 @@ Examples:
 pub struct Create {
     #[command(flatten)]
     watched: Watched,
-    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 10000; 100]
+    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 10000;
+    /// 100]
     #[arg(long, requires = "watch_only", value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
     gap: Option<u32>,
     #[command(flatten)]
@@ -114,15 +115,16 @@ impl Protection {
 
 /// Make a wallet from its words
 ///
-/// Reads them from stdin and searches for its coins: among all coins of the Bitcoin node, which takes minutes on mainnet,
-/// or address after address on an Esplora server. It says how far it looked; --gap makes it look further. A watch-only
-/// wallet needs its descriptors as well as its words.
+/// Reads them from stdin and searches for its coins: among all coins of the Bitcoin node, which takes minutes on
+/// mainnet, or address after address on an Esplora server. It says how far it looked; --gap makes it look further. A
+/// watch-only wallet needs its descriptors as well as its words.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet restore --wallet alice < words.txt")]
 pub struct Restore {
     #[command(flatten)]
     watched: Watched,
-    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 10000; 100]
+    /// Look on until this many addresses in a row hold no coin (over Esplora: were never used) [2000, change 10000;
+    /// 100]
     #[arg(long, value_name = "ADDRESSES", value_parser = clap::value_parser!(u32).range(1..=MOST_ADDRESSES))]
     gap: Option<u32>,
     #[command(flatten)]
@@ -143,8 +145,8 @@ pub struct AddressArgs {
 
 /// Show what the wallet holds
 ///
-/// In satoshis. Confirmed coins and unconfirmed change can be spent, but for those that a transaction from `force --psbt`
-/// reserves until it is signed; what others pay can be once it is confirmed.
+/// In satoshis. Confirmed coins and unconfirmed change can be spent, but for those that a transaction from `force
+/// --psbt` reserves until it is signed; what others pay can be once it is confirmed.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet balance --wallet alice --json | jq .spendable_sat")]
 pub struct BalanceArgs {
@@ -166,8 +168,8 @@ pub struct DescriptorsArgs {
 /// Pay somebody
 ///
 /// Refused above the caps on fees, and if the node does not take it: then nothing was sent. After a crash or an answer
-/// that was lost, run it again: the same payment is sent, not a second one. Once it has printed a transaction it is done:
-/// the same command pays a second time then.
+/// that was lost, run it again: the same payment is sent, not a second one. Once it has printed a transaction it is
+/// done: the same command pays a second time then.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet send --to bc1p... --amount 25000 --fee-rate 2.5")]
 pub struct SendArgs {
@@ -324,13 +326,13 @@ impl fmt::Display for DescriptorsShown {
 /// Ask for everything that the wallet knows of the chain again
 ///
 /// From the block before which it had no coin, at the node or the Esplora server: for a wallet that shows other coins
-/// than it should, as after a server that hid or made up some. Words, addresses and jobs stay as they are. A pruned node
-/// has to have the blocks since then.
+/// than it should, as after a server that hid or made up some. Words, addresses and jobs stay as they are. A pruned
+/// node has to have the blocks since then.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie wallet rescan --wallet alice")]
 pub struct RescanArgs {
-    /// Read a node's blocks from this height on, where that is lower: the server by which the wallet was restored may have
-    /// hidden older coins
+    /// Read a node's blocks from this height on, where that is lower: the server by which the wallet was restored may
+    /// have hidden older coins
     #[arg(long, value_name = "HEIGHT")]
     since: Option<BtcHeight>,
     /// Look for coins on further addresses, too, until this many in a row hold none (over Esplora: were never used)

@@ -292,7 +292,8 @@ fn passed_on<T: serde::Serialize>(method: &str, answer: bitcoincore_rpc::Result<
     }
 }
 
-/// What electrs answers about a transaction that it does not know: of some things it tells none from an unconfirmed one.
+/// What electrs answers about a transaction that it does not know: of some things it tells none from an unconfirmed
+/// one.
 fn unknown(rest: &[&str]) -> Option<Answer> {
     match rest {
         ["status"] => Some(Answer::json(&json!({ "confirmed": false }))),

@@ -1,9 +1,9 @@
 //! [`Esplora`]: Bitcoin from an Esplora HTTP server, where there is no node.
 //!
 //! Guarantees that each answer has a limit in time and length, and all answers about a wallet's history one together;
-//! that headers and transactions are the ones asked for; that no redirect is followed; and that with a [`Proxy`] no name
-//! is resolved and no connection made but by it, except on this machine. Trusts the server, as a node is trusted, for
-//! which chain is best and for what its mempool has. It learns which addresses and transactions are asked for.
+//! that headers and transactions are the ones asked for; that no redirect is followed; and that with a [`Proxy`] no
+//! name is resolved and no connection made but by it, except on this machine. Trusts the server, as a node is trusted,
+//! for which chain is best and for what its mempool has. It learns which addresses and transactions are asked for.
 
 mod error;
 mod history;

@@ -232,8 +232,8 @@ fn work_depth_and_what_could_be_checked_are_shown() {
 
 #[test]
 fn retargets_are_those_that_bitcoin_core_computes() {
-    // Bitcoin Core, src/test/pow_tests.cpp, the four tests get_next_work...: nBits, time of the period's first block and
-    // of its last, next nBits.
+    // Bitcoin Core, src/test/pow_tests.cpp, the four tests get_next_work...: nBits, time of the period's first block
+    // and of its last, next nBits.
     let table = [
         (0x1d00_ffff, 1_261_130_161, 1_262_152_739, 0x1d00_d86a),
         (0x1d00_ffff, 1_231_006_505, 1_233_061_996, 0x1d00_ffff),

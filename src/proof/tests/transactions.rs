@@ -297,7 +297,8 @@ fn a_branch_alone_leads_to_the_root_unless_it_can_be_read_in_two_ways() {
     short.input[0].script_sig = ScriptBuf::from_bytes(vec![0x51, 0x51]);
     assert_eq!(root_above(&short, 0, &[]), Err(Refutation::SixtyFourBytes));
 
-    // One whose id is the second half of a transaction of 64 bytes: who has that one mined could show this one below it.
+    // One whose id is the second half of a transaction of 64 bytes: who has that one mined could show this one below
+    // it.
     let forged = Transaction {
         version: bitcoin::transaction::Version::TWO,
         lock_time: bitcoin::absolute::LockTime::from_consensus(3_858_538),

@@ -37,8 +37,8 @@ const ORDER_LOOK: Duration = Duration::from_millis(200);
 /// List what was forced from this wallet, or tell one job's story
 ///
 /// Each publication is a job in the wallet's journal. With a job's number, every event in its log, with its time (UTC):
-/// what was signed and sent, and what the chain made of it. Looks at Bitcoin first; where it cannot be asked, it tells what
-/// was known before.
+/// what was signed and sent, and what the chain made of it. Looks at Bitcoin first; where it cannot be asked, it tells
+/// what was known before.
 ///
 /// A job is planned, signed, sent (commit_sent, reveal_sent), confirmed, and final 144 blocks later; or reclaiming and
 /// reclaimed; or abandoned. What the rollup makes of it is told by `sortie status JOB`.
@@ -58,8 +58,8 @@ pub struct Jobs {
 /// was paid to an address of `force --pay-from-anywhere` is revealed; what is still to be paid is shown. Exit code 1 if
 /// the node refuses something for now.
 ///
-/// With --deadline-bump it goes on from where `force --deadline-bump` was stopped: it waits until everything is mined, and
-/// pays more, block after block and within the caps that were set then, for what would be mined too late.
+/// With --deadline-bump it goes on from where `force --deadline-bump` was stopped: it waits until everything is mined,
+/// and pays more, block after block and within the caps that were set then, for what would be mined too late.
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Examples:\n  sortie resume --wallet alice\n  sortie resume --deadline-bump --max-fee 50000"
@@ -75,8 +75,8 @@ pub struct Resume {
     /// Pay at most this rate, in sat/vB, instead of what was set when it was forced
     #[arg(long, value_name = "SAT_VB")]
     max_fee_rate: Option<SatPerVb>,
-    /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least that
-    /// is relayed]
+    /// Fee rate in sat/vB where no estimate is to be had or believed [default: refuse on mainnet, elsewhere the least
+    /// that is relayed]
     #[arg(long, env = "SORTIE_FALLBACK_FEE_RATE", value_name = "SAT_VB", hide_env_values = true)]
     fallback_fee_rate: Option<SatPerVb>,
     /// Tell how each fee rate was chosen
@@ -88,13 +88,14 @@ pub struct Resume {
 
 /// Pay more for a publication that waits too long
 ///
-/// A sequencer that runs with the wallet does it in its place: the order is written into the wallet's database, and what
-/// came of it is told here.
+/// A sequencer that runs with the wallet does it in its place: the order is written into the wallet's database, and
+/// what came of it is told here.
 ///
-/// Replaces the Bitcoin transaction that carries the payload by one that pays more, from its own change, or from another
-/// coin of the wallet as well; where the node does not let it be replaced, a child transaction pays for it. Its place
-/// changes with the replacement. Refused above the caps on fees, before anything is signed; with --fee-rate also above three
-/// times that rate in all, unless --max-fee or --max-fee-rate is given: a replacement outbids what others built on it.
+/// Replaces the Bitcoin transaction that carries the payload by one that pays more, from its own change, or from
+/// another coin of the wallet as well; where the node does not let it be replaced, a child transaction pays for it. Its
+/// place changes with the replacement. Refused above the caps on fees, before anything is signed; with --fee-rate also
+/// above three times that rate in all, unless --max-fee or --max-fee-rate is given: a replacement outbids what others
+/// built on it.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie bump 3 --fee-rate 12")]
 pub struct Bump {
@@ -109,9 +110,9 @@ pub struct Bump {
 
 /// Take back the coins of a Taproot envelope that was not revealed
 ///
-/// Sweeps the commit's coins back into the wallet (those of --pay-from-anywhere to the refund address), also when the reveal waits in the mempool or was refused. The L2
-/// transaction is not forced then; one that is mined already cannot be taken back. What came to an envelope after its
-/// job was closed comes back, too.
+/// Sweeps the commit's coins back into the wallet (those of --pay-from-anywhere to the refund address), also when the
+/// reveal waits in the mempool or was refused. The L2 transaction is not forced then; one that is mined already cannot
+/// be taken back. What came to an envelope after its job was closed comes back, too.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  sortie reclaim 3 --fee-rate 5")]
 pub struct Reclaim {

@@ -23,9 +23,9 @@ Examples:
 
 /// Bring back the coins of an unrevealed commit on a new machine
 ///
-/// With the wallet restored from its words. The backup line that `force` printed, or the L2 transaction, finds the commit
-/// and spends it: revealed, so that the transaction is forced after all, or taken back with --reclaim. With the words
-/// alone it lists what looks like an unrevealed commit: those words do not suffice to spend it.
+/// With the wallet restored from its words. The backup line that `force` printed, or the L2 transaction, finds the
+/// commit and spends it: revealed, so that the transaction is forced after all, or taken back with --reclaim. With the
+/// words alone it lists what looks like an unrevealed commit: those words do not suffice to spend it.
 ///
 /// The backup line names the key. With the L2 transaction alone, the wallet's first reveal keys are tried one after
 /// another; a wallet that had been restored before has used others, and only the backup line names them.

@@ -57,8 +57,8 @@ impl Awaited {
         self.place
     }
 
-    /// Looks where it stands now, and sends again what is missing of it. `false`: it could not be looked at yet, and what
-    /// was known holds.
+    /// Looks where it stands now, and sends again what is missing of it. `false`: it could not be looked at yet, and
+    /// what was known holds.
     ///
     /// # Errors
     /// It was given up or taken back.

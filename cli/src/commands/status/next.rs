@@ -44,8 +44,8 @@ fn done_elsewhere(life: &Life, teller: &Teller<'_>) -> Result<Option<Execution>,
     Ok(executions.into_iter().find(|execution| execution.effect.reason.is_none()))
 }
 
-/// About a job of which neither Bitcoin nor its mempool has anything; which job forces the same again, whether it is of the
-/// manifest's rollup, and whether it carries L2 transactions.
+/// About a job of which neither Bitcoin nor its mempool has anything; which job forces the same again, whether it is of
+/// the manifest's rollup, and whether it carries L2 transactions.
 pub fn of_job(job: &Job, again: Option<JobId>, is_ours: bool, has_txs: bool) -> String {
     let id = job.id;
     match &job.state {

@@ -148,8 +148,8 @@ fn show_bitcoin(f: &mut fmt::Formatter<'_>, facts: &BitcoinFacts) -> fmt::Result
     field(f, "nBits", format_args!("{exact} exact, {bounded} within bounds, {unchecked} not easier than the limit"))
 }
 
-/// Below this power of two a few thousand machines make the headers in a day. One block of Bitcoin has needed more since
-/// 2020; testnet4 takes blocks of 2^32 hashes, which is seconds of work.
+/// Below this power of two a few thousand machines make the headers in a day. One block of Bitcoin has needed more
+/// since 2020; testnet4 takes blocks of 2^32 hashes, which is seconds of work.
 const CHEAP: u32 = 75;
 
 fn is_cheap(work: &Hash32) -> bool {
