@@ -32,7 +32,7 @@ house() {
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo fmt --all --check
     say "the floors of the house"
-    cargo test -p sortie --test house --locked
+    run_tests --test house
     say "clippy"
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
     cargo clippy --workspace --all-targets --locked -- -D warnings
