@@ -140,7 +140,7 @@ fn is_twin(error: &anyhow::Error) -> bool {
 
 /// Signs for Alice, loses what it knows, and signs for Bob.
 fn lose(world: &mut World, way: Way, signed: usize, again: usize) -> Result<Then> {
-    let mut life = Life::new(world, format!("{way:?}"))?;
+    let mut life = Life::new(world, format!("{way:?}-{signed}"))?;
     let [data, key, early_data, early_key] = ["data", "key", "early-data", "early-key"].map(|name| life.path(name));
     let early = || replace(&data, &early_data).and_then(|()| replace(&key, &early_key));
     let is_unused = matches!(way, Way::BothUnused | Way::BothUnusedMined);
@@ -209,6 +209,7 @@ fn whatever_is_lost_or_rolled_back_nothing_convicts_it_and_it_soon_signs_again()
         (Way::BothUnused, SHORT, SHORT, Then::Waits),
         (Way::BothUnusedMined, SHORT, SHORT, Then::Waits),
         (Way::BothLive, LONG, SHORT, Then::GoesOn),
+        (Way::BothLive, SHORT, LONG, Then::GoesOn),
         (Way::Declared, SHORT, SHORT, Then::GoesOn),
     ];
     for (way, signed, again, then) in table {
