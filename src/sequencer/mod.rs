@@ -172,7 +172,9 @@ impl SequencerError {
             | SequencerError::Node(NodeError::Store(error))
             | SequencerError::Wallet(WalletError::Database(error))
             | SequencerError::Publish(PublishError::Wallet(WalletError::Database(error))) => is_full(error),
-            SequencerError::Watermark(WatermarkError::File { error, .. }) => error.kind() == ErrorKind::StorageFull,
+            SequencerError::Watermark(WatermarkError::File { error, .. }) => {
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+            }
             _ => false,
         }
     }

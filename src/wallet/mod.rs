@@ -325,7 +325,7 @@ impl Wallet {
             let stored = changes.and_then(|changes| open::load_bdk(&self.dir, changes, self.network, &self.public));
             // Nothing could be read, either: then nothing will be written, until it can.
             if let Ok(bdk) = stored {
-                self.bdk = bdk;
+                *self.bdk_mut() = bdk;
                 self.seen.clear();
                 self.traced.clear();
             }
