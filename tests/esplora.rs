@@ -329,7 +329,8 @@ fn command(dir: &Path, arguments: &[&str]) -> Command {
         }
     }
     command.arg("--data-dir").arg(dir.join("data")).arg("--json").args(arguments).env("HOME", dir).current_dir(dir);
-    command.env("XDG_CONFIG_HOME", dir.join("config"));
+    // What is out of order here stays so.
+    command.env("XDG_CONFIG_HOME", dir.join("config")).env("SORTIE_PATIENCE", "0");
     command
 }
 

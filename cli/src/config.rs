@@ -405,7 +405,9 @@ impl Settings {
                 Source::Node(Box::new(node))
             }
         };
-        let also = servers.iter().skip(1).chain(others).map(|url| Esplora::over(url, network, proxy, to_server));
+        // What gets a copy holds up nobody: another one has it.
+        let copied = |url: &String| Esplora::over(url, network, proxy, &Transport::new(Patience::brief()));
+        let also = servers.iter().skip(1).chain(others).map(copied);
         Ok(Bitcoin::new(source, also.collect::<Result<_, _>>()?))
     }
 
