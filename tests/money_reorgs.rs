@@ -32,7 +32,9 @@ fn copy_blocks(from: &Bitcoind, to: &Bitcoind, height: u32) -> Result<()> {
 #[test]
 fn a_young_wallet_follows_a_reorganisation_to_below_its_birthday() -> Result<()> {
     let world = World::new(WINDOW)?;
-    world.bitcoind.mine(100)?;
+    // What pays the wallets is itself deeper than the reorganisations, and no coinbase that is young after them.
+    world.bitcoind.fund_and_mine(&Bitcoind::anyone_address(), Amount::from_int_btc(100))?;
+    world.bitcoind.mine(30)?;
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
     let rpc = world.rpc()?;

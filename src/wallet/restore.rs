@@ -300,7 +300,11 @@ fn on_server(server: &Esplora, descriptors: &Descriptors, gap: Option<u32>) -> R
             last_receive: last(receive, life.looked.last_receive),
             last_change: last(change, life.looked.last_change),
         };
-        trail.outputs.extend(found.tx_update.txouts.into_iter().map(|(coin, output)| (coin, output.script_pubkey)));
+        for tx in &found.tx_update.txs {
+            let txid = tx.compute_txid();
+            let outputs = (0..).zip(&tx.output).map(|(vout, output)| (OutPoint::new(txid, vout), output));
+            trail.outputs.extend(outputs.map(|(coin, output)| (coin, output.script_pubkey.clone())));
+        }
         trail.transactions.extend(found.tx_update.txs);
     }
 }
