@@ -43,7 +43,7 @@ fn a_sequencer_waits_for_room_and_keeps_what_it_acknowledged() -> Result<()> {
     let url = serde_json::from_str::<Value>(&started)?["url"].as_str().context("a url")?.to_owned();
     let send = |nonce| {
         let tx = world.transfer(&world.alice, &world.bob, 5, nonce).to_lower_hex_string();
-        cli.command(&["send", &tx, "--sequencer", &url]).output()
+        cli.command(&["send", &tx, "--timeout", "2", "--sequencer", &url]).output()
     };
     ensure!(send(0)?.status.success());
     process.wait_line("its batch", LIMIT, |line| line.contains("\"posted\""))?;
