@@ -41,15 +41,15 @@ fn a_sequencer_waits_for_room_and_keeps_what_it_acknowledged() -> Result<()> {
     let mut process = spawn(&cli.command(&flags))?;
     let started = process.wait_line("its start", LIMIT, |line| line.contains("\"started\""))?;
     let url = serde_json::from_str::<Value>(&started)?["url"].as_str().context("a url")?.to_owned();
-    let send = |nonce| {
+    let send = |nonce, timeout| {
         let tx = world.transfer(&world.alice, &world.bob, 5, nonce).to_lower_hex_string();
-        cli.command(&["send", &tx, "--timeout", "2", "--sequencer", &url]).output()
+        cli.command(&["send", &tx, "--timeout", timeout, "--sequencer", &url]).output()
     };
-    ensure!(send(0)?.status.success());
+    ensure!(send(0, "60")?.status.success());
     process.wait_line("its batch", LIMIT, |line| line.contains("\"posted\""))?;
 
     limit_files(&process, "0")?;
-    let refused = send(1)?;
+    let refused = send(1, "1")?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && said.contains("disk is full"), "{said}");
     world.bitcoind.mine(1)?;
@@ -60,7 +60,7 @@ fn a_sequencer_waits_for_room_and_keeps_what_it_acknowledged() -> Result<()> {
 
     limit_files(&process, "unlimited")?;
     wait_until("it to go on", LIMIT, || Ok(status(&url)?["trouble"].is_null().then_some(())))?;
-    ensure!(send(1)?.status.success());
+    ensure!(send(1, "60")?.status.success());
     let mut follower = world.follower("follower")?;
     wait_until("both transfers to be derived", LIMIT, || {
         if !world.bitcoind.mempool()?.is_empty() {
