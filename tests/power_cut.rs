@@ -361,7 +361,8 @@ fn a_sequencer_keeps_what_it_acknowledged_and_contradicts_nothing_that_it_signed
         let (mut process, url) = start(Fate::Runs)?;
         heard.listen(&url)?;
         send(&mut heard, &url)?;
-        if n % 2 == 1 {
+        // One batch is on its way at a time: the next one is posted once that is mined.
+        if n % 2 == 1 || moment == Some("\"posted\"") {
             world.bitcoind.mine(1)?;
         }
         if let Some(event) = moment {
