@@ -29,7 +29,7 @@ mod database;
 #[cfg(feature = "node")]
 pub mod durable;
 #[cfg(feature = "node")]
-pub mod node;
+pub mod follower;
 #[cfg(feature = "node")]
 pub mod patience;
 #[cfg(feature = "wallet")]

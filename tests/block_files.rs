@@ -6,7 +6,7 @@ use bitcoin::{BlockHash, Network};
 use regtest::hostile::{Alteration, LyingReader, PaperBitcoin, write_block_files};
 use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError};
 use sortie::envelope::MAGIC;
-use sortie::node::Event;
+use sortie::follower::ChainEvent;
 use sortie::scanner::Scanner;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A reader that nobody stands behind: the chain's own source has lost the blocks.
-fn follow(paper: &Paper, name: &str, readers: &[Box<dyn BlockReader>]) -> Result<sortie::node::Node> {
+fn follow(paper: &Paper, name: &str, readers: &[Box<dyn BlockReader>]) -> Result<sortie::follower::Follower> {
     let source = paper.hostile_source();
     let mut node = paper.open(name, &source)?;
     for height in START + 1..=paper.bitcoin.tip()?.height {
@@ -178,7 +178,7 @@ fn one_byte_of_an_item_altered_in_the_files_is_refused_named_and_read_elsewhere(
         let mut node = paper.open(&format!("node {number}"), &paper.bitcoin)?;
         let mut refused = Vec::new();
         node.sync(Scanner::from(&paper.bitcoin).readers(&readers), |event| {
-            if let Event::Applied(applied) = event {
+            if let ChainEvent::Applied(applied) = event {
                 refused.extend(applied.refused.clone());
             }
         })?;
@@ -218,7 +218,7 @@ fn a_block_that_was_not_written_to_its_end_is_refused_and_read_elsewhere() -> Re
             let mut node = paper.open(&format!("{name}, {height} {}", queued.index), &paper.bitcoin)?;
             let mut refused = Vec::new();
             node.sync(Scanner::from(&paper.bitcoin).readers(&readers), |event| {
-                if let Event::Applied(applied) = event {
+                if let ChainEvent::Applied(applied) = event {
                     refused.extend(applied.refused.clone());
                 }
             })?;

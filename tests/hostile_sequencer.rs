@@ -1,6 +1,6 @@
 //! Sequencers that lie, on a real bitcoind: what they post changes nothing that anyone else derives.
 
-use crate::support::{Follower, Window, World};
+use crate::support::{FollowerRig, Window, World};
 use anyhow::{Context, Result, ensure};
 use regtest::hostile::{Act, Envelope, HostileSequencer, Miner, Observer, Post};
 use sortie::chain::RpcNode;
@@ -16,7 +16,7 @@ fn hostile(world: &World, source: &RpcNode) -> Result<HostileSequencer> {
 }
 
 /// A follower that executes and stores must be where everyone is who only counts.
-fn agrees(follower: &mut Follower, observer: &Observer) -> Result<()> {
+fn agrees(follower: &mut FollowerRig, observer: &Observer) -> Result<()> {
     let safe = follower.safe()?;
     ensure!(safe.head == observer.head(), "follower {:?}, everyone {:?}", safe.head, observer.head());
     ensure!(follower.node.derivation() == observer.derivation(), "the follower will go on differently");

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use regtest::hostile::{Alteration, Fault, HostileSource, Miner, PaperBitcoin};
 use sortie::chain::{BlockSource, ChainError};
 use sortie::envelope::Carrier;
-use sortie::node::{Node, NodeError};
+use sortie::follower::{Follower, FollowerError};
 use sortie::scanner::ScanError;
 
 /// Follows with each call failing in turn, as often as it takes; every failure must be one that passes.
-fn struggle(node: &mut Node, source: &HostileSource<'_, PaperBitcoin>) -> Result<()> {
+fn struggle(node: &mut Follower, source: &HostileSource<'_, PaperBitcoin>) -> Result<()> {
     for number in 0.. {
         source.heal();
         source.give(Fault::TimeOutAt(number));
@@ -109,12 +109,12 @@ fn a_block_whose_bytes_are_missing_is_waited_for_and_never_taken_for_an_empty_on
     for height in START + 1..=paper.bitcoin.tip()?.height {
         source.give(Fault::Lost(height));
         let error = refusal(node.sync(&source, |_| ()))?;
-        assert!(matches!(error, NodeError::Scan(ScanError::Chain(ChainError::NotFound(_)))), "{error}");
+        assert!(matches!(error, FollowerError::Scan(ScanError::Chain(ChainError::NotFound(_)))), "{error}");
         assert_eq!(node.derivation().tip().block.height, height - 1);
         source.heal();
         source.give(Fault::OtherBlock(height));
         let error = refusal(node.sync(&source, |_| ()))?;
-        assert!(matches!(error, NodeError::Scan(ScanError::OtherBlock { .. })) && error.is_temporary(), "{error}");
+        assert!(matches!(error, FollowerError::Scan(ScanError::OtherBlock { .. })) && error.is_temporary(), "{error}");
         assert_eq!(node.derivation().tip().block.height, height - 1);
         source.heal();
         node.step(&source)?;
@@ -137,7 +137,7 @@ fn a_pruned_source_stops_the_follower_with_the_height_it_needs() -> Result<()> {
     source.give(Fault::Pruned(at));
     let error = refusal(node.sync(&source, |_| ()))?;
     assert!(
-        matches!(&error, NodeError::Scan(ScanError::Chain(ChainError::Pruned { height, .. })) if *height == at),
+        matches!(&error, FollowerError::Scan(ScanError::Chain(ChainError::Pruned { height, .. })) if *height == at),
         "{error}"
     );
     assert!(!error.is_temporary(), "somebody has to mend it");
@@ -213,7 +213,7 @@ fn a_start_in_the_future_waits_and_a_start_elsewhere_does_not() -> Result<()> {
     source.heal();
     source.serve(PaperBitcoin::another(START + 5));
     let error = refusal(paper.open("node", &source))?;
-    assert!(matches!(error, NodeError::StartNotOnChain(_)) && !error.is_temporary(), "{error}");
+    assert!(matches!(error, FollowerError::StartNotOnChain(_)) && !error.is_temporary(), "{error}");
     source.heal();
     assert_eq!(paper.open("node", &source)?.derivation().tip().block.height, START);
     Ok(())
@@ -230,7 +230,7 @@ fn another_chain_is_refused_by_name_and_costs_nothing() -> Result<()> {
     for height in [START + 40, START + 1] {
         source.serve(PaperBitcoin::another(height));
         let error = refusal(node.sync(&source, |_| ()))?;
-        assert!(matches!(error, NodeError::StartNotOnChain(_)), "{error}");
+        assert!(matches!(error, FollowerError::StartNotOnChain(_)), "{error}");
         assert_eq!(everything(&node)?, before, "what was derived is still there");
     }
     source.heal();

@@ -8,8 +8,8 @@ use sortie::chain::BlockSource;
 use sortie::derive::Verdict;
 use sortie::envelope::{Body, Carrier};
 use sortie::executor::{NoOpReason, Outcome};
+use sortie::follower::{FollowerError, MIN_UNDO_BLOCKS};
 use sortie::manifest::SequencerSet;
-use sortie::node::{MIN_UNDO_BLOCKS, NodeError};
 use sortie::primitives::sha256;
 
 // Scenario 48, follower_restart_keeps_verdict; 21, checkpoint_persist; 23, rehydrate_inflight_items.
@@ -25,7 +25,7 @@ fn restarted_after_every_block_a_follower_keeps_every_verdict_and_every_item_in_
         drop(node);
         // Read again from the file, once with a source and once without any.
         assert_eq!(everything(&paper.open("node", &paper.bitcoin)?)?, before);
-        let offline = sortie::node::Node::open_offline(&paper.path("node"), paper.manifest.clone())?;
+        let offline = sortie::follower::Follower::open_offline(&paper.path("node"), paper.manifest.clone())?;
         assert_eq!(everything(&offline)?, before);
         if !stepped {
             assert_eq!(before, expected);
@@ -85,7 +85,7 @@ fn an_item_that_comes_back_after_a_restart_in_the_middle_of_a_reorganisation_is_
     // One step at a time, with a restart between any two: also while blocks are taken back.
     let mut reverted = 0;
     while let Some(event) = node.step(&paper.bitcoin)? {
-        reverted += usize::from(matches!(event, sortie::node::Event::Reverted(_)));
+        reverted += usize::from(matches!(event, sortie::follower::ChainEvent::Reverted(_)));
         drop(node);
         node = paper.open("node", &paper.bitcoin)?;
     }
@@ -130,7 +130,7 @@ fn an_item_is_found_however_old_it_is_and_a_reorganisation_beyond_memory_says_wh
     let before = node.derivation().tip().block;
     paper.bitcoin.reorg(MIN_UNDO_BLOCKS + 2, vec![Vec::new(); 200]);
     let error = refusal(node.sync(&paper.bitcoin, |_| ()))?;
-    assert!(matches!(error, NodeError::ReorgTooDeep { height, .. } if height == old.height + 1), "{error}");
+    assert!(matches!(error, FollowerError::ReorgTooDeep { height, .. } if height == old.height + 1), "{error}");
     assert!(!error.is_temporary() && error.to_string().contains("--rebuild"), "{error}");
     assert!(node.derivation().tip().block.height < before.height);
     assert_eq!(node.store().items_with_hash(&sha256(&tx))?.len(), 2, "what is below is still there");
@@ -148,7 +148,7 @@ fn a_file_of_a_later_version_is_refused_by_name_and_left_alone() -> Result<()> {
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes());
     std::fs::write(&path, &bytes)?;
     let error = refusal(paper.open("node", &paper.bitcoin))?;
-    assert!(matches!(error, NodeError::Schema(99)) && !error.is_temporary(), "{error}");
+    assert!(matches!(error, FollowerError::Schema(99)) && !error.is_temporary(), "{error}");
     assert!(std::fs::read(&path)? == bytes, "the file was written to");
     let store = sortie::sequencer::SequencerStore::open(&path);
     assert!(matches!(store, Err(sortie::sequencer::SequencerError::Schema(99))));
@@ -187,7 +187,7 @@ fn what_stands_in_the_start_block_or_below_it_is_no_item() -> Result<()> {
     later.mine(&[below])?;
     let fields = sortie::manifest::Fields { start, ..(*paper.manifest).clone() };
     let manifest = sortie::manifest::Manifest::new(fields)?;
-    let mut node = sortie::node::Node::open(&later.path("node"), manifest.clone(), &later.bitcoin)?;
+    let mut node = sortie::follower::Follower::open(&later.path("node"), manifest.clone(), &later.bitcoin)?;
     let own = |tx: &[u8]| {
         let namespace = manifest.rollup_id().namespace();
         let payload = sortie::envelope::Payload { namespace, body: Body::Tx(tx.to_vec()) }.encode();
@@ -203,8 +203,11 @@ fn what_stands_in_the_start_block_or_below_it_is_no_item() -> Result<()> {
 
     // The same file for a rollup that starts with the item's own block: it is not above the start.
     let fields = sortie::manifest::Fields { start: later.bitcoin.tip()?, ..(*manifest).clone() };
-    let mut node =
-        sortie::node::Node::open(&later.path("at-start"), sortie::manifest::Manifest::new(fields)?, &later.bitcoin)?;
+    let mut node = sortie::follower::Follower::open(
+        &later.path("at-start"),
+        sortie::manifest::Manifest::new(fields)?,
+        &later.bitcoin,
+    )?;
     node.sync(&later.bitcoin, |_| ())?;
     assert_eq!(node.derivation().tip().queue_size, 0);
     Ok(())

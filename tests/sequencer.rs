@@ -1,6 +1,6 @@
 //! The sequencer on a real bitcoind: honest, denying, killed, and under reorganisations.
 
-use crate::support::{Follower, GENESIS_BALANCE, Operator, Window, World};
+use crate::support::{FollowerRig, GENESIS_BALANCE, Operator, Window, World};
 use anyhow::{Context, Result, ensure};
 use sortie::derive::Verdict;
 use sortie::envelope::Carrier;
@@ -16,7 +16,7 @@ fn bitcoin_block(world: &World, operator: &mut Operator) -> Result<Vec<Done>> {
 }
 
 /// Mines until everything that the sequencer said is derived, and checks that a follower agrees.
-fn settle(world: &World, operator: &mut Operator, follower: &mut Follower) -> Result<()> {
+fn settle(world: &World, operator: &mut Operator, follower: &mut FollowerRig) -> Result<()> {
     for _ in 0..20 {
         bitcoin_block(world, operator)?;
         let status = operator.status();

@@ -11,7 +11,7 @@ use regtest::hostile::Envelope;
 use serde_json::json;
 use sortie::chain::{BlkFiles, BlockReader, RestNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::node::{Event, Node, NodeError};
+use sortie::follower::{ChainEvent, Follower, FollowerError};
 use sortie::scanner::Scanner;
 use std::env;
 use std::fmt;
@@ -43,11 +43,11 @@ fn number(variable: &str, default: u64) -> Result<u64> {
 struct Reader {
     name: &'static str,
     readers: Vec<Box<dyn BlockReader>>,
-    node: Node,
+    node: Follower,
 }
 
-fn open(world: &World, name: &str) -> Result<Node> {
-    Ok(Node::open(&world.path(name), world.manifest.clone(), &world.rpc()?)?)
+fn open(world: &World, name: &str) -> Result<Follower> {
+    Ok(Follower::open(&world.path(name), world.manifest.clone(), &world.rpc()?)?)
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
             let steps = random.below(12);
             for _ in 0..=steps {
                 match node.step(Scanner::from(&rpc).readers(readers)) {
-                    Ok(Some(Event::Applied(_))) => done.applied += 1,
-                    Ok(Some(Event::Reverted(_))) => done.reverted += 1,
+                    Ok(Some(ChainEvent::Applied(_))) => done.applied += 1,
+                    Ok(Some(ChainEvent::Reverted(_))) => done.reverted += 1,
                     Ok(None) => break,
                     Err(error) => ensure!(error.is_temporary(), "reorganisation {reorg}, {name}: {error}"),
                 }
@@ -168,6 +168,6 @@ fn mineable(world: &World) -> Result<Vec<Txid>> {
     Ok(entries.into_iter().map(|(_, txid)| txid).collect())
 }
 
-fn synced(node: &mut Node, scanner: &Scanner<'_>) -> Result<(), NodeError> {
+fn synced(node: &mut Follower, scanner: &Scanner<'_>) -> Result<(), FollowerError> {
     node.sync(*scanner, |_| ())
 }

@@ -10,7 +10,7 @@ use regtest::{Bitcoind, EsploraServer, Proc};
 use serde_json::Value;
 use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError, Esplora, RestNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::node::{Event, Node, NodeError};
+use sortie::follower::{ChainEvent, Follower, FollowerError};
 use sortie::primitives::Hash32;
 use sortie::scanner::{MAX_HEADERS, ScanError, Scanner};
 use std::cell::Cell;
@@ -52,7 +52,7 @@ fn live(world: &World) -> Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 struct Digest(bitcoin::BlockHash, u64, Hash32, Hash32, Hash32);
 
-fn digest(node: &Node) -> Result<Digest> {
+fn digest(node: &Follower) -> Result<Digest> {
     let tip = node.derivation().tip();
     let safe = node.heads(1)?.safe;
     Ok(Digest(tip.block.hash, tip.queue_size, tip.queue_root, safe.head.hash, safe.state_root))
@@ -74,10 +74,10 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
     for (name, readers) in &ways {
         for verify_all in [false, true] {
             let scanner = Scanner::from(&rpc).readers(readers).verify_all_blocks(verify_all);
-            let mut node = Node::open(&world.path(&format!("{name}-{verify_all}")), world.manifest.clone(), &rpc)?;
+            let mut node = Follower::open(&world.path(&format!("{name}-{verify_all}")), world.manifest.clone(), &rpc)?;
             let mut refused = Vec::new();
             node.sync(scanner, |event| {
-                if let Event::Applied(applied) = event {
+                if let ChainEvent::Applied(applied) = event {
                     refused.extend(applied.refused.clone());
                 }
             })?;
@@ -88,7 +88,7 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
 
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
-    let mut node = Node::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
+    let mut node = Follower::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
     node.sync(&esplora, |_| ())?;
     assert_eq!(digest(&node)?, expected, "Esplora");
 
@@ -99,7 +99,7 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
             Box::new(LyingReader::new(RestNode::connect(&world.bitcoind.rpc_url(), Network::Regtest)?, *alteration)),
         ];
         let path = world.path(&format!("{alteration:?}"));
-        let mut node = Node::open(&path, world.manifest.clone(), &rpc)?;
+        let mut node = Follower::open(&path, world.manifest.clone(), &rpc)?;
         node.sync(Scanner::from(&rpc).readers(&liars).verify_all_blocks(true), |_| ())?;
         assert_eq!(digest(&node)?, expected, "{alteration:?}");
     }
@@ -110,12 +110,12 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
 fn altered(world: &World, name: &str, source: impl BlockSource) -> Result<()> {
     let at = world.bitcoind.height()? - 3;
     let hostile = HostileSource::new(source);
-    let mut node = Node::open(&world.path(name), world.manifest.clone(), &hostile)?;
+    let mut node = Follower::open(&world.path(name), world.manifest.clone(), &hostile)?;
     for alteration in Alteration::ALL {
         hostile.give(Fault::Altered(at, *alteration));
         let error =
             node.sync(&hostile, |_| ()).err().with_context(|| format!("{name}: {alteration:?} was believed"))?;
-        let refused = matches!(error, NodeError::Scan(ScanError::BadBlock { .. } | ScanError::OtherBlock { .. }));
+        let refused = matches!(error, FollowerError::Scan(ScanError::BadBlock { .. } | ScanError::OtherBlock { .. }));
         assert!(refused && error.is_temporary(), "{name}, {alteration:?}: {error}");
         assert_eq!(node.derivation().tip().block.height, at - 1, "{name}, {alteration:?}");
         hostile.heal();
@@ -143,9 +143,12 @@ fn a_remote_source_cannot_hide_an_item_and_an_own_one_cannot_either_if_all_is_ve
     let hostile = HostileSource::new(world.rpc()?);
     for alteration in [Alteration::HiddenOutputs, Alteration::HiddenWitnesses, Alteration::Emptied] {
         hostile.give(Fault::Altered(at, alteration));
-        let mut node = Node::open(&world.path(&format!("{alteration:?}")), world.manifest.clone(), &hostile)?;
+        let mut node = Follower::open(&world.path(&format!("{alteration:?}")), world.manifest.clone(), &hostile)?;
         let error = node.sync(&hostile, |_| ()).err().context("taken for the block")?;
-        assert!(matches!(error, NodeError::Scan(ScanError::BadBlock { block, .. }) if block.height == at), "{error}");
+        assert!(
+            matches!(error, FollowerError::Scan(ScanError::BadBlock { block, .. }) if block.height == at),
+            "{error}"
+        );
         assert_eq!(node.derivation().tip().block.height, at - 1);
         hostile.heal();
         node.sync(&hostile, |_| ())?;
@@ -188,7 +191,7 @@ fn headers_of_an_esplora_server_come_ten_at_a_time_and_few_before_the_first_bloc
     for (first, count) in [(0, 1), (0, 33), (121, 100), (365, 20), (370, 1), (371, 1), (5, 0)] {
         assert_eq!(esplora.headers(first, count)?, world.rpc()?.headers(first, count)?, "{count} from {first}");
     }
-    let mut node = Node::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
+    let mut node = Follower::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
     let before = server.requests().len();
     node.sync(&esplora, |_| ())?;
     assert_eq!(node.derivation().tip().block, esplora.tip()?);
@@ -334,12 +337,12 @@ fn on_a_pruned_node_a_rollup_that_starts_above_is_followed_and_one_below_is_told
     ensure!(first > 120, "nothing was pruned");
 
     for (name, readers) in [("rpc", Vec::new()), ("rest", vec![rest(&world)?]), ("blk", vec![blk(&world)?])] {
-        let mut node = Node::open(&world.path(name), world.manifest.clone(), &rpc)?;
+        let mut node = Follower::open(&world.path(name), world.manifest.clone(), &rpc)?;
         node.sync(Scanner::from(&rpc).readers(&readers), |_| ())?;
         assert!(digest(&node)?.1 >= 8, "{name}");
-        let mut node = Node::open(&world.path(&format!("{name}-low")), low.clone(), &rpc)?;
+        let mut node = Follower::open(&world.path(&format!("{name}-low")), low.clone(), &rpc)?;
         let error = node.sync(Scanner::from(&rpc).readers(&readers), |_| ()).err().context("pruned")?;
-        let told = matches!(&error, NodeError::Scan(ScanError::Chain(ChainError::Pruned { height: 121, first_available })) if *first_available == first);
+        let told = matches!(&error, FollowerError::Scan(ScanError::Chain(ChainError::Pruned { height: 121, first_available })) if *first_available == first);
         assert!(told && !error.is_temporary(), "{name}: {error}");
         assert!(error.to_string().contains(&format!("keeps blocks from {first}")), "{error}");
     }

@@ -4,7 +4,7 @@
 
 use crate::output::one_line;
 use sortie::chain::{ChainError, EsploraError};
-use sortie::node::NodeError;
+use sortie::follower::FollowerError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
 use sortie::wallet::WalletError;
@@ -186,18 +186,18 @@ impl From<ChainError> for Failure {
     }
 }
 
-impl From<NodeError> for Failure {
-    fn from(error: NodeError) -> Self {
+impl From<FollowerError> for Failure {
+    fn from(error: FollowerError) -> Self {
         let code = match &error {
-            NodeError::Scan(ScanError::Chain(error)) => chain_code(error),
-            NodeError::StartNotOnChain(_) | NodeError::StartTooShallow { .. } | NodeError::OtherRollup { .. } => {
-                Code::Refused
-            }
-            NodeError::Executor(_) => Code::Usage,
+            FollowerError::Scan(ScanError::Chain(error)) => chain_code(error),
+            FollowerError::StartNotOnChain(_)
+            | FollowerError::StartTooShallow { .. }
+            | FollowerError::OtherRollup { .. } => Code::Refused,
+            FollowerError::Executor(_) => Code::Usage,
             _ => Code::Failed,
         };
         match &error {
-            NodeError::Scan(ScanError::Chain(source)) => Self::new(code, &error).of_source(Some(source)),
+            FollowerError::Scan(ScanError::Chain(source)) => Self::new(code, &error).of_source(Some(source)),
             error => Self::new(code, error).temporary_if(error.is_temporary()),
         }
     }
@@ -205,7 +205,7 @@ impl From<NodeError> for Failure {
 
 impl From<ScanError> for Failure {
     fn from(error: ScanError) -> Self {
-        NodeError::from(error).into()
+        FollowerError::from(error).into()
     }
 }
 
@@ -267,12 +267,12 @@ mod tests {
         let unreachable = || ChainError::Unreachable { url: "u".into(), reason: "r".into() };
         let wrong = || ChainError::WrongNetwork { expected: bitcoin::Network::Signet, got: "main".into() };
         assert_eq!(code(unreachable()), Code::Unreachable);
-        assert_eq!(code(NodeError::from(unreachable())), Code::Unreachable);
+        assert_eq!(code(FollowerError::from(unreachable())), Code::Unreachable);
         assert_eq!(code(WalletError::from(unreachable())), Code::Unreachable);
         assert_eq!(code(PublishError::from(unreachable())), Code::Unreachable);
-        assert_eq!(code(NodeError::from(wrong())), Code::Refused);
+        assert_eq!(code(FollowerError::from(wrong())), Code::Refused);
         assert_eq!(code(WalletError::from(wrong())), Code::Refused);
-        assert_eq!(code(NodeError::StartTooShallow { depth: 7 }), Code::Refused);
+        assert_eq!(code(FollowerError::StartTooShallow { depth: 7 }), Code::Refused);
         assert_eq!(code(WalletError::Missing { dir: PathBuf::new() }), Code::Usage);
         assert_eq!(code(PublishError::NoFeeData), Code::Refused);
     }

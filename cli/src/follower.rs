@@ -13,8 +13,8 @@ use crate::reading::{Readers, Reading, Refusals};
 use bitcoin::Network;
 use sortie::chain::BlockSource;
 use sortie::durable::{self, Access};
+use sortie::follower::{ChainEvent, Follower, FollowerError};
 use sortie::manifest::Manifest;
-use sortie::node::{Event, Node, NodeError};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::scanner::{MAX_HEADERS, ScanError};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -45,7 +45,7 @@ pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 
 /// A follower that this process may write, as long as it holds the lock.
 pub struct Writer {
-    pub node: Node,
+    pub node: Follower,
     file: PathBuf,
     reading: Reading,
     /// Once opened, and whether it was told which they are.
@@ -66,13 +66,13 @@ pub enum End {
 /// A follower for commands that only read: its state at one moment, whatever is written meanwhile.
 pub struct Reader {
     place: Place,
-    pub node: Node,
+    pub node: Follower,
     /// A connection of our own, or why there is none.
     pub source: Result<Bitcoin, Failure>,
 }
 
 /// What was derived here of the configured rollup, if anything was, however old it is. Bitcoin is not asked.
-pub fn derived_before(settings: &Settings) -> Result<Option<Node>, Failure> {
+pub fn derived_before(settings: &Settings) -> Result<Option<Follower>, Failure> {
     Ok(Place::new(settings)?.as_it_is().ok())
 }
 
@@ -139,7 +139,7 @@ impl Place {
     /// Forgets everything that was derived, once Bitcoin shows that it can be derived again.
     pub fn clear(&self, _held: &Lock, source: &Bitcoin, out: &Output) -> Result<(), Failure> {
         let readers = self.reading.open(source, out)?;
-        Node::check_source(&self.manifest, &readers.scanner(source))?;
+        Follower::check_source(&self.manifest, &readers.scanner(source))?;
         // One after the other, also on the disk: a database without its log may not be whole.
         for name in ["node.sqlite", "node.sqlite-wal", "node.sqlite-shm"] {
             let path = self.path(name);
@@ -151,22 +151,22 @@ impl Place {
     /// Opens the file for writing, or begins one.
     pub fn open(&self, _held: &Lock, source: &Bitcoin) -> Result<Writer, Ended> {
         let file = self.file();
-        let mut node = Node::open(&file, self.manifest.clone(), source).map_err(|error| Ended::at(&file, error))?;
+        let mut node = Follower::open(&file, self.manifest.clone(), source).map_err(|error| Ended::at(&file, error))?;
         let reading = self.reading.clone();
         reading.max_reorg_depth.into_iter().for_each(|depth| node.set_max_reorg_depth(depth));
         Ok(Writer { node, file, reading, readers: None, told: false, refusals: Refusals::default() })
     }
 
     /// The file as it is now, which another process may go on writing.
-    fn as_it_is(&self) -> Result<Node, Failure> {
+    fn as_it_is(&self) -> Result<Follower, Failure> {
         let file = self.file();
         let beginning =
             || Failure::failed("another process is just beginning to follow this rollup; try again in a moment");
         if !file.exists() {
             return Err(beginning());
         }
-        match Node::open_offline(&file, self.manifest.clone()) {
-            Err(NodeError::Corrupt("nothing was written yet")) => Err(beginning()),
+        match Follower::open_offline(&file, self.manifest.clone()) {
+            Err(FollowerError::Corrupt("nothing was written yet")) => Err(beginning()),
             opened => Ok(opened.map_err(|error| Ended::at(&file, error))?),
         }
     }
@@ -179,10 +179,10 @@ impl Writer {
         loop {
             match self.advance(source, None, out, |_, _| Ok(ControlFlow::Continue(()))) {
                 // The chain changed while it was read.
-                Err(Ended::Node(error))
+                Err(Ended::Follower(error))
                     if tries < TRIES
                         && error.is_temporary()
-                        && !matches!(error, NodeError::Scan(ScanError::Chain(_))) =>
+                        && !matches!(error, FollowerError::Scan(ScanError::Chain(_))) =>
                 {
                     tries += 1;
                     sleep(Duration::from_millis(200));
@@ -211,7 +211,7 @@ impl Writer {
         source: &Bitcoin,
         until: Option<BtcHeight>,
         out: &Output,
-        on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
+        on_event: impl FnMut(&Follower, &ChainEvent) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<End, Ended> {
         let readers = match self.readers.take() {
             Some(readers) => readers,
@@ -228,7 +228,7 @@ impl Writer {
         source: &Bitcoin,
         until: Option<BtcHeight>,
         out: &Output,
-        mut on_event: impl FnMut(&Node, &Event) -> Result<ControlFlow<()>, Failure>,
+        mut on_event: impl FnMut(&Follower, &ChainEvent) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<End, Ended> {
         let scanner = readers.scanner(source);
         let (from, shown) = (self.node.derivation().tip().block.height, source.tip().map_err(Failure::from)?.height);
@@ -244,7 +244,7 @@ impl Writer {
             let mut told = false;
             let flow = self.node.advance(&scanner, left, |node, event| {
                 progress.iter_mut().for_each(|progress| progress.saw(event));
-                if let Event::Applied(applied) = event {
+                if let ChainEvent::Applied(applied) = event {
                     refusals.tell(&applied.refused, out);
                 }
                 let mut tell = || on_event(node, event);
@@ -273,28 +273,28 @@ impl Writer {
 /// Why following ended early.
 pub enum Ended {
     /// Bitcoin or the database.
-    Node(NodeError),
+    Follower(FollowerError),
     /// Anything else.
     Failure(Failure),
 }
 
 impl Ended {
     /// An error with the file's name, where it is the file's.
-    fn at(file: &Path, error: NodeError) -> Self {
+    fn at(file: &Path, error: FollowerError) -> Self {
         match error {
-            NodeError::Store(_) | NodeError::Corrupt(_) | NodeError::Schema(_) => {
+            FollowerError::Store(_) | FollowerError::Corrupt(_) | FollowerError::Schema(_) => {
                 let failure = Failure::failed(format_args!("{}: {error}", file.display()));
                 Self::Failure(if error.is_temporary() { failure.temporary() } else { failure })
             }
-            error => Self::Node(error),
+            error => Self::Follower(error),
         }
     }
 
     /// Whether Bitcoin cannot be read (now), rather than that something is wrong here.
     fn is_of_bitcoin(&self) -> bool {
         match self {
-            Self::Node(NodeError::Scan(ScanError::Chain(_))) => true,
-            Self::Node(error) => error.is_temporary(),
+            Self::Follower(FollowerError::Scan(ScanError::Chain(_))) => true,
+            Self::Follower(error) => error.is_temporary(),
             Self::Failure(failure) => failure.is_unreachable(),
         }
     }
@@ -306,16 +306,16 @@ impl From<Failure> for Ended {
     }
 }
 
-impl From<NodeError> for Ended {
-    fn from(error: NodeError) -> Self {
-        Self::Node(error)
+impl From<FollowerError> for Ended {
+    fn from(error: FollowerError) -> Self {
+        Self::Follower(error)
     }
 }
 
 impl From<Ended> for Failure {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::Node(error) => error.into(),
+            Ended::Follower(error) => error.into(),
             Ended::Failure(failure) => failure,
         }
     }
@@ -373,7 +373,7 @@ impl Reader {
     }
 
     /// The follower.
-    pub fn node(&self) -> &Node {
+    pub fn node(&self) -> &Follower {
         &self.node
     }
 

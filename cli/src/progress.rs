@@ -5,7 +5,7 @@ use crate::output::{Output, count};
 use crate::reading::Readers;
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
-use sortie::node::{Applied, Event};
+use sortie::follower::{Applied, ChainEvent};
 use sortie::primitives::BtcHeight;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -45,10 +45,10 @@ impl<'a> Progress<'a> {
     }
 
     /// A block was applied or taken back.
-    pub fn saw(&mut self, event: &Event) {
+    pub fn saw(&mut self, event: &ChainEvent) {
         match event {
-            Event::Applied(applied) => self.applied(applied),
-            Event::Reverted(block) => self.reverted(block.height),
+            ChainEvent::Applied(applied) => self.applied(applied),
+            ChainEvent::Reverted(block) => self.reverted(block.height),
         }
     }
 
@@ -81,10 +81,10 @@ impl<'a> Progress<'a> {
     }
 
     /// Tells of an event without tearing the bar.
-    pub fn around<T>(&self, event: &Event, tell: impl FnOnce() -> T) -> T {
+    pub fn around<T>(&self, event: &ChainEvent, tell: impl FnOnce() -> T) -> T {
         match (&self.bar, event) {
             // Nothing is printed, and drawing the bar anew for each block would take longer than reading it.
-            (Some(_), Event::Applied(applied)) if applied.is_empty() => tell(),
+            (Some(_), ChainEvent::Applied(applied)) if applied.is_empty() => tell(),
             (Some(bar), _) => bar.suspend(tell),
             (None, _) => tell(),
         }

@@ -7,9 +7,9 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::derived_before;
 use crate::http::{BlockAnswer, HeadAnswer, Included, SequencerUrl};
+use sortie::follower::Follower;
 use sortie::manifest::{Manifest, SequencerSet};
 use sortie::merkle::merkle_root;
-use sortie::node::Node;
 use sortie::primitives::{Hash32, RollupId, sha256};
 use sortie::proof::{RawBytes, Receipt, Signed, SoftState, Statement};
 
@@ -50,7 +50,7 @@ impl Signers {
     }
 
     /// As a follower has derived them.
-    pub fn of(node: &Node) -> Result<Self, Failure> {
+    pub fn of(node: &Follower) -> Result<Self, Failure> {
         let last = node.store().sequencers()?.into_iter().max_by_key(|(handovers, _)| *handovers);
         let manifest = node.manifest();
         let (handovers, set) = last.unwrap_or_else(|| (0, manifest.sequencers.clone()));

@@ -34,9 +34,9 @@ use crate::database::{OpenError, is_full};
 use crate::derive::DropReason;
 use crate::executor::ledger::Account;
 use crate::executor::{Executor, of_manifest};
+use crate::follower::{ChainEvent, Follower, FollowerError};
 use crate::l2::{L2Head, Origin};
 use crate::manifest::Manifest;
-use crate::node::{Event, Node, NodeError};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
 use crate::publish::{Bumped, Publication, PublishError, RateTerms};
 use crate::queue::Place;
@@ -73,7 +73,7 @@ const LOOK_BACK: u32 = 144;
 pub enum SequencerError {
     /// The follower in it.
     #[error(transparent)]
-    Node(#[from] NodeError),
+    Follower(#[from] FollowerError),
     /// Its wallet.
     #[error(transparent)]
     Wallet(#[from] WalletError),
@@ -158,8 +158,8 @@ impl SequencerError {
     pub fn is_temporary(&self) -> bool {
         match self {
             // It has served us before.
-            SequencerError::Node(NodeError::Scan(ScanError::Chain(error))) => error.may_pass(),
-            SequencerError::Node(error) => error.is_temporary(),
+            SequencerError::Follower(FollowerError::Scan(ScanError::Chain(error))) => error.may_pass(),
+            SequencerError::Follower(error) => error.is_temporary(),
             // Nothing is acknowledged, signed or sent that is not on disk: it waits for room.
             error => error.is_of_full_disk(),
         }
@@ -169,7 +169,7 @@ impl SequencerError {
     fn is_of_full_disk(&self) -> bool {
         match self {
             SequencerError::Store(error)
-            | SequencerError::Node(NodeError::Store(error))
+            | SequencerError::Follower(FollowerError::Store(error))
             | SequencerError::Wallet(WalletError::Database(error))
             | SequencerError::Publish(PublishError::Wallet(WalletError::Database(error))) => is_full(error),
             SequencerError::Watermark(WatermarkError::File { error, .. }) => {
@@ -288,7 +288,7 @@ impl Status {
 #[derive(Clone, Debug)]
 pub enum Done {
     /// The Bitcoin chain moved.
-    Bitcoin(Event),
+    Bitcoin(ChainEvent),
     /// A soft block was made.
     Made(SoftBlock),
     /// Soft blocks were orphaned; their transactions wait again.
@@ -329,7 +329,7 @@ pub enum Done {
 /// The sequencer's engine; [`serve`] puts HTTP and a clock around it.
 pub struct Sequencer {
     policy: Policy,
-    node: Node,
+    node: Follower,
     rpc: RpcNode,
     readers: Vec<Box<dyn BlockReader>>,
     verify_all_blocks: bool,
@@ -366,14 +366,14 @@ impl Sequencer {
     /// [`SequencerError::Twin`]; else what the node or the store say.
     pub fn new(
         policy: Policy,
-        mut node: Node,
+        mut node: Follower,
         rpc: RpcNode,
         wallet: Wallet,
         store: SequencerStore,
         watermark: Watermark,
     ) -> Result<Self, SequencerError> {
         check_time_to_post(node.manifest(), policy.confirmations)?;
-        let executor: Arc<dyn Executor> = of_manifest(node.manifest()).map_err(NodeError::from)?.into();
+        let executor: Arc<dyn Executor> = of_manifest(node.manifest()).map_err(FollowerError::from)?.into();
         node.sync(&rpc, |_| ())?;
         let key = policy.key.x_only_public_key().0;
         let set = node.derivation().sequencers();

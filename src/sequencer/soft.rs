@@ -10,8 +10,8 @@ use super::store::Waiting;
 use super::{HeadView, SequencerError, SequencerStore};
 use crate::derive::Derivation;
 use crate::executor::{Executor, NoOpReason, Outcome, Route, State, execute};
+use crate::follower::{Follower, execute_block};
 use crate::l2::{L2Block, L2Head, Origin};
-use crate::node::{Node, execute_block};
 use crate::primitives::Hash32;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -65,7 +65,7 @@ fn is_acceptable(block: &L2Block, derivation: &Derivation, max_lag: u32) -> bool
 
 impl SoftChain {
     /// The chain as the two stores hold it.
-    pub(super) fn load(node: &Node, store: &mut SequencerStore) -> Result<Self, SequencerError> {
+    pub(super) fn load(node: &Follower, store: &mut SequencerStore) -> Result<Self, SequencerError> {
         let derivation = node.derivation();
         let mut state = node.state().clone();
         let mut chain = Self {
@@ -101,7 +101,7 @@ impl SoftChain {
     }
 
     /// As the two stores hold it now, in place of what it was.
-    pub(super) fn reload(&mut self, node: &Node, store: &mut SequencerStore) -> Result<(), SequencerError> {
+    pub(super) fn reload(&mut self, node: &Follower, store: &mut SequencerStore) -> Result<(), SequencerError> {
         let loaded = Self::load(node, store)?;
         let state = Arc::clone(&self.state);
         *write(&state) = std::mem::take(&mut *write(&loaded.state));
@@ -115,7 +115,7 @@ impl SoftChain {
     }
 
     /// Follows the derived chain. Gives the number of soft blocks that were orphaned.
-    pub(super) fn realign(&mut self, node: &Node, store: &mut SequencerStore) -> Result<usize, SequencerError> {
+    pub(super) fn realign(&mut self, node: &Follower, store: &mut SequencerStore) -> Result<usize, SequencerError> {
         let derived = node.derivation().head();
         let max_lag = node.manifest().max_lag.into();
         let accepted = if derived == self.base {
@@ -202,7 +202,7 @@ impl SoftChain {
     /// `None`, and nothing has changed, if there is nothing to put in and no origin to adopt.
     pub(super) fn make_block(
         &mut self,
-        node: &Node,
+        node: &Follower,
         store: &mut SequencerStore,
         signer: &mut Signer,
         next: Next<'_>,
@@ -253,7 +253,7 @@ impl SoftChain {
 }
 
 /// Executes waiting transactions in this order.
-fn take_own(node: &Node, state: &mut State, waiting: Vec<Waiting>) -> Own {
+fn take_own(node: &Follower, state: &mut State, waiting: Vec<Waiting>) -> Own {
     let mut own = Own { taken: Vec::new(), txs: Vec::new(), rejected: Vec::new() };
     for waiting in waiting {
         match execute(node.executor(), state, &waiting.tx, Route::Own) {

@@ -5,7 +5,7 @@ use super::{SequencerError, SequencerStore, lock};
 use crate::batch::{BatchBody, BatchTerms};
 use crate::chain::{BlockSource, RpcNode};
 use crate::envelope::{Body, Found, scan_block, scan_transaction};
-use crate::node::Node;
+use crate::follower::Follower;
 use crate::primitives::{BtcHeight, Hash32};
 use crate::queue::Place;
 use bitcoin::consensus::deserialize;
@@ -22,7 +22,7 @@ const ENTRY_LEN: usize = 65;
 
 /// Where batches are looked for, and whose.
 pub(super) struct Look<'a> {
-    pub node: &'a Node,
+    pub node: &'a Follower,
     pub rpc: &'a RpcNode,
     pub store: &'a Mutex<SequencerStore>,
     pub key: XOnlyPublicKey,
@@ -53,7 +53,7 @@ impl Look<'_> {
 
     /// The first unknown batch in the mempool; a large mempool is not read.
     pub(super) fn in_mempool(&self, origin: BtcHeight) -> Result<Option<Place>, SequencerError> {
-        let txids = self.rpc.mempool_txids().map_err(crate::node::NodeError::from)?;
+        let txids = self.rpc.mempool_txids().map_err(crate::follower::FollowerError::from)?;
         if txids.len() > MOST_WAITING {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl Look<'_> {
             }
             ControlFlow::Continue(())
         });
-        read.map_err(crate::node::NodeError::from)?;
+        read.map_err(crate::follower::FollowerError::from)?;
         self.unknown(&found, origin)
     }
 

@@ -9,8 +9,8 @@ use sortie::chain::BlockSource;
 use sortie::derive::Judged;
 use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::ledger::{Parameters, Transfer};
+use sortie::follower::{DerivedBlock, Follower, FollowerError, QueuedItem};
 use sortie::manifest::{ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet};
-use sortie::node::{DerivedBlock, Node, NodeError, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -121,8 +121,8 @@ impl Paper {
     }
 
     /// Opens (or opens again) a follower's file.
-    pub fn open(&self, name: &str, source: &impl BlockSource) -> Result<Node, NodeError> {
-        Node::open(&self.path(name), self.manifest.clone(), source)
+    pub fn open(&self, name: &str, source: &impl BlockSource) -> Result<Follower, FollowerError> {
+        Follower::open(&self.path(name), self.manifest.clone(), source)
     }
 
     /// What one derives who sees this Bitcoin only, and without faults.
@@ -156,7 +156,7 @@ impl Paper {
 }
 
 /// Everything that a follower has.
-pub fn everything(node: &Node) -> Result<Everything> {
+pub fn everything(node: &Follower) -> Result<Everything> {
     let tip = node.derivation().tip().block;
     let store = node.store();
     let blocks = store.blocks_from(0)?;
@@ -176,6 +176,6 @@ pub fn everything(node: &Node) -> Result<Everything> {
 }
 
 /// The error of something that must fail.
-pub fn refusal<T>(result: Result<T, NodeError>) -> Result<NodeError> {
+pub fn refusal<T>(result: Result<T, FollowerError>) -> Result<FollowerError> {
     result.err().context("it did not fail")
 }

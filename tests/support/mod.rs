@@ -14,8 +14,8 @@ use regtest::Bitcoind;
 use sortie::chain::{Credentials, RpcNode};
 use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::ledger::{Holding, Transfer, holding};
+use sortie::follower::{DerivedBlock, Follower, QueuedItem};
 use sortie::manifest::Manifest;
-use sortie::node::{DerivedBlock, Node, QueuedItem};
 use sortie::primitives::BtcHeight;
 use sortie::publish::{CarrierChoice, Publication, RateTerms, Request, publish};
 use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore, Submit, TxStatus, Watermark};
@@ -110,10 +110,10 @@ impl World {
     }
 
     /// Opens (or opens again) a follower of its own.
-    pub fn follower(&self, name: &str) -> Result<Follower> {
+    pub fn follower(&self, name: &str) -> Result<FollowerRig> {
         let rpc = self.rpc()?;
-        let node = Node::open(&self.path(&format!("{name}.sqlite")), self.manifest.clone(), &rpc)?;
-        let mut follower = Follower { node, rpc };
+        let node = Follower::open(&self.path(&format!("{name}.sqlite")), self.manifest.clone(), &rpc)?;
+        let mut follower = FollowerRig { node, rpc };
         follower.sync()?;
         Ok(follower)
     }
@@ -138,7 +138,7 @@ impl World {
             self.wallet(&wallet_dir, 1)?
         };
         let rpc = self.rpc()?;
-        let node = Node::open(&self.path(&format!("{data}sequencer-node.sqlite")), self.manifest.clone(), &rpc)?;
+        let node = Follower::open(&self.path(&format!("{data}sequencer-node.sqlite")), self.manifest.clone(), &rpc)?;
         let store = SequencerStore::open(&self.path(&format!("{data}sequencer.sqlite")))?;
         let mut policy = Policy::new(self.sequencer_key.keypair, 1, Network::Regtest);
         change(&mut policy);
@@ -204,12 +204,12 @@ fn manifest(bitcoind: &Bitcoind, window: &Window, people: [&Person; 2], sequence
 }
 
 /// A follower with its connection.
-pub struct Follower {
-    pub node: Node,
+pub struct FollowerRig {
+    pub node: Follower,
     pub rpc: RpcNode,
 }
 
-impl Follower {
+impl FollowerRig {
     pub fn sync(&mut self) -> Result<()> {
         Ok(self.node.sync(&self.rpc, |_| ())?)
     }

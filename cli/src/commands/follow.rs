@@ -14,7 +14,7 @@ use clap::Args;
 pub use report::UnconfirmedLine;
 use report::{AppliedReport, HeadsReport, RevertedReport, UnsafeHead};
 use sortie::chain::{BlockSource, ChainError, RpcNode};
-use sortie::node::Event;
+use sortie::follower::ChainEvent;
 use sortie::primitives::{BtcHeight, RollupId};
 use sortie::scanner::{MempoolWatch, Unconfirmed};
 use std::ops::ControlFlow;
@@ -163,8 +163,8 @@ impl Session<'_> {
         let (follow, out) = (self.follow, self.out);
         let end = self.writer.advance(&self.source, follow.until_height, out, |node, event| {
             match event {
-                Event::Applied(applied) => out.print(&AppliedReport::new(applied, node)?)?,
-                Event::Reverted(block) => out.print(&RevertedReport::new(*block))?,
+                ChainEvent::Applied(applied) => out.print(&AppliedReport::new(applied, node)?)?,
+                ChainEvent::Reverted(block) => out.print(&RevertedReport::new(*block))?,
             }
             Ok(if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });

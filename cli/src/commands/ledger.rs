@@ -14,8 +14,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use sortie::durable::{self, Access};
 use sortie::executor::ledger::{Account, Holding, TRANSFER_LEN, Transfer, holding};
+use sortie::follower::Follower;
 use sortie::manifest::{ExecutorKind, Manifest};
-use sortie::node::Node;
 use sortie::primitives::{Hash32, L2Number, sha256};
 use sortie::sequencer::Watermark;
 use std::fmt;
@@ -277,7 +277,7 @@ fn fair(fee: u64) -> Result<u64, Failure> {
 }
 
 /// The nonce at the safe head, and behind the account's transfers that wait in the queue.
-fn next_nonce(node: &Node, account: &Account, out: &Output) -> Result<u64, Failure> {
+fn next_nonce(node: &Follower, account: &Account, out: &Output) -> Result<u64, Failure> {
     let Holding { nonce: derived, .. } = holding(node.state(), account);
     let executed = node.derivation().head().header.forced_end;
     let mut nonce = derived;

@@ -5,7 +5,7 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use serde::Serialize;
 use sortie::executor::Outcome;
-use sortie::node::{DerivedBlock, Fate, Node, QueuedItem};
+use sortie::follower::{DerivedBlock, Fate, Follower, QueuedItem};
 use sortie::primitives::{BtcHeight, Hash32, L2Number};
 use sortie::queue::Place;
 use std::fmt;
@@ -95,14 +95,14 @@ pub struct Life {
 
 /// What a life is told from.
 pub struct Teller<'a> {
-    node: &'a Node,
+    node: &'a Follower,
     confirmations: u32,
     finality_depth: u32,
 }
 
 impl<'a> Teller<'a> {
     /// Tells from a follower's store.
-    pub fn new(node: &'a Node, settings: &Settings) -> Result<Self, Failure> {
+    pub fn new(node: &'a Follower, settings: &Settings) -> Result<Self, Failure> {
         let confirmations = settings.confirmations(settings.network()?);
         Ok(Self { node, confirmations, finality_depth: settings.finality_depth() })
     }
@@ -181,7 +181,7 @@ impl<'a> Teller<'a> {
 }
 
 /// The last Bitcoin block in the store, which another process may be writing.
-pub fn tip(node: &Node) -> Result<BtcHeight, Failure> {
+pub fn tip(node: &Follower) -> Result<BtcHeight, Failure> {
     let mut height = node.derivation().tip().block.height;
     while height > 0 && node.store().bitcoin_block(height)?.is_none() {
         height -= 1;
@@ -193,7 +193,7 @@ pub fn tip(node: &Node) -> Result<BtcHeight, Failure> {
 }
 
 /// The Bitcoin height at which an item is executed at the latest.
-pub fn due_height(node: &Node, height: BtcHeight) -> u64 {
+pub fn due_height(node: &Follower, height: BtcHeight) -> u64 {
     u64::from(height) + u64::from(node.manifest().sequencing_window)
 }
 

@@ -13,8 +13,8 @@ use bitcoin::hex::DisplayHex;
 use bitcoin::{BlockHash, Txid};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+use sortie::follower::{Follower, QueuedItem, Tally};
 use sortie::merkle::leaf_hash;
-use sortie::node::{Node, QueuedItem, Tally};
 use sortie::primitives::{BtcHeight, Hash32, L2Number};
 use sortie::scanner::MempoolWatch;
 use std::fmt;
@@ -181,7 +181,7 @@ const COLUMNS: &str =
     "index,place,txid,height,block_hash,tx_index,due_height,tx_hash,leaf,l2_number,l2_hash,outcome,reason,tx";
 
 impl ExportLine {
-    fn new(queued: &QueuedItem, node: &Node) -> Result<Self, Failure> {
+    fn new(queued: &QueuedItem, node: &Follower) -> Result<Self, Failure> {
         let l2_hash = match queued.fate {
             Some(fate) => node.store().block(fate.l2_number)?.map(|block| block.head.hash),
             None => None,
@@ -212,7 +212,7 @@ impl ExportLine {
 const PAGE: u64 = 50;
 
 /// Hands out each item of the queue.
-fn each_item(node: &Node, mut each: impl FnMut(&ExportLine) -> Result<(), Failure>) -> Result<(), Failure> {
+fn each_item(node: &Follower, mut each: impl FnMut(&ExportLine) -> Result<(), Failure>) -> Result<(), Failure> {
     let size = node.derivation().tip().queue_size;
     for from in (0..size).step_by(PAGE as usize) {
         for queued in node.store().items(from..size.min(from + PAGE))? {
@@ -222,7 +222,7 @@ fn each_item(node: &Node, mut each: impl FnMut(&ExportLine) -> Result<(), Failur
     Ok(())
 }
 
-fn export(format: Format, node: &Node, out: &Output) -> Result<(), Failure> {
+fn export(format: Format, node: &Follower, out: &Output) -> Result<(), Failure> {
     match format {
         Format::Jsonl => each_item(node, |line| out.json_line(line)),
         Format::Csv => {

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use sortie::chain::BlockSource;
 use sortie::durable::{self, Access};
 use sortie::executor::ledger::Parameters;
+use sortie::follower::MIN_START_DEPTH;
 use sortie::manifest::{
     DEFAULT_MAX_FORCED, DEFAULT_WINDOW, ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet,
 };
-use sortie::node::MIN_START_DEPTH;
 use sortie::primitives::{BlockRef, BtcHeight, Hash32};
 use std::fmt;
 use std::io::ErrorKind;

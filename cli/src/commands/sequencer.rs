@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sortie::chain::{NodeInfo, RpcNode};
 use sortie::executor::{ledger, of_manifest};
+use sortie::follower::ChainEvent;
 use sortie::manifest::ExecutorKind;
-use sortie::node::Event;
 use sortie::primitives::{L2Number, RollupId};
 use sortie::sequencer::{
     Done, Policy, SequencerError, SequencerStore, Watermark, WatermarkError, check_time_to_post, serve,
@@ -108,7 +108,7 @@ impl fmt::Display for Line {
 impl From<SequencerError> for Failure {
     fn from(error: SequencerError) -> Self {
         match error {
-            SequencerError::Node(error) => error.into(),
+            SequencerError::Follower(error) => error.into(),
             SequencerError::Wallet(error) => error.into(),
             SequencerError::Publish(error) => error.into(),
             SequencerError::NotInSet(_) | SequencerError::Threshold(_) => Failure::usage(error),
@@ -209,7 +209,9 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         // A log that nobody reads any more is no reason to stop serving.
         let on_done = move |done| {
             match &done {
-                Done::Bitcoin(Event::Applied(applied)) => applied.refused.iter().for_each(|refusal| out.warn(refusal)),
+                Done::Bitcoin(ChainEvent::Applied(applied)) => {
+                    applied.refused.iter().for_each(|refusal| out.warn(refusal))
+                }
                 Done::Explained(steps) if explains => steps.iter().for_each(|step| out.note(step)),
                 _ => {}
             }
@@ -269,7 +271,7 @@ async fn stop_signal() {
 
 fn log_line(done: Done) -> Option<Line> {
     Some(match done {
-        Done::Bitcoin(Event::Applied(applied)) => {
+        Done::Bitcoin(ChainEvent::Applied(applied)) => {
             let height = applied.block.height;
             let mut text = format!("bitcoin {height}");
             for (n, noun) in [(applied.queued.len(), "forced item"), (applied.blocks.len(), "block")] {
@@ -286,7 +288,7 @@ fn log_line(done: Done) -> Option<Line> {
                 "derived": applied.blocks.len(), "verdicts": verdicts });
             Line::new("bitcoin", fields, text)
         }
-        Done::Bitcoin(Event::Reverted(block)) => {
+        Done::Bitcoin(ChainEvent::Reverted(block)) => {
             let text = format!("bitcoin {} left the best chain", block.height);
             Line::new("reverted", json!({ "height": block.height, "hash": block.hash }), text)
         }

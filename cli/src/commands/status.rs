@@ -16,7 +16,7 @@ use clap::Args;
 use serde::Serialize;
 use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier, Payload, scan_transaction};
-use sortie::node::QueuedItem;
+use sortie::follower::QueuedItem;
 use sortie::primitives::{BlockRef, Hash32, sha256};
 use sortie::publish::{self, Job, JobId, Payer, PublishError};
 use sortie::queue::{Item, Place, items_of};

@@ -6,7 +6,7 @@ use crate::http::HeadAnswer;
 use crate::output::count;
 use serde::Serialize;
 use sortie::derive::{Judged, Verdict};
-use sortie::node::{Applied, DerivedBlock, ExecutedBlock, Heads, Node, QueuedItem};
+use sortie::follower::{Applied, DerivedBlock, ExecutedBlock, Follower, Heads, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight, Hash32, L2Number, sha256};
 use sortie::queue::{Item, Place};
 use sortie::scanner::Unconfirmed;
@@ -71,7 +71,7 @@ struct OwnLine {
 }
 
 impl AppliedReport {
-    pub fn new(applied: &Applied, node: &Node) -> Result<Self, Failure> {
+    pub fn new(applied: &Applied, node: &Follower) -> Result<Self, Failure> {
         let queued = |queued: &QueuedItem| QueuedLine {
             index: queued.index,
             place: queued.item.place,
@@ -102,7 +102,7 @@ impl From<&Judged> for JudgedLine {
 }
 
 impl BlockLine {
-    fn new(executed: &ExecutedBlock, node: &Node) -> Result<Self, Failure> {
+    fn new(executed: &ExecutedBlock, node: &Follower) -> Result<Self, Failure> {
         let block = &executed.block;
         let items = node.store().items(block.forced.clone())?;
         let forced = items.iter().zip(&executed.forced).map(|(queued, outcome)| ForcedLine {

@@ -7,8 +7,8 @@
 use super::followed::{Followed, changed};
 use super::signed::Blocks;
 use crate::failure::Failure;
+use sortie::follower::QueuedItem;
 use sortie::merkle::{CompactRange, Tree, TreeHead, leaf_hash, verify_inclusion};
-use sortie::node::QueuedItem;
 use sortie::primitives::{Hash32, L2Number, sha256};
 use sortie::proof::{
     Censored, CensoredCase, ItemProof, Proof, ProvenLeaf, QueueLeaf, Raw, RawBytes, Refutation, Signed, SoftHeader,

@@ -9,8 +9,8 @@ use bitcoin::Block;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use sortie::chain::{BlockSource, ChainError};
+use sortie::follower::{DerivedBlock, Follower, QueuedItem};
 use sortie::merkle::{Tree, TreeHead};
-use sortie::node::{DerivedBlock, Node, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::proof::{Anchors, File, HeaderChain, ItemProof, Proof, SoftHeader};
 use sortie::queue::{Item, Place};
@@ -23,7 +23,7 @@ const PAGE: u64 = 4_096;
 
 /// A follower at the tip and a Bitcoin node.
 pub struct Followed {
-    pub node: Node,
+    pub node: Follower,
     source: Bitcoin,
 }
 

@@ -1,6 +1,6 @@
 //! The follower: derives and executes a rollup's chain from Bitcoin alone.
 //!
-//! Guarantees that after [`Node::sync`] queue, L2 chain and state are those of the Bitcoin chain that the
+//! Guarantees that after [`Follower::sync`] queue, L2 chain and state are those of the Bitcoin chain that the
 //! source shows, whatever was shown before; that a block which is missing or unreadable stops it in
 //! front of that block; and that each step is on disk, whole, before the next. Trusts its source for
 //! which chain has the most work. Imports no sequencer.
@@ -42,7 +42,7 @@ const REBUILD: &str = "derive it anew with `sortie follow --rebuild`, a sequence
 
 /// Why the follower cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
+pub enum FollowerError {
     /// Bitcoin cannot be read, or what was read cannot be believed.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -108,42 +108,42 @@ fn cure(error: &rusqlite::Error) -> String {
     }
 }
 
-impl From<OpenError> for NodeError {
+impl From<OpenError> for FollowerError {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Sqlite(error) => NodeError::Store(error),
-            OpenError::Schema(version) => NodeError::Schema(version),
+            OpenError::Sqlite(error) => FollowerError::Store(error),
+            OpenError::Schema(version) => FollowerError::Schema(version),
         }
     }
 }
 
-impl From<ChainError> for NodeError {
+impl From<ChainError> for FollowerError {
     fn from(error: ChainError) -> Self {
         ScanError::from(error).into()
     }
 }
 
-impl From<NotChild> for NodeError {
+impl From<NotChild> for FollowerError {
     fn from(error: NotChild) -> Self {
         ScanError::from(error).into()
     }
 }
 
-impl NodeError {
+impl FollowerError {
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            NodeError::Scan(error) => error.is_temporary(),
-            NodeError::Missing { .. } => true,
-            NodeError::Store(error) => is_full(error),
+            FollowerError::Scan(error) => error.is_temporary(),
+            FollowerError::Missing { .. } => true,
+            FollowerError::Store(error) => is_full(error),
             _ => false,
         }
     }
 }
 
-/// One thing that [`Node::sync`] did.
+/// One thing that [`Follower::sync`] did.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum ChainEvent {
     /// A Bitcoin block was applied.
     Applied(Applied),
     /// A Bitcoin block left the best chain and was taken back.
@@ -201,17 +201,17 @@ pub struct Heads {
 /// Why a run over blocks ended early.
 enum Stop {
     Asked,
-    Failed(NodeError),
+    Failed(FollowerError),
 }
 
-impl<E: Into<NodeError>> From<E> for Stop {
+impl<E: Into<FollowerError>> From<E> for Stop {
     fn from(error: E) -> Self {
         Stop::Failed(error.into())
     }
 }
 
 /// A follower with its store.
-pub struct Node {
+pub struct Follower {
     manifest: Manifest,
     executor: Box<dyn Executor>,
     store: Store,
@@ -220,12 +220,12 @@ pub struct Node {
     max_reorg_depth: u32,
 }
 
-impl Node {
+impl Follower {
     /// Opens a follower's file, or begins one at the manifest's start block.
     ///
     /// # Errors
-    /// [`NodeError`]; on the first start, the start block must be on the source's chain and deep enough.
-    pub fn open(path: &Path, manifest: Manifest, source: &impl BlockSource) -> Result<Self, NodeError> {
+    /// [`FollowerError`]; on the first start, the start block must be on the source's chain and deep enough.
+    pub fn open(path: &Path, manifest: Manifest, source: &impl BlockSource) -> Result<Self, FollowerError> {
         let executor = of_manifest(&manifest)?;
         let mut store = Store::open(path)?;
         if store.load()?.is_none() {
@@ -239,8 +239,8 @@ impl Node {
     /// whatever another process writes meanwhile.
     ///
     /// # Errors
-    /// [`NodeError::Corrupt`], if nothing was ever written to it.
-    pub fn open_offline(path: &Path, manifest: Manifest) -> Result<Self, NodeError> {
+    /// [`FollowerError::Corrupt`], if nothing was ever written to it.
+    pub fn open_offline(path: &Path, manifest: Manifest) -> Result<Self, FollowerError> {
         let executor = of_manifest(&manifest)?;
         let store = Store::open(path)?;
         store.hold()?;
@@ -252,8 +252,8 @@ impl Node {
     /// it, if there is one, can be read.
     ///
     /// # Errors
-    /// [`NodeError`].
-    pub fn check_source(manifest: &Manifest, scanner: &Scanner<'_>) -> Result<(), NodeError> {
+    /// [`FollowerError`].
+    pub fn check_source(manifest: &Manifest, scanner: &Scanner<'_>) -> Result<(), FollowerError> {
         let start = manifest.start;
         source::check_start(scanner.chain(), start)?;
         let known = |height| (height == start.height).then_some(start.hash);
@@ -289,8 +289,8 @@ impl Node {
     /// The heads, with `finality_depth` in Bitcoin blocks.
     ///
     /// # Errors
-    /// [`NodeError`], if the store cannot be read.
-    pub fn heads(&self, finality_depth: u32) -> Result<Heads, NodeError> {
+    /// [`FollowerError`], if the store cannot be read.
+    pub fn heads(&self, finality_depth: u32) -> Result<Heads, FollowerError> {
         Ok(Heads {
             bitcoin: self.derivation.tip().block,
             safe: self.head_at_depth(1)?,
@@ -299,16 +299,16 @@ impl Node {
     }
 
     /// The derived head that is this many Bitcoin blocks deep; the tip's own is 1 deep.
-    fn head_at_depth(&self, depth: u32) -> Result<DerivedBlock, NodeError> {
+    fn head_at_depth(&self, depth: u32) -> Result<DerivedBlock, FollowerError> {
         let height = (self.derivation.tip().block.height + 1).saturating_sub(depth).max(self.manifest.start.height);
-        self.store.head_at(height)?.ok_or(NodeError::Corrupt("no L2 block at or below a height"))
+        self.store.head_at(height)?.ok_or(FollowerError::Corrupt("no L2 block at or below a height"))
     }
 
     /// The derived head that no reorganisation can orphan which [`sync`](Self::sync) could take back.
     ///
     /// # Errors
-    /// [`NodeError`], if the store cannot be read.
-    pub fn settled_head(&self) -> Result<DerivedBlock, NodeError> {
+    /// [`FollowerError`], if the store cannot be read.
+    pub fn settled_head(&self) -> Result<DerivedBlock, FollowerError> {
         self.head_at_depth(self.undo_blocks().saturating_add(1))
     }
 
@@ -321,14 +321,14 @@ impl Node {
     /// Follows the source to its tip, telling of each block once it is on disk.
     ///
     /// # Errors
-    /// [`NodeError`]: every step before it is kept, and calling again goes on from there.
+    /// [`FollowerError`]: every step before it is kept, and calling again goes on from there.
     pub fn sync<'a>(
         &mut self,
         source: impl Into<Scanner<'a>>,
-        mut on_event: impl FnMut(&Event),
-    ) -> Result<(), NodeError> {
+        mut on_event: impl FnMut(&ChainEvent),
+    ) -> Result<(), FollowerError> {
         let scanner = source.into();
-        let mut tell = |_: &Self, event: &Event| {
+        let mut tell = |_: &Self, event: &ChainEvent| {
             on_event(event);
             ControlFlow::Continue(())
         };
@@ -340,9 +340,9 @@ impl Node {
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
-    pub fn step<'a>(&mut self, source: impl Into<Scanner<'a>>) -> Result<Option<Event>, NodeError> {
+    pub fn step<'a>(&mut self, source: impl Into<Scanner<'a>>) -> Result<Option<ChainEvent>, FollowerError> {
         let mut told = None;
-        let tell = |_: &Self, event: &Event| {
+        let tell = |_: &Self, event: &ChainEvent| {
             told = Some(event.clone());
             ControlFlow::Break(())
         };
@@ -359,14 +359,14 @@ impl Node {
         &mut self,
         scanner: &Scanner<'_>,
         max_blocks: u32,
-        mut on_event: impl FnMut(&Self, &Event) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, NodeError> {
+        mut on_event: impl FnMut(&Self, &ChainEvent) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, FollowerError> {
         let tip = self.derivation.tip().block;
         match source::next(scanner.chain(), &self.store, self.manifest.start, tip)? {
             source::Next::Nothing => return Ok(ControlFlow::Break(())),
             source::Next::Left => {
                 self.or_reload(|node| node.revert(tip))?;
-                return Ok(on_event(self, &Event::Reverted(tip)));
+                return Ok(on_event(self, &ChainEvent::Reverted(tip)));
             }
             source::Next::Block if max_blocks == 0 => return Ok(ControlFlow::Break(())),
             source::Next::Block => {}
@@ -374,7 +374,7 @@ impl Node {
         let known = |height| self.store.bitcoin_block(height).ok().flatten().map(|(hash, ..)| hash);
         let blocks = scanner.headers_above(self.manifest.network, tip, known, max_blocks)?;
         let Some(last) = blocks.last().map(|block| block.at.height) else {
-            return Err(NodeError::Missing { height: tip.height + 1, tip: scanner.chain().tip()?.height });
+            return Err(FollowerError::Missing { height: tip.height + 1, tip: scanner.chain().tip()?.height });
         };
 
         let mut step = Vec::new();
@@ -404,12 +404,12 @@ impl Node {
         &mut self,
         step: Vec<Scanned>,
         last: BtcHeight,
-        on_event: &mut impl FnMut(&Self, &Event) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, NodeError> {
+        on_event: &mut impl FnMut(&Self, &ChainEvent) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, FollowerError> {
         let applied = self.or_reload(|node| node.apply(step, last))?;
         let mut told = ControlFlow::Continue(());
         for applied in applied {
-            if on_event(self, &Event::Applied(applied)).is_break() {
+            if on_event(self, &ChainEvent::Applied(applied)).is_break() {
                 told = ControlFlow::Break(());
             }
         }
@@ -417,7 +417,7 @@ impl Node {
     }
 
     /// Runs a step; if it fails, goes back to what is on disk.
-    fn or_reload<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, NodeError>) -> Result<T, NodeError> {
+    fn or_reload<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, FollowerError>) -> Result<T, FollowerError> {
         step(self).inspect_err(|_| {
             if let Ok((derivation, state)) = load(&self.store, &self.manifest) {
                 self.derivation = derivation;
@@ -430,7 +430,7 @@ impl Node {
         self.max_reorg_depth.max(2 * u32::from(self.manifest.sequencing_window))
     }
 
-    fn apply(&mut self, step: Vec<Scanned>, last: BtcHeight) -> Result<Vec<Applied>, NodeError> {
+    fn apply(&mut self, step: Vec<Scanned>, last: BtcHeight) -> Result<Vec<Applied>, FollowerError> {
         let undo_blocks = self.undo_blocks();
         let writer = self.store.writer()?;
         let mut all = Vec::new();
@@ -450,11 +450,11 @@ impl Node {
         Ok(all)
     }
 
-    fn revert(&mut self, tip: BlockRef) -> Result<(), NodeError> {
+    fn revert(&mut self, tip: BlockRef) -> Result<(), FollowerError> {
         if tip == self.manifest.start {
-            return Err(NodeError::StartNotOnChain(tip));
+            return Err(FollowerError::StartNotOnChain(tip));
         }
-        let too_deep = NodeError::ReorgTooDeep { height: tip.height };
+        let too_deep = FollowerError::ReorgTooDeep { height: tip.height };
         let undo = self.store.undo(tip.height)?.ok_or(too_deep)?;
         let state_undos = self.store.state_undos(tip.height)?;
         self.derivation.revert(undo);
@@ -477,7 +477,7 @@ fn record(
     scanned: Scanned,
     step: Step,
     keep_undo: bool,
-) -> Result<Applied, NodeError> {
+) -> Result<Applied, FollowerError> {
     let Step { origin: Origin { block, queue_size, queue_root, .. }, first_item, items, judged, blocks, undo } = step;
     writer.put_bitcoin_block(block, (queue_size, queue_root), keep_undo.then_some(&undo))?;
     let queued: Vec<_> =
@@ -520,11 +520,11 @@ pub fn execute_block(
     ExecutedBlock { block, state_root, forced, own }
 }
 
-fn load(store: &Store, manifest: &Manifest) -> Result<(Derivation, State), NodeError> {
-    let (found, snapshot, state) = store.load()?.ok_or(NodeError::Corrupt("nothing was written yet"))?;
+fn load(store: &Store, manifest: &Manifest) -> Result<(Derivation, State), FollowerError> {
+    let (found, snapshot, state) = store.load()?.ok_or(FollowerError::Corrupt("nothing was written yet"))?;
     let expected = manifest.rollup_id();
     if found != expected {
-        return Err(NodeError::OtherRollup { expected, found });
+        return Err(FollowerError::OtherRollup { expected, found });
     }
     Ok((Derivation::from_snapshot(manifest, snapshot), state))
 }
@@ -534,12 +534,12 @@ fn write_genesis(
     manifest: &Manifest,
     executor: &dyn Executor,
     source: &impl BlockSource,
-) -> Result<(), NodeError> {
+) -> Result<(), FollowerError> {
     let start = manifest.start;
     source::check_start(source, start)?;
     let depth = source.tip()?.height.saturating_sub(start.height) + 1;
     if depth < MIN_START_DEPTH && network_of(manifest.network) != Some(Network::Regtest) {
-        return Err(NodeError::StartTooShallow { depth });
+        return Err(FollowerError::StartTooShallow { depth });
     }
     let derivation = Derivation::genesis(manifest, &source::times_up_to(source, start)?);
     let state = executor.genesis();

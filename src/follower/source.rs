@@ -3,7 +3,7 @@
 //! Guarantees that a height without a block is never taken for the end of the chain, and that no step is taken back for
 //! a source that is only behind or on a chain without the rollup's start.
 
-use super::{NodeError, Store};
+use super::{FollowerError, Store};
 use crate::chain::BlockSource;
 use crate::derive::MEDIAN_TIME_SPAN;
 use crate::primitives::{BlockRef, BtcHeight};
@@ -20,7 +20,12 @@ pub(super) enum Next {
 }
 
 /// Looks where the source's chain goes from `tip`, the last block applied.
-pub(super) fn next(source: &dyn BlockSource, store: &Store, start: BlockRef, tip: BlockRef) -> Result<Next, NodeError> {
+pub(super) fn next(
+    source: &dyn BlockSource,
+    store: &Store,
+    start: BlockRef,
+    tip: BlockRef,
+) -> Result<Next, FollowerError> {
     match source.block_hash(tip.height)? {
         Some(hash) if hash == tip.hash => after(source, tip.height),
         Some(_) => left(source, start),
@@ -29,13 +34,13 @@ pub(super) fn next(source: &dyn BlockSource, store: &Store, start: BlockRef, tip
             let shown = source.tip()?;
             match store.bitcoin_block(shown.height)? {
                 Some((hash, ..)) if hash != shown.hash => left(source, start),
-                _ => Err(NodeError::Missing { height: tip.height, tip: shown.height }),
+                _ => Err(FollowerError::Missing { height: tip.height, tip: shown.height }),
             }
         }
     }
 }
 
-fn after(source: &dyn BlockSource, height: BtcHeight) -> Result<Next, NodeError> {
+fn after(source: &dyn BlockSource, height: BtcHeight) -> Result<Next, FollowerError> {
     let next = height + 1;
     if source.block_hash(next)?.is_some() {
         return Ok(Next::Block);
@@ -45,25 +50,25 @@ fn after(source: &dyn BlockSource, height: BtcHeight) -> Result<Next, NodeError>
         return Ok(Next::Nothing);
     }
     // It may have come in between the two calls.
-    source.block_hash(next)?.map(|_| Next::Block).ok_or(NodeError::Missing { height: next, tip })
+    source.block_hash(next)?.map(|_| Next::Block).ok_or(FollowerError::Missing { height: next, tip })
 }
 
-fn left(source: &dyn BlockSource, start: BlockRef) -> Result<Next, NodeError> {
+fn left(source: &dyn BlockSource, start: BlockRef) -> Result<Next, FollowerError> {
     check_start(source, start)?;
     Ok(Next::Left)
 }
 
 /// Checks that the source's chain holds the manifest's start block.
-pub(super) fn check_start(source: &dyn BlockSource, start: BlockRef) -> Result<(), NodeError> {
+pub(super) fn check_start(source: &dyn BlockSource, start: BlockRef) -> Result<(), FollowerError> {
     match source.block_hash(start.height)? {
         Some(hash) if hash == start.hash => Ok(()),
-        Some(_) => Err(NodeError::StartNotOnChain(start)),
-        None => Err(NodeError::Missing { height: start.height, tip: source.tip()?.height }),
+        Some(_) => Err(FollowerError::StartNotOnChain(start)),
+        None => Err(FollowerError::Missing { height: start.height, tip: source.tip()?.height }),
     }
 }
 
 /// Header times of a block and up to ten ancestors, oldest first.
-pub(super) fn times_up_to(source: &dyn BlockSource, block: BlockRef) -> Result<Vec<u32>, NodeError> {
+pub(super) fn times_up_to(source: &dyn BlockSource, block: BlockRef) -> Result<Vec<u32>, FollowerError> {
     let mut times = Vec::new();
     let mut hash = block.hash;
     for _ in 0..MEDIAN_TIME_SPAN.min(block.height as usize + 1) {

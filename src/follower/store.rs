@@ -3,7 +3,7 @@
 //! Guarantees that one step is one transaction, on disk before it returns: a process killed at any
 //! moment finds the state after some whole step.
 
-use super::NodeError;
+use super::FollowerError;
 use crate::database;
 use crate::derive::{Derivation, Judged, Snapshot, Undo, Verdict};
 use crate::executor::{Outcome, State, StateUndo};
@@ -100,25 +100,29 @@ pub(super) struct Writer<'a> {
     tx: Transaction<'a>,
 }
 
-fn to_blob<T: Serialize>(value: &T) -> Result<Vec<u8>, NodeError> {
-    postcard::to_allocvec(value).map_err(|_| NodeError::Corrupt("a value does not fit its encoding"))
+fn to_blob<T: Serialize>(value: &T) -> Result<Vec<u8>, FollowerError> {
+    postcard::to_allocvec(value).map_err(|_| FollowerError::Corrupt("a value does not fit its encoding"))
 }
 
-fn from_blob<T: DeserializeOwned>(blob: &[u8]) -> Result<T, NodeError> {
-    postcard::from_bytes(blob).map_err(|_| NodeError::Corrupt("a stored value cannot be read"))
+fn from_blob<T: DeserializeOwned>(blob: &[u8]) -> Result<T, FollowerError> {
+    postcard::from_bytes(blob).map_err(|_| FollowerError::Corrupt("a stored value cannot be read"))
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String, NodeError> {
-    serde_json::to_string(value).map_err(|_| NodeError::Corrupt("a value does not fit its encoding"))
+fn to_json<T: Serialize>(value: &T) -> Result<String, FollowerError> {
+    serde_json::to_string(value).map_err(|_| FollowerError::Corrupt("a value does not fit its encoding"))
 }
 
-fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, NodeError> {
-    serde_json::from_str(text).map_err(|_| NodeError::Corrupt("a stored value cannot be read"))
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, FollowerError> {
+    serde_json::from_str(text).map_err(|_| FollowerError::Corrupt("a stored value cannot be read"))
 }
 
-fn read_item(row: &Row<'_>) -> Result<QueuedItem, NodeError> {
-    let place: Place =
-        row.get_ref("place")?.as_str().ok().and_then(|text| text.parse().ok()).ok_or(NodeError::Corrupt("a place"))?;
+fn read_item(row: &Row<'_>) -> Result<QueuedItem, FollowerError> {
+    let place: Place = row
+        .get_ref("place")?
+        .as_str()
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(FollowerError::Corrupt("a place"))?;
     let l2_number: Option<L2Number> = row.get("l2_number")?;
     let outcome: Option<String> = row.get("outcome")?;
     let fate = match (l2_number, outcome) {
@@ -130,7 +134,7 @@ fn read_item(row: &Row<'_>) -> Result<QueuedItem, NodeError> {
     Ok(QueuedItem { index: row.get("idx")?, item, fate })
 }
 
-fn read_block(row: &Row<'_>) -> Result<DerivedBlock, NodeError> {
+fn read_block(row: &Row<'_>) -> Result<DerivedBlock, FollowerError> {
     let header: L2Header = from_blob(row.get_ref("header")?.as_blob().map_err(rusqlite::Error::from)?)?;
     Ok(DerivedBlock {
         head: L2Head { header, hash: Hash32(row.get("hash")?) },
@@ -143,8 +147,8 @@ fn query<T>(
     db: &Connection,
     sql: &str,
     params: impl Params,
-    read: impl Fn(&Row<'_>) -> Result<T, NodeError>,
-) -> Result<Vec<T>, NodeError> {
+    read: impl Fn(&Row<'_>) -> Result<T, FollowerError>,
+) -> Result<Vec<T>, FollowerError> {
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
@@ -154,29 +158,29 @@ fn query<T>(
     Ok(found)
 }
 
-fn items(db: &Connection, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
+fn items(db: &Connection, range: Range<u64>) -> Result<Vec<QueuedItem>, FollowerError> {
     let sql = "SELECT * FROM item WHERE idx >= ? AND idx < ? ORDER BY idx";
     query(db, sql, params![range.start, range.end], read_item)
 }
 
 impl Store {
     /// Opens the file, making it if it is not there.
-    pub(super) fn open(path: &Path) -> Result<Self, NodeError> {
+    pub(super) fn open(path: &Path) -> Result<Self, FollowerError> {
         Ok(Self { db: database::open(path, SCHEMA_VERSION, SCHEMA)? })
     }
 
     /// From now on this connection reads the file as it is at this moment, and writes nothing.
-    pub(super) fn hold(&self) -> Result<(), NodeError> {
+    pub(super) fn hold(&self) -> Result<(), FollowerError> {
         Ok(self.db.execute_batch("BEGIN")?)
     }
 
-    pub(super) fn writer(&mut self) -> Result<Writer<'_>, NodeError> {
+    pub(super) fn writer(&mut self) -> Result<Writer<'_>, FollowerError> {
         Ok(Writer { tx: self.db.transaction()? })
     }
 
     /// The rollup, the derivation and the state that the file holds, all after one step; `None` if
     /// genesis was not written.
-    pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot, State)>, NodeError> {
+    pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot, State)>, FollowerError> {
         // Another process may write meanwhile: one transaction reads one step.
         let _tx = self.db.is_autocommit().then(|| self.db.unchecked_transaction()).transpose()?;
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
@@ -188,12 +192,12 @@ impl Store {
     }
 
     /// The queue's items with these indexes.
-    pub fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
+    pub fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, FollowerError> {
         items(&self.db, range)
     }
 
     /// How many items there are, by what became of them: waiting ones first.
-    pub fn tally(&self) -> Result<Vec<Tally>, NodeError> {
+    pub fn tally(&self) -> Result<Vec<Tally>, FollowerError> {
         let sql = "SELECT outcome, COUNT(*), SUM(LENGTH(tx)), MIN(height), MAX(height) FROM item
             GROUP BY outcome ORDER BY outcome";
         query(&self.db, sql, [], |row| {
@@ -205,24 +209,24 @@ impl Store {
     }
 
     /// The item at a place.
-    pub fn item_at(&self, place: &Place) -> Result<Option<QueuedItem>, NodeError> {
+    pub fn item_at(&self, place: &Place) -> Result<Option<QueuedItem>, FollowerError> {
         let found = query(&self.db, "SELECT * FROM item WHERE place = ?", [place.to_string()], read_item)?;
         Ok(found.into_iter().next())
     }
 
     /// The items that a Bitcoin transaction carries.
-    pub fn items_of_transaction(&self, txid: &Txid) -> Result<Vec<QueuedItem>, NodeError> {
+    pub fn items_of_transaction(&self, txid: &Txid) -> Result<Vec<QueuedItem>, FollowerError> {
         let sql = "SELECT * FROM item WHERE txid = ? ORDER BY idx";
         query(&self.db, sql, [txid.to_byte_array()], read_item)
     }
 
     /// The items that hold a transaction with this SHA-256.
-    pub fn items_with_hash(&self, tx_hash: &Hash32) -> Result<Vec<QueuedItem>, NodeError> {
+    pub fn items_with_hash(&self, tx_hash: &Hash32) -> Result<Vec<QueuedItem>, FollowerError> {
         query(&self.db, "SELECT * FROM item WHERE tx_hash = ? ORDER BY idx", [tx_hash.0], read_item)
     }
 
     /// Own transactions with this SHA-256, by the derived block that executed them.
-    pub fn own_txs_with_hash(&self, tx_hash: &Hash32) -> Result<Vec<Fate>, NodeError> {
+    pub fn own_txs_with_hash(&self, tx_hash: &Hash32) -> Result<Vec<Fate>, FollowerError> {
         let sql = "SELECT l2_number, outcome FROM own_tx WHERE tx_hash = ? ORDER BY l2_number";
         query(&self.db, sql, [tx_hash.0], |row| {
             Ok(Fate { l2_number: row.get(0)?, outcome: from_json(&row.get::<_, String>(1)?)? })
@@ -230,59 +234,59 @@ impl Store {
     }
 
     /// The derived block with this number.
-    pub fn block(&self, number: L2Number) -> Result<Option<DerivedBlock>, NodeError> {
+    pub fn block(&self, number: L2Number) -> Result<Option<DerivedBlock>, FollowerError> {
         let found = query(&self.db, "SELECT * FROM l2_block WHERE number = ?", [number], read_block)?;
         Ok(found.into_iter().next())
     }
 
     /// `head(height)`: the derived head after a Bitcoin block.
-    pub fn head_at(&self, height: BtcHeight) -> Result<Option<DerivedBlock>, NodeError> {
+    pub fn head_at(&self, height: BtcHeight) -> Result<Option<DerivedBlock>, FollowerError> {
         let sql = "SELECT * FROM l2_block WHERE derived_at <= ? ORDER BY derived_at DESC, number DESC LIMIT 1";
         Ok(query(&self.db, sql, [height], read_block)?.into_iter().next())
     }
 
     /// Derived blocks from a number on.
-    pub fn blocks_from(&self, number: L2Number) -> Result<Vec<DerivedBlock>, NodeError> {
+    pub fn blocks_from(&self, number: L2Number) -> Result<Vec<DerivedBlock>, FollowerError> {
         query(&self.db, "SELECT * FROM l2_block WHERE number >= ? ORDER BY number", [number], read_block)
     }
 
     /// A derived block's own transactions, in order.
-    pub fn own_txs(&self, number: L2Number) -> Result<Vec<(Vec<u8>, Outcome)>, NodeError> {
+    pub fn own_txs(&self, number: L2Number) -> Result<Vec<(Vec<u8>, Outcome)>, FollowerError> {
         let sql = "SELECT tx, outcome FROM own_tx WHERE l2_number = ? ORDER BY position";
         query(&self.db, sql, [number], |row| Ok((row.get(0)?, from_json(&row.get::<_, String>(1)?)?)))
     }
 
     /// Verdicts on the batches and handovers of a Bitcoin block, in order: place, kind, verdict.
-    pub fn judged(&self, height: BtcHeight) -> Result<Vec<Judged>, NodeError> {
+    pub fn judged(&self, height: BtcHeight) -> Result<Vec<Judged>, FollowerError> {
         let sql = "SELECT place, kind, verdict FROM judged WHERE height = ? ORDER BY seq";
         query(&self.db, sql, [height], |row| {
             let place: String = row.get(0)?;
             let verdict: Verdict = from_json(&row.get::<_, String>(2)?)?;
-            let place = place.parse().map_err(|_| NodeError::Corrupt("a place"))?;
+            let place = place.parse().map_err(|_| FollowerError::Corrupt("a place"))?;
             Ok(Judged { place, kind: row.get(1)?, verdict })
         })
     }
 
     /// The heights above one at which a batch was accepted.
-    pub(crate) fn batch_heights(&self, above: BtcHeight) -> Result<Vec<BtcHeight>, NodeError> {
+    pub(crate) fn batch_heights(&self, above: BtcHeight) -> Result<Vec<BtcHeight>, FollowerError> {
         let sql = "SELECT DISTINCT height FROM judged WHERE height > ? AND kind = 16 AND verdict = ? ORDER BY height";
         query(&self.db, sql, params![above, to_json(&Verdict::Accept)?], |row| Ok(row.get(0)?))
     }
 
     /// The hashes of the L2 blocks that were derived at a height.
-    pub(crate) fn hashes_at(&self, height: BtcHeight) -> Result<Vec<Hash32>, NodeError> {
+    pub(crate) fn hashes_at(&self, height: BtcHeight) -> Result<Vec<Hash32>, FollowerError> {
         query(&self.db, "SELECT hash FROM l2_block WHERE derived_at = ?", [height], |row| Ok(Hash32(row.get(0)?)))
     }
 
     /// Every sequencer set that ever ruled, by the number of handovers that put it in force.
-    pub fn sequencers(&self) -> Result<Vec<(u32, SequencerSet)>, NodeError> {
+    pub fn sequencers(&self) -> Result<Vec<(u32, SequencerSet)>, FollowerError> {
         query(&self.db, "SELECT handovers, members FROM sequencers ORDER BY handovers", [], |row| {
             Ok((row.get(0)?, from_blob(&row.get::<_, Vec<u8>>(1)?)?))
         })
     }
 
     /// The Bitcoin block that was applied at a height, with the queue's size and root after it.
-    pub fn bitcoin_block(&self, height: BtcHeight) -> Result<Option<(BlockHash, u64, Hash32)>, NodeError> {
+    pub fn bitcoin_block(&self, height: BtcHeight) -> Result<Option<(BlockHash, u64, Hash32)>, FollowerError> {
         let sql = "SELECT hash, queue_size, queue_root FROM bitcoin_block WHERE height = ?";
         let found = query(&self.db, sql, [height], |row| {
             Ok((BlockHash::from_byte_array(row.get(0)?), row.get(1)?, Hash32(row.get(2)?)))
@@ -291,7 +295,7 @@ impl Store {
     }
 
     /// What takes back the step at a height; `None` if it is too old to be kept.
-    pub(super) fn undo(&self, height: BtcHeight) -> Result<Option<Undo>, NodeError> {
+    pub(super) fn undo(&self, height: BtcHeight) -> Result<Option<Undo>, FollowerError> {
         let blob: Option<Vec<u8>> = self
             .db
             .query_row("SELECT undo FROM bitcoin_block WHERE height = ?", [height], |row| row.get(0))
@@ -301,22 +305,22 @@ impl Store {
     }
 
     /// What takes back the executions of the L2 blocks appended at a height, last first.
-    pub(super) fn state_undos(&self, height: BtcHeight) -> Result<Vec<StateUndo>, NodeError> {
+    pub(super) fn state_undos(&self, height: BtcHeight) -> Result<Vec<StateUndo>, FollowerError> {
         let sql = "SELECT state_undo FROM l2_block WHERE derived_at = ? AND number > 0 ORDER BY number DESC";
         query(&self.db, sql, [height], |row| {
             let blob: Option<Vec<u8>> = row.get(0)?;
-            from_blob(&blob.ok_or(NodeError::Corrupt("an undo is missing"))?)
+            from_blob(&blob.ok_or(FollowerError::Corrupt("an undo is missing"))?)
         })
     }
 }
 
 impl Writer<'_> {
-    pub(super) fn put_genesis(&self, id: &RollupId, snapshot: &Snapshot) -> Result<(), NodeError> {
+    pub(super) fn put_genesis(&self, id: &RollupId, snapshot: &Snapshot) -> Result<(), FollowerError> {
         self.tx.execute("INSERT INTO rollup VALUES (?, ?)", params![id.0, to_blob(snapshot)?])?;
         Ok(())
     }
 
-    pub(super) fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), NodeError> {
+    pub(super) fn put_snapshot(&self, snapshot: &Snapshot) -> Result<(), FollowerError> {
         self.tx.execute("UPDATE rollup SET snapshot = ?", [to_blob(snapshot)?])?;
         Ok(())
     }
@@ -326,7 +330,7 @@ impl Writer<'_> {
         block: BlockRef,
         queue: (u64, Hash32),
         undo: Option<&Undo>,
-    ) -> Result<(), NodeError> {
+    ) -> Result<(), FollowerError> {
         let undo = undo.map(to_blob).transpose()?;
         let (size, root) = queue;
         self.tx.execute(
@@ -336,7 +340,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    pub(super) fn put_item(&self, index: u64, item: &Item) -> Result<(), NodeError> {
+    pub(super) fn put_item(&self, index: u64, item: &Item) -> Result<(), FollowerError> {
         let mut statement = self.tx.prepare_cached("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)")?;
         statement.execute(params![
             index,
@@ -351,23 +355,23 @@ impl Writer<'_> {
         Ok(())
     }
 
-    pub(super) fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, NodeError> {
+    pub(super) fn items(&self, range: Range<u64>) -> Result<Vec<QueuedItem>, FollowerError> {
         items(&self.tx, range)
     }
 
-    pub(super) fn put_fate(&self, index: u64, fate: Fate) -> Result<(), NodeError> {
+    pub(super) fn put_fate(&self, index: u64, fate: Fate) -> Result<(), FollowerError> {
         let mut statement = self.tx.prepare_cached("UPDATE item SET l2_number = ?, outcome = ? WHERE idx = ?")?;
         statement.execute(params![fate.l2_number, to_json(&fate.outcome)?, index])?;
         Ok(())
     }
 
-    pub(super) fn put_own_tx(&self, position: usize, tx: &[u8], fate: Fate) -> Result<(), NodeError> {
+    pub(super) fn put_own_tx(&self, position: usize, tx: &[u8], fate: Fate) -> Result<(), FollowerError> {
         let mut statement = self.tx.prepare_cached("INSERT INTO own_tx VALUES (?, ?, ?, ?, ?)")?;
         statement.execute(params![fate.l2_number, position, tx, sha256(tx).0, to_json(&fate.outcome)?])?;
         Ok(())
     }
 
-    pub(super) fn put_judged(&self, height: BtcHeight, judged: &[Judged]) -> Result<(), NodeError> {
+    pub(super) fn put_judged(&self, height: BtcHeight, judged: &[Judged]) -> Result<(), FollowerError> {
         for (seq, judged) in judged.iter().enumerate() {
             let verdict = to_json(&judged.verdict)?;
             self.tx.execute(
@@ -379,7 +383,7 @@ impl Writer<'_> {
     }
 
     /// Writes the set in force after the block at a height, unless it was so before.
-    pub(super) fn put_sequencers(&self, height: BtcHeight, derivation: &Derivation) -> Result<(), NodeError> {
+    pub(super) fn put_sequencers(&self, height: BtcHeight, derivation: &Derivation) -> Result<(), FollowerError> {
         self.tx.execute(
             "INSERT OR IGNORE INTO sequencers VALUES (?, ?, ?)",
             params![derivation.handovers(), height, to_blob(derivation.sequencers())?],
@@ -387,7 +391,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    pub(super) fn put_block(&self, block: &DerivedBlock, undo: Option<&StateUndo>) -> Result<(), NodeError> {
+    pub(super) fn put_block(&self, block: &DerivedBlock, undo: Option<&StateUndo>) -> Result<(), FollowerError> {
         let undo = undo.map(to_blob).transpose()?;
         self.tx.execute(
             "INSERT INTO l2_block VALUES (?, ?, ?, ?, ?, ?)",
@@ -404,7 +408,7 @@ impl Writer<'_> {
     }
 
     /// Writes what the state holds at each of the undo's keys.
-    pub(super) fn put_state(&self, state: &State, undo: &StateUndo) -> Result<(), NodeError> {
+    pub(super) fn put_state(&self, state: &State, undo: &StateUndo) -> Result<(), FollowerError> {
         for key in undo.keys() {
             match state.get(key) {
                 Some(value) => self.tx.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", [key, value])?,
@@ -415,7 +419,7 @@ impl Writer<'_> {
     }
 
     /// Writes every entry of a genesis state.
-    pub(super) fn put_genesis_state(&self, state: &State) -> Result<(), NodeError> {
+    pub(super) fn put_genesis_state(&self, state: &State) -> Result<(), FollowerError> {
         for (key, value) in state.entries() {
             self.tx.execute("INSERT INTO state VALUES (?, ?)", [key, value])?;
         }
@@ -423,7 +427,7 @@ impl Writer<'_> {
     }
 
     /// Removes everything that the step at `height` wrote, but for the state.
-    pub(super) fn remove_step(&self, height: BtcHeight) -> Result<(), NodeError> {
+    pub(super) fn remove_step(&self, height: BtcHeight) -> Result<(), FollowerError> {
         let appended = "SELECT number FROM l2_block WHERE derived_at = ?";
         for sql in [
             &format!("UPDATE item SET l2_number = NULL, outcome = NULL WHERE l2_number IN ({appended})"),
@@ -440,13 +444,13 @@ impl Writer<'_> {
     }
 
     /// Forgets what takes back steps at or below a height.
-    pub(super) fn forget_undo(&self, height: BtcHeight) -> Result<(), NodeError> {
+    pub(super) fn forget_undo(&self, height: BtcHeight) -> Result<(), FollowerError> {
         self.tx.execute("UPDATE bitcoin_block SET undo = NULL WHERE height = ?", [height])?;
         self.tx.execute("UPDATE l2_block SET state_undo = NULL WHERE derived_at = ?", [height])?;
         Ok(())
     }
 
-    pub(super) fn commit(self) -> Result<(), NodeError> {
+    pub(super) fn commit(self) -> Result<(), FollowerError> {
         Ok(self.tx.commit()?)
     }
 }
