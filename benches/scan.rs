@@ -175,7 +175,7 @@ fn scan(scanner: Scanner<'_>, mut parent: BlockRef, to: BtcHeight) -> Result<usi
     let mut found = 0;
     while parent.height < to {
         let left = (to - parent.height).min(MAX_HEADERS);
-        let blocks = scanner.headers_above(Network::Regtest.magic(), parent, |_| None, left)?;
+        let blocks = scanner.headers_above(Network::Regtest.magic(), parent, |_| Ok::<_, ScanError>(None), left)?;
         parent = blocks.last().context("a block")?.at;
         scanner.scan(&blocks, NAMESPACE, |scanned: Scanned| {
             found += scanned.found.len();

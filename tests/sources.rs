@@ -167,8 +167,13 @@ fn headers_over_rest_are_those_over_rpc() -> Result<()> {
     let (mut parent, mut all) = (world.manifest.start, Vec::new());
     while parent != rpc.tip()? {
         let magic = world.manifest.network;
-        let by_rpc = Scanner::from(&rpc).headers_above(magic, parent, |_| None, MAX_HEADERS)?;
-        let by_rest = Scanner::from(&rpc).readers(&readers).headers_above(magic, parent, |_| None, MAX_HEADERS)?;
+        let by_rpc = Scanner::from(&rpc).headers_above(magic, parent, |_| Ok::<_, ScanError>(None), MAX_HEADERS)?;
+        let by_rest = Scanner::from(&rpc).readers(&readers).headers_above(
+            magic,
+            parent,
+            |_| Ok::<_, ScanError>(None),
+            MAX_HEADERS,
+        )?;
         assert_eq!(by_rest[..], by_rpc[..by_rest.len()]);
         assert!(by_rest.len() == 1_999 || by_rest.len() == by_rpc.len());
         parent = by_rest.last().context("a block")?.at;
@@ -177,7 +182,12 @@ fn headers_over_rest_are_those_over_rpc() -> Result<()> {
     assert_eq!(all.len(), 2_500);
     // A parent that is no longer in the chain.
     world.bitcoind.reorg(3)?;
-    let gone = Scanner::from(&rpc).readers(&readers).headers_above(world.manifest.network, all[2_498].at, |_| None, 9);
+    let gone = Scanner::from(&rpc).readers(&readers).headers_above(
+        world.manifest.network,
+        all[2_498].at,
+        |_| Ok::<_, ScanError>(None),
+        9,
+    );
     assert!(matches!(gone, Err(ScanError::NotChild(_))), "{gone:?}");
     Ok(())
 }

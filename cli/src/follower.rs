@@ -166,7 +166,7 @@ impl Place {
             return Err(beginning());
         }
         match Follower::open_offline(&file, self.manifest.clone()) {
-            Err(FollowerError::Corrupt("nothing was written yet")) => Err(beginning()),
+            Err(FollowerError::NotBegun) => Err(beginning()),
             opened => Ok(opened.map_err(|error| Ended::at(&file, error))?),
         }
     }

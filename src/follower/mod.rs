@@ -7,6 +7,8 @@
 
 mod source;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use store::Writer;
 
@@ -51,7 +53,10 @@ pub enum FollowerError {
     Store(#[from] rusqlite::Error),
     /// The file holds something that this code did not write.
     #[error("the node's database is damaged ({0}); {REBUILD}")]
-    Corrupt(&'static str),
+    Corrupt(Damage),
+    /// Nothing was written to the file yet: another process has just made it.
+    #[error("the node's database is empty so far; try again in a moment")]
+    NotBegun,
     /// The file was made by another version.
     #[error("the node's database has schema version {0}, which this sortie does not know; {REBUILD}")]
     Schema(i64),
@@ -95,6 +100,26 @@ pub enum FollowerError {
     /// The manifest's executor cannot be run.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+}
+
+/// The part of a follower's file that cannot be read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// A value that has no encoding.
+    #[error("a value does not fit its encoding")]
+    Unencodable,
+    /// A value that does not decode.
+    #[error("a stored value cannot be read")]
+    Undecodable,
+    /// An item's place that is none.
+    #[error("a place")]
+    Place,
+    /// No L2 block where at least the genesis block must be.
+    #[error("no L2 block at or below a height")]
+    NoHead,
+    /// A step that is recent enough to be taken back, without its undo.
+    #[error("an undo is missing")]
+    NoUndo,
 }
 
 /// What mends a database, where SQLite's words do not say it.
@@ -239,7 +264,7 @@ impl Follower {
     /// whatever another process writes meanwhile.
     ///
     /// # Errors
-    /// [`FollowerError::Corrupt`], if nothing was ever written to it.
+    /// [`FollowerError::NotBegun`], if nothing was written to it yet.
     pub fn open_offline(path: &Path, manifest: Manifest) -> Result<Self, FollowerError> {
         let executor = of_manifest(&manifest)?;
         let store = Store::open(path)?;
@@ -256,7 +281,7 @@ impl Follower {
     pub fn check_source(manifest: &Manifest, scanner: &Scanner<'_>) -> Result<(), FollowerError> {
         let start = manifest.start;
         source::check_start(scanner.chain(), start)?;
-        let known = |height| (height == start.height).then_some(start.hash);
+        let known = |height| Ok::<_, FollowerError>((height == start.height).then_some(start.hash));
         let first = scanner.headers_above(manifest.network, start, known, 1)?;
         scanner.scan(&first, manifest.rollup_id().namespace(), |_| Ok(()))
     }
@@ -301,7 +326,7 @@ impl Follower {
     /// The derived head that is this many Bitcoin blocks deep; the tip's own is 1 deep.
     fn head_at_depth(&self, depth: u32) -> Result<DerivedBlock, FollowerError> {
         let height = (self.derivation.tip().block.height + 1).saturating_sub(depth).max(self.manifest.start.height);
-        self.store.head_at(height)?.ok_or(FollowerError::Corrupt("no L2 block at or below a height"))
+        self.store.head_at(height)?.ok_or(FollowerError::Corrupt(Damage::NoHead))
     }
 
     /// The derived head that no reorganisation can orphan which [`sync`](Self::sync) could take back.
@@ -371,7 +396,7 @@ impl Follower {
             source::Next::Block if max_blocks == 0 => return Ok(ControlFlow::Break(())),
             source::Next::Block => {}
         }
-        let known = |height| self.store.bitcoin_block(height).ok().flatten().map(|(hash, ..)| hash);
+        let known = |height| Ok::<_, FollowerError>(self.store.bitcoin_block(height)?.map(|(hash, ..)| hash));
         let blocks = scanner.headers_above(self.manifest.network, tip, known, max_blocks)?;
         let Some(last) = blocks.last().map(|block| block.at.height) else {
             return Err(FollowerError::Missing { height: tip.height + 1, tip: scanner.chain().tip()?.height });
@@ -521,7 +546,7 @@ pub fn execute_block(
 }
 
 fn load(store: &Store, manifest: &Manifest) -> Result<(Derivation, State), FollowerError> {
-    let (found, snapshot, state) = store.load()?.ok_or(FollowerError::Corrupt("nothing was written yet"))?;
+    let (found, snapshot, state) = store.load()?.ok_or(FollowerError::NotBegun)?;
     let expected = manifest.rollup_id();
     if found != expected {
         return Err(FollowerError::OtherRollup { expected, found });

@@ -3,7 +3,7 @@
 //! Guarantees that one step is one transaction, on disk before it returns: a process killed at any
 //! moment finds the state after some whole step.
 
-use super::FollowerError;
+use super::{Damage, FollowerError};
 use crate::database;
 use crate::derive::{Derivation, Judged, Snapshot, Undo, Verdict};
 use crate::executor::{Outcome, State, StateUndo};
@@ -101,19 +101,19 @@ pub(super) struct Writer<'a> {
 }
 
 fn to_blob<T: Serialize>(value: &T) -> Result<Vec<u8>, FollowerError> {
-    postcard::to_allocvec(value).map_err(|_| FollowerError::Corrupt("a value does not fit its encoding"))
+    postcard::to_allocvec(value).map_err(|_| FollowerError::Corrupt(Damage::Unencodable))
 }
 
 fn from_blob<T: DeserializeOwned>(blob: &[u8]) -> Result<T, FollowerError> {
-    postcard::from_bytes(blob).map_err(|_| FollowerError::Corrupt("a stored value cannot be read"))
+    postcard::from_bytes(blob).map_err(|_| FollowerError::Corrupt(Damage::Undecodable))
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<String, FollowerError> {
-    serde_json::to_string(value).map_err(|_| FollowerError::Corrupt("a value does not fit its encoding"))
+    serde_json::to_string(value).map_err(|_| FollowerError::Corrupt(Damage::Unencodable))
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, FollowerError> {
-    serde_json::from_str(text).map_err(|_| FollowerError::Corrupt("a stored value cannot be read"))
+    serde_json::from_str(text).map_err(|_| FollowerError::Corrupt(Damage::Undecodable))
 }
 
 fn read_item(row: &Row<'_>) -> Result<QueuedItem, FollowerError> {
@@ -122,7 +122,7 @@ fn read_item(row: &Row<'_>) -> Result<QueuedItem, FollowerError> {
         .as_str()
         .ok()
         .and_then(|text| text.parse().ok())
-        .ok_or(FollowerError::Corrupt("a place"))?;
+        .ok_or(FollowerError::Corrupt(Damage::Place))?;
     let l2_number: Option<L2Number> = row.get("l2_number")?;
     let outcome: Option<String> = row.get("outcome")?;
     let fate = match (l2_number, outcome) {
@@ -262,7 +262,7 @@ impl Store {
         query(&self.db, sql, [height], |row| {
             let place: String = row.get(0)?;
             let verdict: Verdict = from_json(&row.get::<_, String>(2)?)?;
-            let place = place.parse().map_err(|_| FollowerError::Corrupt("a place"))?;
+            let place = place.parse().map_err(|_| FollowerError::Corrupt(Damage::Place))?;
             Ok(Judged { place, kind: row.get(1)?, verdict })
         })
     }
@@ -309,7 +309,7 @@ impl Store {
         let sql = "SELECT state_undo FROM l2_block WHERE derived_at = ? AND number > 0 ORDER BY number DESC";
         query(&self.db, sql, [height], |row| {
             let blob: Option<Vec<u8>> = row.get(0)?;
-            from_blob(&blob.ok_or(FollowerError::Corrupt("an undo is missing"))?)
+            from_blob(&blob.ok_or(FollowerError::Corrupt(Damage::NoUndo))?)
         })
     }
 }

@@ -171,20 +171,23 @@ impl<'a> Scanner<'a> {
     /// people it is only checked within its bounds.
     ///
     /// # Errors
-    /// [`ScanError::BadHeaders`]; [`ScanError::NotChild`] if `parent` is not in the source's chain (any more).
-    pub fn headers_above(
+    /// [`ScanError::BadHeaders`]; [`ScanError::NotChild`] if `parent` is not in the source's chain (any more); and the
+    /// error of `known`: a hash that cannot be read is not one that there is not.
+    pub fn headers_above<E: From<ScanError>>(
         &self,
         network: Magic,
         parent: BlockRef,
-        known: impl Fn(BtcHeight) -> Option<BlockHash>,
+        known: impl Fn(BtcHeight) -> Result<Option<BlockHash>, E>,
         count: u32,
-    ) -> Result<Vec<NextBlock>, ScanError> {
+    ) -> Result<Vec<NextBlock>, E> {
         let first = parent.height + 1;
         let most = if self.chain.is_own() { MAX_HEADERS } else { MAX_HEADERS_OF_OTHERS };
         let headers = self.headers(parent, count.min(most))?;
         match headers.first().map(|header| header.prev_blockhash) {
             None => return Ok(Vec::new()),
-            Some(got) if got != parent.hash => return Err(NotChild { expected: parent.hash, got }.into()),
+            Some(got) if got != parent.hash => {
+                return Err(ScanError::from(NotChild { expected: parent.hash, got }).into());
+            }
             Some(_) => {}
         }
         let mut below = BTreeMap::new();
@@ -192,7 +195,7 @@ impl<'a> Scanner<'a> {
             below.insert(parent.height, header_of(self.chain, parent.hash)?);
             let period_start = parent.height - parent.height % period;
             let retargets = parent.height + headers.len() as u32 >= period_start + period;
-            match known(period_start) {
+            match known(period_start)? {
                 Some(hash) => below.insert(period_start, header_of(self.chain, hash)?),
                 // To a server of other people these would be thousands of questions.
                 None if retargets && self.chain.is_own() => {
@@ -202,7 +205,7 @@ impl<'a> Scanner<'a> {
             };
         }
         let chain = HeaderChain::new(first, headers);
-        check_headers(network, &chain, &below)?;
+        check_headers(network, &chain, &below).map_err(ScanError::from)?;
         let blocks = (first..).zip(chain.raw).map(|(height, header)| NextBlock {
             at: BlockRef { height, hash: header.0.block_hash() },
             header: header.0,

@@ -114,14 +114,20 @@ fn a_reader_s_headers_are_taken_only_if_the_chain_s_own_source_names_the_last_of
         chain.asked.store(0, Ordering::SeqCst);
         let readers: [Box<dyn BlockReader>; 1] = [Box::new(reader)];
         let scanner = Scanner::from(&chain).readers(&readers);
-        let above = scanner.headers_above(Magic::REGTEST, parent, |_| None, MAX_HEADERS).expect(name);
+        let above =
+            scanner.headers_above(Magic::REGTEST, parent, |_| Ok::<_, ScanError>(None), MAX_HEADERS).expect(name);
         let expected: Vec<_> = (21..21 + len).map(|height| chain.at(height)).collect();
         assert_eq!(above.iter().map(|block| block.at).collect::<Vec<_>>(), expected, "{name}");
         assert_eq!(chain.asked.load(Ordering::SeqCst), asked, "{name}");
     }
     // Between a first and a last that are true.
     let readers: [Box<dyn BlockReader>; 1] = [Box::new(Headers(unlinked, None))];
-    let refused = Scanner::from(&chain).readers(&readers).headers_above(Magic::REGTEST, parent, |_| None, MAX_HEADERS);
+    let refused = Scanner::from(&chain).readers(&readers).headers_above(
+        Magic::REGTEST,
+        parent,
+        |_| Ok::<_, ScanError>(None),
+        MAX_HEADERS,
+    );
     assert!(matches!(refused, Err(ScanError::BadHeaders(Refutation::Unlinked { height: 41 }))), "{refused:?}");
 }
 
@@ -153,7 +159,7 @@ fn the_header_that_a_period_began_with_is_asked_for_where_it_decides() {
         let chain = Chain { first: FIRST, is_own, headers: headers.clone(), asked: AtomicUsize::new(0) };
         let known = |height| {
             assert_eq!(height, if parent < FIRST + 4 { PERIOD.0 } else { FIRST + 4 });
-            known
+            Ok::<_, ScanError>(known)
         };
         let above = Scanner::from(&chain).headers_above(Magic::BITCOIN, chain.at(parent), known, len);
         (above.map(|above| above.len()).ok(), chain.asked.load(Ordering::SeqCst))

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sortie::chain::BlockSource;
 use sortie::primitives::{BlockRef, BtcHeight, Hash32};
 use sortie::queue::{Item, Place, items_of};
-use sortie::scanner::Scanned;
+use sortie::scanner::{ScanError, Scanned};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -79,7 +79,7 @@ pub fn run(scan: &Scan, settings: &Settings, out: &Output) -> Result<(), Failure
     let scanner = reading.scanner(&node);
     let namespace = manifest.rollup_id().namespace();
     let start = manifest.start;
-    let known = |height| (height == start.height).then_some(start.hash);
+    let known = |height| Ok::<_, ScanError>((height == start.height).then_some(start.hash));
     let mut parent = match from - 1 {
         height if height == start.height => start,
         height => BlockRef { height, hash: node.block_hash(height)?.ok_or_else(reorganised)? },
