@@ -11,7 +11,7 @@ use regtest::{EsploraServer, SocksProxy, Wanted, wait_until};
 use serde_json::Value;
 use sortie::chain::{BlockSource, ChainError, Esplora, EsploraError, Mempool, Proxy, RestNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::follower::Follower;
+use sortie::follower::{DataDir, Follower};
 use sortie::publish::{
     Backup, CarrierChoice, JobState, Outcome, PublishError, Reclaimed, Request, jobs, prepare, publish, reclaim, resume,
 };
@@ -96,7 +96,7 @@ fn both_carriers_are_forced_confirmed_reorganised_and_restored() -> Result<()> {
     assert_eq!(restored.synced_to(), wallet.synced_to());
 
     // And a follower derives the same from here as from the node.
-    let mut node = Follower::open(&world.path("esplora.sqlite"), world.manifest.clone(), &esplora)?;
+    let mut node = Follower::open(&DataDir::new(world.path("follower"), world.manifest.clone()), &esplora)?;
     node.sync(&esplora, |_| ())?;
     let follower = world.follower("rpc")?;
     assert_eq!(node.derivation().tip(), follower.node.derivation().tip());

@@ -12,7 +12,7 @@ use regtest::{Bitcoind, Proc};
 use serde_json::{Value, json};
 use sortie::chain::{BlockReader, BlockSource, ChainError, Credentials, RestNode, RpcNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::follower::{Follower, FollowerError};
+use sortie::follower::{DataDir, Follower, FollowerError};
 use sortie::scanner::Scanner;
 use sortie::wallet::Wallet;
 use std::fs;
@@ -92,7 +92,7 @@ fn a_node_that_is_restarted_in_mid_run_is_waited_for_while_it_starts_and_its_new
     let rpc = operated.connect()?;
     copy_blocks(&world.bitcoind, &rpc)?;
     let rest: Vec<Box<dyn BlockReader>> = vec![Box::new(RestNode::connect(&operated.url(), Network::Regtest)?)];
-    let mut node = Follower::open(&world.path("node"), world.manifest.clone(), &rpc)?;
+    let mut node = Follower::open(&DataDir::new(world.path("node"), world.manifest.clone()), &rpc)?;
     let _more = node.advance(&Scanner::from(&rpc).readers(&rest), 100, |_, _| ControlFlow::Continue(()))?;
     let mut follower =
         Proc::spawn(&mut world.sortie_on(&operated.url(), &operated.cookie(), &["--json", "follow"])?)?;
@@ -198,7 +198,9 @@ fn a_node_in_its_initial_block_download_is_told_of_with_how_far_it_is_and_a_quie
 
     // A rollup that starts above it.
     world.start_here()?;
-    let error = Follower::open(&world.path("above"), world.manifest.clone(), &node).err().context("not there yet")?;
+    let error = Follower::open(&DataDir::new(world.path("above"), world.manifest.clone()), &node)
+        .err()
+        .context("not there yet")?;
     assert!(matches!(error, FollowerError::Missing { height: 300, tip: 200 }) && error.is_temporary(), "{error}");
 
     // A promise on an old chain might be broken on the new one.
@@ -260,10 +262,10 @@ fn on_a_node_that_began_with_a_utxo_snapshot_what_starts_above_it_is_followed_an
     let rest: Vec<Box<dyn BlockReader>> = vec![Box::new(RestNode::connect(&began.rpc_url(), Network::Regtest)?)];
     for (name, readers) in [("rpc", Vec::new()), ("rest", rest)] {
         let scanner = Scanner::from(&node).readers(&readers);
-        let mut high = Follower::open(&world.path(name), world.manifest.clone(), &node)?;
+        let mut high = Follower::open(&DataDir::new(world.path(name), world.manifest.clone()), &node)?;
         high.sync(scanner, |_| ())?;
         assert_eq!(high.derivation(), expected.derivation(), "{name}");
-        let mut low = Follower::open(&world.path(&format!("{name}-low")), low.clone(), &node)?;
+        let mut low = Follower::open(&DataDir::new(world.path(&format!("{name}-low")), low.clone()), &node)?;
         let error = low.sync(scanner, |_| ()).err().context("the block is not there")?;
         let told = ChainError::NotDownloaded { height: 51, snapshot: Some(SNAPSHOT) };
         assert_eq!(error.to_string(), told.to_string(), "{name}");

@@ -6,7 +6,7 @@ use regtest::hostile::{Fault, HostileSource, Observer, RpcFront};
 use sortie::chain::{BlockSource, Credentials, RpcNode};
 use sortie::envelope::Carrier;
 use sortie::executor::Outcome;
-use sortie::follower::Follower;
+use sortie::follower::{DataDir, Follower};
 use sortie::sequencer::{Done, Policy, Sequencer, SequencerStore};
 use sortie::wallet::Wallet;
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ fn a_sequencer_whose_node_fell_behind_or_forgot_signs_nothing_new_until_it_is_ba
     drop(world.wallet("sequencer", 1)?);
     let open = || -> Result<Sequencer> {
         let policy = Policy::new(world.sequencer_key.keypair, 1, bitcoin::Network::Regtest);
-        let node = Follower::open(&world.path("node.sqlite"), world.manifest.clone(), &connect()?)?;
+        let node = Follower::open(&DataDir::new(world.path("node"), world.manifest.clone()), &connect()?)?;
         let wallet = Wallet::open(&world.path("sequencer"), bitcoin::Network::Regtest)?;
         let store = SequencerStore::open(&world.path("sequencer.sqlite"))?;
         Ok(Sequencer::new(policy, node, connect()?, wallet, store, world.watermark("sequencer.key")?)?)

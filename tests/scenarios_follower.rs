@@ -1,7 +1,7 @@
 //! The follower's file: what it keeps through restarts, what a reorganisation takes out of it, and how far
 //! back it can be asked. On a Bitcoin in memory.
 
-use crate::support::hostile_paper::{ALICE, BOB, Paper, START, WINDOW, everything, refusal};
+use crate::support::hostile_paper::{ALICE, BOB, Paper, START, WINDOW, everything, everything_in, refusal};
 use anyhow::{Context, Result, ensure};
 use regtest::hostile::{Act, Envelope};
 use sortie::chain::BlockSource;
@@ -25,8 +25,8 @@ fn restarted_after_every_block_a_follower_keeps_every_verdict_and_every_item_in_
         drop(node);
         // Read again from the file, once with a source and once without any.
         assert_eq!(everything(&paper.open("node", &paper.bitcoin)?)?, before);
-        let offline = sortie::follower::Follower::open_offline(&paper.path("node"), paper.manifest.clone())?;
-        assert_eq!(everything(&offline)?, before);
+        let offline = sortie::follower::DataDir::new(paper.path("node"), paper.manifest.clone()).view()?;
+        assert_eq!(everything_in(&offline, &offline.load_state()?)?, before);
         if !stepped {
             assert_eq!(before, expected);
             break;
@@ -142,7 +142,7 @@ fn an_item_is_found_however_old_it_is_and_a_reorganisation_beyond_memory_says_wh
 fn a_file_of_a_later_version_is_refused_by_name_and_left_alone() -> Result<()> {
     let paper = Paper::lived()?;
     paper.clean("node")?;
-    let path = paper.path("node");
+    let path = paper.path("node").join("node.sqlite");
     let mut bytes = std::fs::read(&path)?;
     // SQLite keeps `user_version` here, big-endian.
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes());
@@ -187,7 +187,10 @@ fn what_stands_in_the_start_block_or_below_it_is_no_item() -> Result<()> {
     later.mine(&[below])?;
     let fields = sortie::manifest::Fields { start, ..(*paper.manifest).clone() };
     let manifest = sortie::manifest::Manifest::new(fields)?;
-    let mut node = sortie::follower::Follower::open(&later.path("node"), manifest.clone(), &later.bitcoin)?;
+    let mut node = sortie::follower::Follower::open(
+        &sortie::follower::DataDir::new(later.path("node"), manifest.clone()),
+        &later.bitcoin,
+    )?;
     let own = |tx: &[u8]| {
         let namespace = manifest.rollup_id().namespace();
         let payload = sortie::envelope::Payload { namespace, body: Body::Tx(tx.to_vec()) }.encode();
@@ -204,8 +207,7 @@ fn what_stands_in_the_start_block_or_below_it_is_no_item() -> Result<()> {
     // The same file for a rollup that starts with the item's own block: it is not above the start.
     let fields = sortie::manifest::Fields { start: later.bitcoin.tip()?, ..(*manifest).clone() };
     let mut node = sortie::follower::Follower::open(
-        &later.path("at-start"),
-        sortie::manifest::Manifest::new(fields)?,
+        &sortie::follower::DataDir::new(later.path("at-start"), sortie::manifest::Manifest::new(fields)?),
         &later.bitcoin,
     )?;
     node.sync(&later.bitcoin, |_| ())?;

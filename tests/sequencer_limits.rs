@@ -7,7 +7,7 @@ use bitcoin::p2p::Magic;
 use regtest::hostile::PaperBitcoin;
 use regtest::wait_until;
 use sortie::chain::BlockSource;
-use sortie::follower::{Follower, FollowerError, MIN_START_DEPTH};
+use sortie::follower::{DataDir, Follower, FollowerError, MIN_START_DEPTH};
 use sortie::manifest::{Fields, Manifest};
 use sortie::primitives::sha256;
 use sortie::sequencer::{Done, Limits, Rate, Refusal, TxStatus, serve};
@@ -253,7 +253,7 @@ fn a_start_that_may_still_be_reorganised_away_is_waited_for() -> Result<()> {
     let dir = tempfile::tempdir()?;
     for depth in 1..MIN_START_DEPTH {
         if depth == 1 || depth == MIN_START_DEPTH - 1 {
-            let refused = Follower::open(&dir.path().join("node.sqlite"), manifest.clone(), &bitcoin).err();
+            let refused = Follower::open(&DataDir::new(dir.path().join("node"), manifest.clone()), &bitcoin).err();
             assert!(
                 matches!(refused, Some(FollowerError::StartTooShallow { depth: told }) if told == depth),
                 "{refused:?}"
@@ -261,6 +261,6 @@ fn a_start_that_may_still_be_reorganised_away_is_waited_for() -> Result<()> {
         }
         bitcoin.mine_empty(1);
     }
-    Follower::open(&dir.path().join("node.sqlite"), manifest, &bitcoin)?;
+    Follower::open(&DataDir::new(dir.path().join("node"), manifest), &bitcoin)?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use regtest::hostile::Envelope;
 use serde_json::json;
 use sortie::chain::{BlkFiles, BlockReader, RestNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::follower::{ChainEvent, Follower, FollowerError};
+use sortie::follower::{ChainEvent, DataDir, Follower, FollowerError};
 use sortie::scanner::Scanner;
 use std::env;
 use std::fmt;
@@ -43,11 +43,12 @@ fn number(variable: &str, default: u64) -> Result<u64> {
 struct Reader {
     name: &'static str,
     readers: Vec<Box<dyn BlockReader>>,
-    node: Follower,
+    /// `None`: opened anew in each round.
+    node: Option<Follower>,
 }
 
 fn open(world: &World, name: &str) -> Result<Follower> {
-    Ok(Follower::open(&world.path(name), world.manifest.clone(), &world.rpc()?)?)
+    Ok(Follower::open(&DataDir::new(world.path(name), world.manifest.clone()), &world.rpc()?)?)
 }
 
 #[test]
@@ -63,10 +64,10 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
         Ok(Box::new(BlkFiles::open(&world.bitcoind.datadir().join("regtest/blocks"), Network::Regtest)?))
     };
     let mut all = [
-        Reader { name: "rpc", readers: Vec::new(), node: open(&world, "rpc")? },
-        Reader { name: "rest", readers: vec![rest()?], node: open(&world, "rest")? },
-        Reader { name: "blk", readers: vec![blk()?], node: open(&world, "blk")? },
-        Reader { name: "restarted", readers: vec![blk()?, rest()?], node: open(&world, "restarted")? },
+        Reader { name: "rpc", readers: Vec::new(), node: Some(open(&world, "rpc")?) },
+        Reader { name: "rest", readers: vec![rest()?], node: Some(open(&world, "rest")?) },
+        Reader { name: "blk", readers: vec![blk()?], node: Some(open(&world, "blk")?) },
+        Reader { name: "restarted", readers: vec![blk()?, rest()?], node: None },
     ];
     // No reorganisation reaches the start.
     world.bitcoind.mine(40)?;
@@ -93,6 +94,11 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
                 continue;
             }
             let steps = random.below(12);
+            let mut restarted = None;
+            let node = match node {
+                Some(node) => node,
+                None => restarted.insert(open(&world, name)?),
+            };
             for _ in 0..=steps {
                 match node.step(Scanner::from(&rpc).readers(readers)) {
                     Ok(Some(ChainEvent::Applied(_))) => done.applied += 1,
@@ -100,9 +106,6 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
                     Ok(None) => break,
                     Err(error) => ensure!(error.is_temporary(), "reorganisation {reorg}, {name}: {error}"),
                 }
-            }
-            if *name == "restarted" {
-                *node = open(&world, name)?;
             }
         }
         if (reorg + 1) % PROGRESS == 0 {
@@ -112,7 +115,8 @@ fn four_followers_end_with_one_root_whatever_was_reorganised_under_them() -> Res
     }
     let fresh = world.follower("fresh")?.node;
     let expected = (fresh.derivation().clone(), fresh.state().clone(), fresh.heads(1)?);
-    for Reader { name, readers, mut node } in all {
+    for Reader { name, readers, node } in all {
+        let mut node = node.map_or_else(|| open(&world, name), Ok)?;
         synced(&mut node, &Scanner::from(&rpc).readers(&readers))?;
         assert_eq!((node.derivation().clone(), node.state().clone(), node.heads(1)?), expected, "{name}, seed {seed}");
     }

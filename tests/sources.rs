@@ -10,7 +10,7 @@ use regtest::{Bitcoind, EsploraServer, Proc};
 use serde_json::Value;
 use sortie::chain::{BlkFiles, BlockReader, BlockSource, ChainError, Esplora, RestNode};
 use sortie::envelope::{Body, Carrier};
-use sortie::follower::{ChainEvent, Follower, FollowerError};
+use sortie::follower::{ChainEvent, DataDir, Follower, FollowerError};
 use sortie::primitives::Hash32;
 use sortie::scanner::{MAX_HEADERS, ScanError, Scanner};
 use std::cell::Cell;
@@ -74,7 +74,10 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
     for (name, readers) in &ways {
         for verify_all in [false, true] {
             let scanner = Scanner::from(&rpc).readers(readers).verify_all_blocks(verify_all);
-            let mut node = Follower::open(&world.path(&format!("{name}-{verify_all}")), world.manifest.clone(), &rpc)?;
+            let mut node = Follower::open(
+                &DataDir::new(world.path(&format!("{name}-{verify_all}")), world.manifest.clone()),
+                &rpc,
+            )?;
             let mut refused = Vec::new();
             node.sync(scanner, |event| {
                 if let ChainEvent::Applied(applied) = event {
@@ -88,7 +91,7 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
 
     let server = EsploraServer::start(&world.bitcoind)?;
     let esplora = Esplora::connect(&server.url(), Network::Regtest, None)?;
-    let mut node = Follower::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
+    let mut node = Follower::open(&DataDir::new(world.path("esplora"), world.manifest.clone()), &esplora)?;
     node.sync(&esplora, |_| ())?;
     assert_eq!(digest(&node)?, expected, "Esplora");
 
@@ -99,7 +102,7 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
             Box::new(LyingReader::new(RestNode::connect(&world.bitcoind.rpc_url(), Network::Regtest)?, *alteration)),
         ];
         let path = world.path(&format!("{alteration:?}"));
-        let mut node = Follower::open(&path, world.manifest.clone(), &rpc)?;
+        let mut node = Follower::open(&DataDir::new(path, world.manifest.clone()), &rpc)?;
         node.sync(Scanner::from(&rpc).readers(&liars).verify_all_blocks(true), |_| ())?;
         assert_eq!(digest(&node)?, expected, "{alteration:?}");
     }
@@ -110,7 +113,7 @@ fn every_way_to_the_same_chain_gives_the_same_digest() -> Result<()> {
 fn altered(world: &World, name: &str, source: impl BlockSource) -> Result<()> {
     let at = world.bitcoind.height()? - 3;
     let hostile = HostileSource::new(source);
-    let mut node = Follower::open(&world.path(name), world.manifest.clone(), &hostile)?;
+    let mut node = Follower::open(&DataDir::new(world.path(name), world.manifest.clone()), &hostile)?;
     for alteration in Alteration::ALL {
         hostile.give(Fault::Altered(at, *alteration));
         let error =
@@ -143,7 +146,8 @@ fn a_remote_source_cannot_hide_an_item_and_an_own_one_cannot_either_if_all_is_ve
     let hostile = HostileSource::new(world.rpc()?);
     for alteration in [Alteration::HiddenOutputs, Alteration::HiddenWitnesses, Alteration::Emptied] {
         hostile.give(Fault::Altered(at, alteration));
-        let mut node = Follower::open(&world.path(&format!("{alteration:?}")), world.manifest.clone(), &hostile)?;
+        let mut node =
+            Follower::open(&DataDir::new(world.path(&format!("{alteration:?}")), world.manifest.clone()), &hostile)?;
         let error = node.sync(&hostile, |_| ()).err().context("taken for the block")?;
         assert!(
             matches!(error, FollowerError::Scan(ScanError::BadBlock { block, .. }) if block.height == at),
@@ -201,7 +205,7 @@ fn headers_of_an_esplora_server_come_ten_at_a_time_and_few_before_the_first_bloc
     for (first, count) in [(0, 1), (0, 33), (121, 100), (365, 20), (370, 1), (371, 1), (5, 0)] {
         assert_eq!(esplora.headers(first, count)?, world.rpc()?.headers(first, count)?, "{count} from {first}");
     }
-    let mut node = Follower::open(&world.path("esplora"), world.manifest.clone(), &esplora)?;
+    let mut node = Follower::open(&DataDir::new(world.path("esplora"), world.manifest.clone()), &esplora)?;
     let before = server.requests().len();
     node.sync(&esplora, |_| ())?;
     assert_eq!(node.derivation().tip().block, esplora.tip()?);
@@ -347,10 +351,10 @@ fn on_a_pruned_node_a_rollup_that_starts_above_is_followed_and_one_below_is_told
     ensure!(first > 120, "nothing was pruned");
 
     for (name, readers) in [("rpc", Vec::new()), ("rest", vec![rest(&world)?]), ("blk", vec![blk(&world)?])] {
-        let mut node = Follower::open(&world.path(name), world.manifest.clone(), &rpc)?;
+        let mut node = Follower::open(&DataDir::new(world.path(name), world.manifest.clone()), &rpc)?;
         node.sync(Scanner::from(&rpc).readers(&readers), |_| ())?;
         assert!(digest(&node)?.1 >= 8, "{name}");
-        let mut node = Follower::open(&world.path(&format!("{name}-low")), low.clone(), &rpc)?;
+        let mut node = Follower::open(&DataDir::new(world.path(&format!("{name}-low")), low.clone()), &rpc)?;
         let error = node.sync(Scanner::from(&rpc).readers(&readers), |_| ()).err().context("pruned")?;
         let told = matches!(&error, FollowerError::Scan(ScanError::Chain(ChainError::Pruned { height: 121, first_available })) if *first_available == first);
         assert!(told && !error.is_temporary(), "{name}: {error}");

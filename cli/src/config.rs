@@ -24,6 +24,7 @@ use file::ConfigFile;
 pub use given::Given;
 use regtest::Bitcoind;
 use sortie::chain::{Authorities, Credentials, Esplora, NodeInfo, Proxy, RpcNode, ServerUrl, Transport, is_loopback};
+use sortie::follower::{ChainView, Lifecycles};
 use sortie::manifest::{Manifest, TomlError, network_of};
 use sortie::patience::Patience;
 use sortie::publish::{LOCK_AT_MOST, RateTerms};
@@ -361,6 +362,11 @@ impl Settings {
     pub fn confirmations(&self, network: Network) -> u32 {
         let default = if network == Network::Regtest { 1 } else { 3 };
         self.flags.confirmations.or(self.file.confirmations).unwrap_or(default)
+    }
+
+    /// Reads lifecycles by the configured depths.
+    pub fn lifecycles<'a>(&self, view: &'a ChainView) -> Result<Lifecycles<'a>, Failure> {
+        Ok(Lifecycles::new(view, self.confirmations(self.network()?), self.finality_depth()))
     }
 
     /// Bitcoin blocks until the derived chain counts as final.

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::derived_before;
 use crate::http::{BlockAnswer, HeadAnswer, Included, SequencerUrl};
-use sortie::follower::Follower;
+use sortie::follower::ChainView;
 use sortie::manifest::{Manifest, SequencerSet};
 use sortie::merkle::merkle_root;
 use sortie::primitives::{Hash32, RollupId, sha256};
@@ -44,15 +44,15 @@ impl Signers {
     /// By the manifest, and by what was derived of it here.
     pub fn known(manifest: &Manifest, settings: &Settings) -> Result<Self, Failure> {
         match derived_before(settings)? {
-            Some(node) => Self::of(&node),
+            Some(view) => Self::of(&view),
             None => Ok(Self { rollup_id: manifest.rollup_id(), handovers: 0, set: manifest.sequencers.clone() }),
         }
     }
 
     /// As a follower has derived them.
-    pub fn of(node: &Follower) -> Result<Self, Failure> {
-        let last = node.store().sequencers()?.into_iter().max_by_key(|(handovers, _)| *handovers);
-        let manifest = node.manifest();
+    pub fn of(view: &ChainView) -> Result<Self, Failure> {
+        let last = view.store().sequencers()?.into_iter().max_by_key(|(handovers, _)| *handovers);
+        let manifest = view.manifest();
         let (handovers, set) = last.unwrap_or_else(|| (0, manifest.sequencers.clone()));
         Ok(Self { rollup_id: manifest.rollup_id(), handovers, set })
     }

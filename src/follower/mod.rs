@@ -5,14 +5,20 @@
 //! front of that block; and that each step is on disk, whole, before the next. Trusts its source for
 //! which chain has the most work. Imports no sequencer.
 
+mod data_dir;
+mod lifecycle;
 mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use store::Writer;
 
+pub use data_dir::{DataDir, KeptBy, LockedDir};
+pub use lifecycle::{Effect, Entry, Execution, Lifecycle, Lifecycles, Queued, TxStage};
 pub use store::{DerivedBlock, Fate, QueuedItem, Store, Tally};
+pub use view::ChainView;
 
 use crate::chain::{BlockSource, ChainError};
 use crate::database::{OpenError, is_full};
@@ -20,12 +26,12 @@ use crate::derive::{Derivation, Judged, NotChild, Step};
 use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
 use crate::l2::{L2Block, Origin};
 use crate::manifest::{Manifest, network_of};
-use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
+use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
 use crate::scanner::{MAX_HEADERS, NextBlock, Refusal, ScanError, Scanned, Scanner};
 use bitcoin::Network;
 use rusqlite::ErrorCode;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Steps that can be taken back, at least: deeper reorganisations need a rebuild.
 pub const MIN_UNDO_BLOCKS: u32 = 144;
@@ -55,11 +61,25 @@ pub enum FollowerError {
     #[error("the node's database is damaged ({0}); {REBUILD}")]
     Corrupt(Damage),
     /// Nothing was written to the file yet: another process has just made it.
-    #[error("the node's database is empty so far; try again in a moment")]
+    #[error("another process is just beginning to follow this rollup; try again in a moment")]
     NotBegun,
+    /// A block that was read a moment ago is no longer derived.
+    #[error("L2 block {0} has just been taken back by a reorganisation; try again")]
+    BlockGone(L2Number),
     /// The file was made by another version.
     #[error("the node's database has schema version {0}, which this sortie does not know; {REBUILD}")]
     Schema(i64),
+    /// The data folder, its lock or a file to delete cannot be reached.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// Another process writes this follower.
+    #[error("another process follows this rollup in {}", _0.display())]
+    Locked(PathBuf),
     /// The file belongs to another rollup.
     #[error("the node's database is of rollup {found}, the manifest's is {expected}; use another --data-dir")]
     OtherRollup {
@@ -235,42 +255,36 @@ impl<E: Into<FollowerError>> From<E> for Stop {
     }
 }
 
-/// A follower with its store.
+/// A follower that writes its files.
 pub struct Follower {
-    manifest: Manifest,
+    view: ChainView,
     executor: Box<dyn Executor>,
-    store: Store,
-    derivation: Derivation,
     state: State,
     max_reorg_depth: u32,
+    /// Nobody else writes as long as this lives.
+    _lock: LockedDir,
 }
 
 impl Follower {
-    /// Opens a follower's file, or begins one at the manifest's start block.
+    /// Locks a folder, and opens its follower or begins one at the manifest's start block.
     ///
     /// # Errors
-    /// [`FollowerError`]; on the first start, the start block must be on the source's chain and deep enough.
-    pub fn open(path: &Path, manifest: Manifest, source: &impl BlockSource) -> Result<Self, FollowerError> {
-        let executor = of_manifest(&manifest)?;
-        let mut store = Store::open(path)?;
-        if store.load()?.is_none() {
-            write_genesis(&mut store, &manifest, executor.as_ref(), source)?;
-        }
-        let (derivation, state) = load(&store, &manifest)?;
-        Ok(Self { manifest, executor, store, derivation, state, max_reorg_depth: MIN_UNDO_BLOCKS })
+    /// [`FollowerError::Locked`] if another one writes there; else as [`LockedDir::open`].
+    pub fn open(dir: &DataDir, source: &impl BlockSource) -> Result<Self, FollowerError> {
+        dir.lock()?.ok_or_else(|| FollowerError::Locked(dir.database()))?.open(source)
     }
 
-    /// Opens a follower's file that is there already, without a Bitcoin node: to read it as it is at this moment,
-    /// whatever another process writes meanwhile.
-    ///
-    /// # Errors
-    /// [`FollowerError::NotBegun`], if nothing was written to it yet.
-    pub fn open_offline(path: &Path, manifest: Manifest) -> Result<Self, FollowerError> {
+    fn open_locked(lock: LockedDir, source: &impl BlockSource) -> Result<Self, FollowerError> {
+        let manifest = lock.dir().manifest().clone();
         let executor = of_manifest(&manifest)?;
-        let store = Store::open(path)?;
-        store.hold()?;
-        let (derivation, state) = load(&store, &manifest)?;
-        Ok(Self { manifest, executor, store, derivation, state, max_reorg_depth: MIN_UNDO_BLOCKS })
+        let mut store = Store::open(&lock.dir().database())?;
+        if store.load_derivation()?.is_none() {
+            write_genesis(&mut store, &manifest, executor.as_ref(), source)?;
+        }
+        let derivation = derivation_of(&store, &manifest)?;
+        let state = store.load_state()?;
+        let view = ChainView { manifest, store, derivation };
+        Ok(Self { view, executor, state, max_reorg_depth: MIN_UNDO_BLOCKS, _lock: lock })
     }
 
     /// Checks that a rollup can be followed from its start block on: that it is in this chain, and that the block above
@@ -286,19 +300,24 @@ impl Follower {
         scanner.scan(&first, manifest.rollup_id().namespace(), |_| Ok(()))
     }
 
-    /// The manifest.
+    /// The derived chain at the last step.
+    pub fn view(&self) -> &ChainView {
+        &self.view
+    }
+
+    /// The rollup's manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.view.manifest
     }
 
     /// The stored queue, chain and verdicts.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.view.store
     }
 
     /// The derivation after the last Bitcoin block.
     pub fn derivation(&self) -> &Derivation {
-        &self.derivation
+        &self.view.derivation
     }
 
     /// The executor.
@@ -316,17 +335,7 @@ impl Follower {
     /// # Errors
     /// [`FollowerError`], if the store cannot be read.
     pub fn heads(&self, finality_depth: u32) -> Result<Heads, FollowerError> {
-        Ok(Heads {
-            bitcoin: self.derivation.tip().block,
-            safe: self.head_at_depth(1)?,
-            finalized: self.head_at_depth(finality_depth)?,
-        })
-    }
-
-    /// The derived head that is this many Bitcoin blocks deep; the tip's own is 1 deep.
-    fn head_at_depth(&self, depth: u32) -> Result<DerivedBlock, FollowerError> {
-        let height = (self.derivation.tip().block.height + 1).saturating_sub(depth).max(self.manifest.start.height);
-        self.store.head_at(height)?.ok_or(FollowerError::Corrupt(Damage::NoHead))
+        self.view.heads(finality_depth)
     }
 
     /// The derived head that no reorganisation can orphan which [`sync`](Self::sync) could take back.
@@ -334,7 +343,7 @@ impl Follower {
     /// # Errors
     /// [`FollowerError`], if the store cannot be read.
     pub fn settled_head(&self) -> Result<DerivedBlock, FollowerError> {
-        self.head_at_depth(self.undo_blocks().saturating_add(1))
+        self.view.head_at_depth(self.undo_blocks().saturating_add(1))
     }
 
     /// Keeps what is needed to take back this many blocks, or two windows if that is more; from the next
@@ -359,6 +368,38 @@ impl Follower {
         };
         while self.advance(&scanner, MAX_HEADERS, &mut tell)?.is_continue() {}
         Ok(())
+    }
+
+    /// Follows the source to its tip or to a height. `on_event` is called once a block is on disk, and may end it
+    /// early.
+    ///
+    /// # Errors
+    /// [`FollowerError`], or the error of `on_event`: every step before it is kept, and calling again goes on from
+    /// there.
+    pub fn follow<E: From<FollowerError>>(
+        &mut self,
+        scanner: &Scanner<'_>,
+        until: Option<BtcHeight>,
+        mut on_event: impl FnMut(&ChainView, &ChainEvent) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let mut failed = None;
+        loop {
+            let at = self.derivation().tip().block.height;
+            // With no block left to take it is still noticed if Bitcoin has left the last ones.
+            let left = until.map_or(MAX_HEADERS, |until| until.saturating_sub(at).min(MAX_HEADERS));
+            let flow = self.advance(scanner, left, |follower, event| {
+                on_event(&follower.view, event).unwrap_or_else(|error| {
+                    failed.get_or_insert(error);
+                    ControlFlow::Break(())
+                })
+            })?;
+            if let Some(error) = failed.take() {
+                return Err(error);
+            }
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes one block, or takes one back, towards the source's tip: `None` once it is there.
@@ -386,8 +427,8 @@ impl Follower {
         max_blocks: u32,
         mut on_event: impl FnMut(&Self, &ChainEvent) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, FollowerError> {
-        let tip = self.derivation.tip().block;
-        match source::next(scanner.chain(), &self.store, self.manifest.start, tip)? {
+        let tip = self.view.derivation.tip().block;
+        match source::next(scanner.chain(), &self.view.store, self.view.manifest.start, tip)? {
             source::Next::Nothing => return Ok(ControlFlow::Break(())),
             source::Next::Left => {
                 self.or_reload(|node| node.revert(tip))?;
@@ -396,15 +437,15 @@ impl Follower {
             source::Next::Block if max_blocks == 0 => return Ok(ControlFlow::Break(())),
             source::Next::Block => {}
         }
-        let known = |height| Ok::<_, FollowerError>(self.store.bitcoin_block(height)?.map(|(hash, ..)| hash));
-        let blocks = scanner.headers_above(self.manifest.network, tip, known, max_blocks)?;
+        let known = |height| Ok::<_, FollowerError>(self.view.store.bitcoin_block(height)?.map(|(hash, ..)| hash));
+        let blocks = scanner.headers_above(self.view.manifest.network, tip, known, max_blocks)?;
         let Some(last) = blocks.last().map(|block| block.at.height) else {
             return Err(FollowerError::Missing { height: tip.height + 1, tip: scanner.chain().tip()?.height });
         };
 
         let mut step = Vec::new();
         let mut told = ControlFlow::Continue(());
-        let scanned = scanner.scan(&blocks, self.manifest.rollup_id().namespace(), |scanned| {
+        let scanned = scanner.scan(&blocks, self.view.manifest.rollup_id().namespace(), |scanned| {
             let at = scanned.block.at.height;
             step.push(scanned);
             let bytes: usize = step.iter().map(Scanned::weight).sum();
@@ -444,52 +485,53 @@ impl Follower {
     /// Runs a step; if it fails, goes back to what is on disk.
     fn or_reload<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, FollowerError>) -> Result<T, FollowerError> {
         step(self).inspect_err(|_| {
-            if let Ok((derivation, state)) = load(&self.store, &self.manifest) {
-                self.derivation = derivation;
+            let stored = (derivation_of(&self.view.store, &self.view.manifest), self.view.store.load_state());
+            if let (Ok(derivation), Ok(state)) = stored {
+                self.view.derivation = derivation;
                 self.state = state;
             }
         })
     }
 
     fn undo_blocks(&self) -> u32 {
-        self.max_reorg_depth.max(2 * u32::from(self.manifest.sequencing_window))
+        self.max_reorg_depth.max(2 * u32::from(self.view.manifest.sequencing_window))
     }
 
     fn apply(&mut self, step: Vec<Scanned>, last: BtcHeight) -> Result<Vec<Applied>, FollowerError> {
         let undo_blocks = self.undo_blocks();
-        let writer = self.store.writer()?;
+        let writer = self.view.store.writer()?;
         let mut all = Vec::new();
         for scanned in step {
             let NextBlock { at: BlockRef { height, .. }, header } = scanned.block;
-            let step = self.derivation.apply(&header, &scanned.found)?;
+            let step = self.view.derivation.apply(&header, &scanned.found)?;
             // Far below a tip that has shown its work, nothing is going to be taken back.
             let keep_undo = height.saturating_add(undo_blocks) > last;
             all.push(record(&writer, self.executor.as_ref(), &mut self.state, scanned, step, keep_undo)?);
-            writer.put_sequencers(height, &self.derivation)?;
+            writer.put_sequencers(height, &self.view.derivation)?;
             if let Some(old) = height.checked_sub(undo_blocks) {
                 writer.forget_undo(old)?;
             }
         }
-        writer.put_snapshot(&self.derivation.snapshot())?;
+        writer.put_snapshot(&self.view.derivation.snapshot())?;
         writer.commit()?;
         Ok(all)
     }
 
     fn revert(&mut self, tip: BlockRef) -> Result<(), FollowerError> {
-        if tip == self.manifest.start {
+        if tip == self.view.manifest.start {
             return Err(FollowerError::StartNotOnChain(tip));
         }
         let too_deep = FollowerError::ReorgTooDeep { height: tip.height };
-        let undo = self.store.undo(tip.height)?.ok_or(too_deep)?;
-        let state_undos = self.store.state_undos(tip.height)?;
-        self.derivation.revert(undo);
-        let writer = self.store.writer()?;
+        let undo = self.view.store.undo(tip.height)?.ok_or(too_deep)?;
+        let state_undos = self.view.store.state_undos(tip.height)?;
+        self.view.derivation.revert(undo);
+        let writer = self.view.store.writer()?;
         for undo in state_undos {
             self.state.revert(undo.clone());
             writer.put_state(&self.state, &undo)?;
         }
         writer.remove_step(tip.height)?;
-        writer.put_snapshot(&self.derivation.snapshot())?;
+        writer.put_snapshot(&self.view.derivation.snapshot())?;
         writer.commit()
     }
 }
@@ -545,13 +587,14 @@ pub fn execute_block(
     ExecutedBlock { block, state_root, forced, own }
 }
 
-fn load(store: &Store, manifest: &Manifest) -> Result<(Derivation, State), FollowerError> {
-    let (found, snapshot, state) = store.load()?.ok_or(FollowerError::NotBegun)?;
+/// The derivation that a file holds, if it is of the manifest's rollup.
+fn derivation_of(store: &Store, manifest: &Manifest) -> Result<Derivation, FollowerError> {
+    let (found, snapshot) = store.load_derivation()?.ok_or(FollowerError::NotBegun)?;
     let expected = manifest.rollup_id();
     if found != expected {
         return Err(FollowerError::OtherRollup { expected, found });
     }
-    Ok((Derivation::from_snapshot(manifest, snapshot), state))
+    Ok(Derivation::from_snapshot(manifest, snapshot))
 }
 
 fn write_genesis(

@@ -178,17 +178,17 @@ impl Store {
         Ok(Writer { tx: self.db.transaction()? })
     }
 
-    /// The rollup, the derivation and the state that the file holds, all after one step; `None` if
-    /// genesis was not written.
-    pub(super) fn load(&self) -> Result<Option<(RollupId, Snapshot, State)>, FollowerError> {
-        // Another process may write meanwhile: one transaction reads one step.
-        let _tx = self.db.is_autocommit().then(|| self.db.unchecked_transaction()).transpose()?;
+    /// The rollup and the derivation after the last step; `None` if genesis was not written.
+    pub(super) fn load_derivation(&self) -> Result<Option<(RollupId, Snapshot)>, FollowerError> {
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
-        let Some((id, snapshot)) = self.db.query_row("SELECT id, snapshot FROM rollup", [], read).optional()? else {
-            return Ok(None);
-        };
+        let found = self.db.query_row("SELECT id, snapshot FROM rollup", [], read).optional()?;
+        found.map(|(id, snapshot)| Ok((RollupId(id), from_blob(&snapshot)?))).transpose()
+    }
+
+    /// The state after the last step.
+    pub(super) fn load_state(&self) -> Result<State, FollowerError> {
         let entries = query(&self.db, "SELECT key, value FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(Some((RollupId(id), from_blob(&snapshot)?, entries.into_iter().collect())))
+        Ok(entries.into_iter().collect())
     }
 
     /// The queue's items with these indexes.

@@ -82,26 +82,41 @@ fn manifest(start: BlockRef) -> Manifest {
 #[test]
 fn a_hash_that_cannot_be_read_does_not_weaken_the_check_of_the_difficulty() {
     let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("node.sqlite");
     let source = TwoBlocks::new();
     let manifest = manifest(source.start());
-    assert!(matches!(Follower::open_offline(&path, manifest.clone()), Err(FollowerError::NotBegun)));
+    let folder = DataDir::new(dir.path(), manifest.clone());
+    assert!(matches!(folder.view(), Err(FollowerError::NotBegun)), "no file");
 
-    let mut store = Store::open(&path).expect("made");
+    let mut store = Store::open(&folder.database()).expect("made");
+    assert!(matches!(folder.view(), Err(FollowerError::NotBegun)), "an empty file");
     let derivation = Derivation::genesis(&manifest, &[1]);
     let genesis = DerivedBlock { head: derivation.head(), derived_at: START, state_root: Hash32([0; 32]) };
     let writer = store.writer().expect("nobody else writes");
     writer.put_genesis(&manifest.rollup_id(), &derivation.snapshot()).expect("written");
     writer.put_block(&genesis, None).expect("written");
     writer.commit().expect("on disk");
-    let mut follower = Follower::open(&path, manifest, &source).expect("it has a genesis");
+    let mut follower = Follower::open(&folder, &source).expect("it has a genesis");
     let mut advance = || follower.advance(&(&source).into(), 1, |_, _| ControlFlow::Continue(())).err();
     assert!(matches!(advance(), Some(FollowerError::Scan(ScanError::BadHeaders(_)))), "no hash: bounded, then work");
 
     // The disk lost most of the hash of the block that the difficulty's period begins with.
-    let other = rusqlite::Connection::open(&path).expect("opened");
+    let other = rusqlite::Connection::open(folder.database()).expect("opened");
     let damaged = "INSERT INTO bitcoin_block VALUES (?, x'00', 0, x'00', NULL)";
     other.execute(damaged, [START - START % PERIOD]).expect("damaged");
     let refused = advance();
     assert!(matches!(refused, Some(FollowerError::Store(_))), "{refused:?}");
+}
+
+#[test]
+fn who_writes_holds_the_lock_and_who_reads_needs_none() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let source = TwoBlocks::new();
+    let folder = DataDir::new(dir.path(), manifest(source.start()));
+    let lock = folder.lock().expect("a folder").expect("nobody else");
+    assert!(folder.lock().expect("a folder").is_none());
+    assert!(matches!(Follower::open(&folder, &source), Err(FollowerError::Locked(_))));
+    let child = folder.clone().child("sequencer");
+    assert!(child.lock().expect("a folder").is_some(), "its lock is its own");
+    drop(lock);
+    assert!(folder.lock().expect("a folder").is_some());
 }

@@ -8,8 +8,9 @@ use regtest::hostile::{Act, Envelope, HostileSequencer, HostileSource, Miner, Pa
 use sortie::chain::BlockSource;
 use sortie::derive::Judged;
 use sortie::envelope::{Body, Carrier, Payload};
+use sortie::executor::State;
 use sortie::executor::ledger::{Parameters, Transfer};
-use sortie::follower::{DerivedBlock, Follower, FollowerError, QueuedItem};
+use sortie::follower::{ChainView, DataDir, DerivedBlock, Follower, FollowerError, QueuedItem};
 use sortie::manifest::{ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet};
 use sortie::primitives::{BlockRef, BtcHeight};
 use std::path::PathBuf;
@@ -117,12 +118,12 @@ impl Paper {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(format!("{name}.sqlite"))
+        self.dir.path().join(name)
     }
 
     /// Opens (or opens again) a follower's file.
     pub fn open(&self, name: &str, source: &impl BlockSource) -> Result<Follower, FollowerError> {
-        Follower::open(&self.path(name), self.manifest.clone(), source)
+        Follower::open(&DataDir::new(self.path(name), self.manifest.clone()), source)
     }
 
     /// What one derives who sees this Bitcoin only, and without faults.
@@ -157,11 +158,16 @@ impl Paper {
 
 /// Everything that a follower has.
 pub fn everything(node: &Follower) -> Result<Everything> {
-    let tip = node.derivation().tip().block;
-    let store = node.store();
+    everything_in(node.view(), node.state())
+}
+
+/// The same of a chain and the state after it.
+pub fn everything_in(view: &ChainView, state: &State) -> Result<Everything> {
+    let tip = view.derivation().tip().block;
+    let store = view.store();
     let blocks = store.blocks_from(0)?;
     let (mut judged, mut own_txs) = (Vec::new(), Vec::new());
-    for height in node.manifest().start.height..=tip.height {
+    for height in view.manifest().start.height..=tip.height {
         let (hash, size, root) = store.bitcoin_block(height)?.context("every Bitcoin block")?;
         own_txs.push(format!("{hash} {size} {root}"));
         judged.push(store.judged(height)?);
@@ -170,8 +176,8 @@ pub fn everything(node: &Follower) -> Result<Everything> {
         own_txs.push(format!("{:?}", store.own_txs(block.head.header.number)?));
     }
     own_txs.push(format!("{:?}", store.sequencers()?));
-    let items = store.items(0..node.derivation().tip().queue_size)?;
-    let state = node.state().entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    let items = store.items(0..view.derivation().tip().queue_size)?;
+    let state = state.entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
     Ok(Everything { tip, items, blocks, judged, own_txs, state })
 }
 

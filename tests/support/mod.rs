@@ -14,7 +14,7 @@ use regtest::Bitcoind;
 use sortie::chain::{Credentials, RpcNode};
 use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::ledger::{Holding, Transfer, holding};
-use sortie::follower::{DerivedBlock, Follower, QueuedItem};
+use sortie::follower::{DataDir, DerivedBlock, Follower, QueuedItem};
 use sortie::manifest::Manifest;
 use sortie::primitives::BtcHeight;
 use sortie::publish::{CarrierChoice, Publication, RateTerms, Request, publish};
@@ -112,7 +112,7 @@ impl World {
     /// Opens (or opens again) a follower of its own.
     pub fn follower(&self, name: &str) -> Result<FollowerRig> {
         let rpc = self.rpc()?;
-        let node = Follower::open(&self.path(&format!("{name}.sqlite")), self.manifest.clone(), &rpc)?;
+        let node = Follower::open(&DataDir::new(self.path(name), self.manifest.clone()), &rpc)?;
         let mut follower = FollowerRig { node, rpc };
         follower.sync()?;
         Ok(follower)
@@ -138,7 +138,8 @@ impl World {
             self.wallet(&wallet_dir, 1)?
         };
         let rpc = self.rpc()?;
-        let node = Follower::open(&self.path(&format!("{data}sequencer-node.sqlite")), self.manifest.clone(), &rpc)?;
+        let node =
+            Follower::open(&DataDir::new(self.path(&format!("{data}sequencer-node")), self.manifest.clone()), &rpc)?;
         let store = SequencerStore::open(&self.path(&format!("{data}sequencer.sqlite")))?;
         let mut policy = Policy::new(self.sequencer_key.keypair, 1, Network::Regtest);
         change(&mut policy);

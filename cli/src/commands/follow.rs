@@ -3,9 +3,9 @@
 mod report;
 
 use crate::bitcoin::Bitcoin;
-use crate::config::Settings;
+use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
-use crate::follower::{Place, Writer};
+use crate::follower::{Writer, clear, data_dir};
 use crate::http::{SequencerUrl, ServedHead, check_served};
 use crate::outage::Outage;
 use crate::output::Output;
@@ -76,17 +76,18 @@ enum Next {
 pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let sequencer = follow.sequencer.as_deref().map(|url| settings.sequencer(url)).transpose()?;
     let stop = stop_signal(out.clone())?;
-    let place = Place::new(settings)?;
-    let lock = place.lock_soon()?.ok_or_else(|| {
+    let dir = data_dir(settings)?;
+    let network = manifest_network(dir.manifest())?;
+    let lock = dir.lock_soon()?.ok_or_else(|| {
         Failure::failed("another process follows this rollup already; stop it, or use another --data-dir")
     })?;
     let mut outage = Outage::default();
     let open = || -> Result<(Bitcoin, Writer), Failure> {
-        let source = settings.connect_for_service(place.network())?;
+        let source = settings.connect_for_service(network)?;
         if follow.rebuild {
-            place.clear(&lock, &source, out)?;
+            clear(&lock, &source, settings, out)?;
         }
-        let mut writer = place.open(&lock, &source)?;
+        let mut writer = Writer::open(&lock, settings.reading(), &source)?;
         writer.tell_source(&source, out)?;
         Ok((source, writer))
     };
@@ -107,10 +108,10 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
         source,
         writer,
         sequencer,
-        rollup_id: place.manifest().rollup_id(),
+        rollup_id: dir.manifest().rollup_id(),
         told: None,
         deaf: false,
-        mempool: MempoolWatch::new(place.manifest().rollup_id().namespace()),
+        mempool: MempoolWatch::new(dir.manifest().rollup_id().namespace()),
         next_look: Instant::now(),
         blind: false,
     };
@@ -126,7 +127,7 @@ pub fn run(follow: &Follow, settings: &Settings, out: &Output) -> Result<(), Fai
             Err(failure) => {
                 let next = wait_out(&mut outage, &failure, &stop, out);
                 // A node that was started anew may listen elsewhere.
-                if let Ok(source) = settings.connect_for_service(place.network()) {
+                if let Ok(source) = settings.connect_for_service(network) {
                     session.reconnect(source);
                 }
                 next
@@ -161,15 +162,15 @@ impl Session<'_> {
     /// To the tip, tell the heads if they are new, and wait for the next block.
     fn round(&mut self, finality_depth: u32, stop: &AtomicBool) -> Result<Next, Failure> {
         let (follow, out) = (self.follow, self.out);
-        let end = self.writer.advance(&self.source, follow.until_height, out, |node, event| {
+        let followed = self.writer.follow(&self.source, follow.until_height, out, |view, event| {
             match event {
-                ChainEvent::Applied(applied) => out.print(&AppliedReport::new(applied, node)?)?,
+                ChainEvent::Applied(applied) => out.print(&AppliedReport::new(applied, view)?)?,
                 ChainEvent::Reverted(block) => out.print(&RevertedReport::new(*block))?,
             }
             Ok(if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
-        end?;
-        let heads = self.writer.node.heads(finality_depth)?;
+        followed?;
+        let heads = self.writer.follower.heads(finality_depth)?;
         let report = HeadsReport::new(heads, self.unsafe_head()?);
         if self.told.as_ref() != Some(&report) {
             self.out.print(&report)?;
@@ -218,7 +219,7 @@ impl Session<'_> {
     }
 
     fn is_far_enough(&self) -> bool {
-        let height = self.writer.node.derivation().tip().block.height;
+        let height = self.writer.follower.derivation().tip().block.height;
         self.follow.until_height.is_some_and(|until| height >= until)
     }
 
@@ -229,7 +230,7 @@ impl Session<'_> {
             Ok(status) => {
                 check_served(status.served.rollup_id, self.rollup_id)?;
                 self.deaf = false;
-                let signed = Signers::of(&self.writer.node)?.has_signed(url, &status.head);
+                let signed = Signers::of(self.writer.follower.view())?.has_signed(url, &status.head);
                 Ok(Some(Some(UnsafeHead { head: status.head, signed })))
             }
             Err(failure) => {

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use sortie::durable::{self, Access};
 use sortie::executor::ledger::{Account, Holding, TRANSFER_LEN, Transfer, holding};
-use sortie::follower::Follower;
+use sortie::follower::ChainView;
 use sortie::manifest::{ExecutorKind, Manifest};
 use sortie::primitives::{Hash32, L2Number, sha256};
 use sortie::sequencer::Watermark;
@@ -159,9 +159,8 @@ pub fn run(command: LedgerCommand, settings: &Settings, out: &Output) -> Result<
         LedgerCommand::Account(AccountArgs { account }) => {
             ledger_manifest(settings)?;
             let reader = Reader::open_at_least(settings, out)?;
-            let node = reader.node();
-            let head = node.heads(settings.finality_depth())?.safe;
-            let Holding { balance, nonce } = holding(node.state(), &account.serialize());
+            let head = reader.view().heads(settings.finality_depth())?.safe;
+            let Holding { balance, nonce } = holding(&reader.view().load_state()?, &account.serialize());
             out.print(&AccountShown {
                 account: Hash32(account.serialize()),
                 balance_sat: balance,
@@ -238,7 +237,7 @@ impl TransferArgs {
         let nonce = match self.nonce {
             Some(nonce) => nonce,
             None => match Reader::open(settings, out) {
-                Ok(reader) => next_nonce(reader.node(), &from, out)?,
+                Ok(reader) => next_nonce(reader.view(), &from, out)?,
                 Err(Failure::Error { code, message, .. }) => {
                     let message =
                         format!("the account's next nonce is not known ({message}); or give it with --nonce N");
@@ -277,11 +276,11 @@ fn fair(fee: u64) -> Result<u64, Failure> {
 }
 
 /// The nonce at the safe head, and behind the account's transfers that wait in the queue.
-fn next_nonce(node: &Follower, account: &Account, out: &Output) -> Result<u64, Failure> {
-    let Holding { nonce: derived, .. } = holding(node.state(), account);
-    let executed = node.derivation().head().header.forced_end;
+fn next_nonce(view: &ChainView, account: &Account, out: &Output) -> Result<u64, Failure> {
+    let Holding { nonce: derived, .. } = holding(&view.load_state()?, account);
+    let executed = view.derivation().head().header.forced_end;
     let mut nonce = derived;
-    for queued in node.store().items(executed..i64::MAX as u64)? {
+    for queued in view.store().items(executed..i64::MAX as u64)? {
         let waits =
             Transfer::decode(&queued.item.tx).is_some_and(|waiting| waiting.from == *account && waiting.nonce == nonce);
         nonce += u64::from(waits);

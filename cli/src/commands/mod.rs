@@ -15,8 +15,6 @@ pub mod status;
 pub mod verify;
 pub mod wallet;
 
-mod life;
-
 use crate::args::Command;
 use crate::config::Settings;
 use crate::failure::Failure;

@@ -12,7 +12,6 @@ pub use jobs::{Bump, BumpReport, Jobs, Reclaim, Resume, bump, jobs, reclaim, res
 pub use psbt::{Finish, finish};
 pub use recover::{Recover, recover};
 
-use super::life::{Effect, Life, Teller};
 use super::wallet::{TARGET_BLOCKS, open_synced, open_to_sign, open_to_spend, rate, rate_telling_once};
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Locking, Settings, WalletName};
@@ -25,6 +24,7 @@ use deadline::DeadlineBump;
 use report::{Expected, ForceReport, QuoteReport, QuoteTable};
 use sortie::envelope::{Body, Carrier, MIN_SHARED_TX, Payload};
 use sortie::executor::{Executor, of_manifest};
+use sortie::follower::{Effect, Lifecycle};
 use sortie::manifest::Manifest;
 use sortie::primitives::sha256;
 use sortie::publish::{
@@ -183,11 +183,11 @@ fn check(given: &[Given], executor: Option<&dyn Executor>) -> Result<(), Failure
 /// That none of them is in the queue or executed, whoever brought it there, as far as this machine has followed the
 /// rollup.
 fn check_not_taken(txs: &[Vec<u8>], settings: &Settings) -> Result<(), Failure> {
-    let Some(node) = derived_before(settings)? else { return Ok(()) };
-    let teller = Teller::new(&node, settings)?;
+    let Some(view) = derived_before(settings)? else { return Ok(()) };
+    let lifecycles = settings.lifecycles(&view)?;
     for (tx, n) in txs.iter().zip(1..) {
-        let lives = teller.lives(&sha256(tx))?;
-        let is_taken = |life: &&Life| life.execution.is_none_or(|execution| execution.effect.reason.is_none());
+        let lives = lifecycles.of_hash(&sha256(tx))?;
+        let is_taken = |life: &&Lifecycle| life.execution.is_none_or(|execution| execution.effect.reason.is_none());
         if let Some(life) = lives.iter().find(is_taken) {
             return Err(Failure::refused(format_args!(
                 "transaction {n} needs no forcing: {life}; nothing was paid; --again forces it all the same"
@@ -445,7 +445,7 @@ fn wait(awaited: &mut Awaited, position: u32, until: Until, settings: &Settings,
     let mut reader = Reader::open(settings, out)?;
     let (mut told, mut looked_at) = (None, None);
     loop {
-        let tip = reader.node().derivation().tip().block.hash;
+        let tip = reader.view().derivation().tip().block.hash;
         if looked_at != Some(tip) && awaited.look(out)? {
             looked_at = Some(tip);
         }
@@ -472,7 +472,7 @@ fn wait(awaited: &mut Awaited, position: u32, until: Until, settings: &Settings,
     }
 }
 
-fn life_at(place: &Place, reader: &Reader, settings: &Settings) -> Result<Option<Life>, Failure> {
-    let item = reader.node().store().item_at(place)?;
-    item.map(|item| Teller::new(reader.node(), settings)?.forced(&item)).transpose()
+fn life_at(place: &Place, reader: &Reader, settings: &Settings) -> Result<Option<Lifecycle>, Failure> {
+    let item = reader.view().store().item_at(place)?;
+    item.map(|item| Ok(settings.lifecycles(reader.view())?.forced(&item)?)).transpose()
 }

@@ -8,7 +8,6 @@ mod followed;
 mod signed;
 mod target;
 
-use crate::commands::life::{due_height, tip};
 use crate::commands::send::receipts_of;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -283,7 +282,7 @@ fn forced(command: &Forced, settings: &Settings, out: &Output) -> Result<(), Fai
     let followed = Followed::open(settings, out)?;
     let item = followed.item_at(&command.place)?.item;
     let height = item.block.height;
-    let tip = tip(&followed.node)?;
+    let tip = followed.view.tip_height()?;
     let first = command.from_height.unwrap_or(height);
     let last = command.to_height.unwrap_or_else(|| tip.min(height.saturating_add(DEFAULT_HEADERS)));
     if !(first <= height && height <= last && last <= tip) {
@@ -319,12 +318,12 @@ fn included(command: &Included, settings: &Settings, out: &Output) -> Result<(),
 /// The derived block that executed an item.
 fn derived(followed: &Followed, queued: &QueuedItem) -> Result<(SoftHeader, Hash32), Failure> {
     let fate = queued.fate.ok_or_else(|| {
-        let due = due_height(&followed.node, queued.item.block.height);
+        let due = followed.view.due_height(queued.item.block.height);
         Failure::failed(format_args!(
             "not executed yet: at the latest it is when Bitcoin reaches height {due}; --sequencer URL proves what a sequencer says"
         ))
     })?;
-    let block = followed.node.store().block(fate.l2_number)?.ok_or_else(followed::changed)?;
+    let block = followed.view.store().block(fate.l2_number)?.ok_or_else(followed::changed)?;
     Ok((SoftHeader(block.head.header), block.head.hash))
 }
 
@@ -344,7 +343,7 @@ struct ClaimedHead {
 fn claimed(followed: &Followed, url: &SequencerUrl, queued: &QueuedItem) -> Result<Signed<SoftHeader>, Failure> {
     let first = match queued.fate {
         Some(fate) => fate.l2_number,
-        None => followed.node.heads(1)?.safe.head.header.number.saturating_add(1),
+        None => followed.view.heads(1)?.safe.head.header.number.saturating_add(1),
     };
     let Claimed { head: ClaimedHead { number: last } } = url.status()?;
     let blocks = Blocks::from(url.clone());

@@ -3,7 +3,6 @@
 #[cfg(feature = "parquet")]
 mod parquet;
 
-use super::life::{Effect, due_height, tip};
 use crate::commands::follow::UnconfirmedLine;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -13,7 +12,7 @@ use bitcoin::hex::DisplayHex;
 use bitcoin::{BlockHash, Txid};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use sortie::follower::{Follower, QueuedItem, Tally};
+use sortie::follower::{ChainView, Effect, QueuedItem, Tally};
 use sortie::merkle::leaf_hash;
 use sortie::primitives::{BtcHeight, Hash32, L2Number};
 use sortie::scanner::MempoolWatch;
@@ -181,13 +180,13 @@ const COLUMNS: &str =
     "index,place,txid,height,block_hash,tx_index,due_height,tx_hash,leaf,l2_number,l2_hash,outcome,reason,tx";
 
 impl ExportLine {
-    fn new(queued: &QueuedItem, node: &Follower) -> Result<Self, Failure> {
+    fn new(queued: &QueuedItem, view: &ChainView) -> Result<Self, Failure> {
         let l2_hash = match queued.fate {
-            Some(fate) => node.store().block(fate.l2_number)?.map(|block| block.head.hash),
+            Some(fate) => view.store().block(fate.l2_number)?.map(|block| block.head.hash),
             None => None,
         };
         Ok(Self {
-            line: Line::new(queued, due_height(node, queued.item.block.height)),
+            line: Line::new(queued, view.due_height(queued.item.block.height)),
             txid: queued.item.place.txid,
             leaf: leaf_hash(&queued.item.leaf()),
             l2_hash,
@@ -212,27 +211,27 @@ impl ExportLine {
 const PAGE: u64 = 50;
 
 /// Hands out each item of the queue.
-fn each_item(node: &Follower, mut each: impl FnMut(&ExportLine) -> Result<(), Failure>) -> Result<(), Failure> {
-    let size = node.derivation().tip().queue_size;
+fn each_item(view: &ChainView, mut each: impl FnMut(&ExportLine) -> Result<(), Failure>) -> Result<(), Failure> {
+    let size = view.derivation().tip().queue_size;
     for from in (0..size).step_by(PAGE as usize) {
-        for queued in node.store().items(from..size.min(from + PAGE))? {
-            each(&ExportLine::new(&queued, node)?)?;
+        for queued in view.store().items(from..size.min(from + PAGE))? {
+            each(&ExportLine::new(&queued, view)?)?;
         }
     }
     Ok(())
 }
 
-fn export(format: Format, node: &Follower, out: &Output) -> Result<(), Failure> {
+fn export(format: Format, view: &ChainView, out: &Output) -> Result<(), Failure> {
     match format {
-        Format::Jsonl => each_item(node, |line| out.json_line(line)),
+        Format::Jsonl => each_item(view, |line| out.json_line(line)),
         Format::Csv => {
             out.line(COLUMNS)?;
-            each_item(node, |line| out.line(&line.csv()))
+            each_item(view, |line| out.line(&line.csv()))
         }
         #[cfg(feature = "parquet")]
         Format::Parquet => {
             let mut file = parquet::ParquetWriter::stdout()?;
-            each_item(node, |line| file.push(line))?;
+            each_item(view, |line| file.push(line))?;
             file.finish().map(drop)
         }
         #[cfg(not(feature = "parquet"))]
@@ -296,10 +295,10 @@ impl fmt::Display for StatsLine {
 /// Runs a command.
 pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let reader = Reader::open_at_least(settings, out)?;
-    let node = reader.node();
+    let view = reader.view();
     match command {
         Queue::List(List { unconfirmed: true, .. }) => {
-            let mut watch = MempoolWatch::new(node.manifest().rollup_id().namespace());
+            let mut watch = MempoolWatch::new(view.manifest().rollup_id().namespace());
             let node = reader.source()?.node().ok_or_else(|| {
                 Failure::usage(
                     "only a Bitcoin node shows what waits in its mempool; set --bitcoin-url instead of --esplora-url",
@@ -311,14 +310,14 @@ pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Fai
         Queue::List(List { from, limit, .. }) => {
             // The database counts in signed numbers.
             let range = (*from).min(i64::MAX as u64)..from.saturating_add(*limit).min(i64::MAX as u64);
-            let items = node.store().items(range)?;
-            items.iter().try_for_each(|item| out.print(&Line::new(item, due_height(node, item.item.block.height))))
+            let items = view.store().items(range)?;
+            items.iter().try_for_each(|item| out.print(&Line::new(item, view.due_height(item.item.block.height))))
         }
         Queue::Root(Root { height }) => {
-            let tip = tip(node)?;
+            let tip = view.tip_height()?;
             let height = height.unwrap_or(tip);
-            let (block_hash, size, root) = node.store().bitcoin_block(height)?.ok_or_else(|| {
-                let start = node.manifest().start.height;
+            let (block_hash, size, root) = view.store().bitcoin_block(height)?.ok_or_else(|| {
+                let start = view.manifest().start.height;
                 Failure::usage(format_args!(
                     "--height {height} is not between the start block {start} and the tip {tip}"
                 ))
@@ -326,11 +325,11 @@ pub fn run(command: &Queue, settings: &Settings, out: &Output) -> Result<(), Fai
             out.print(&RootLine { height, block_hash, size, root })
         }
         Queue::Stats(Stats {}) => {
-            let tally: Vec<TallyLine> = node.store().tally()?.into_iter().map(TallyLine::from).collect();
+            let tally: Vec<TallyLine> = view.store().tally()?.into_iter().map(TallyLine::from).collect();
             let sum = |value: fn(&TallyLine) -> u64| tally.iter().map(value).sum();
             let (items, bytes) = (sum(|line| line.items), sum(|line| line.bytes));
-            out.print(&StatsLine { height: tip(node)?, items, bytes, tally })
+            out.print(&StatsLine { height: view.tip_height()?, items, bytes, tally })
         }
-        Queue::Export(Export { format }) => export(*format, node, out),
+        Queue::Export(Export { format }) => export(*format, view, out),
     }
 }

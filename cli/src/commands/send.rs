@@ -5,7 +5,7 @@
 
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::follower::Place;
+use crate::follower::data_dir;
 use crate::http::{BlockAnswer, Included, TxAnswer, TxStatus};
 use crate::input::hex_argument;
 use crate::output::Output;
@@ -170,7 +170,7 @@ fn claimed(sent: Sent, reason: &str, out: &Output) -> Failure {
 
 /// Keeps what the sequencer signed, and tells.
 fn tell(sent: Sent, shown: Shown, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let folder = Place::new(settings)?.path(RECEIPTS);
+    let folder = data_dir(settings)?.path(RECEIPTS);
     let (receipt, kept) = match shown {
         Shown::Receipt(receipt) => {
             let first = receipt.statement.first_number;
@@ -205,7 +205,7 @@ fn keep(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
 
 /// The receipts that were kept for a transaction, the oldest promise first.
 pub fn receipts_of(tx_hash: &Hash32, settings: &Settings) -> Result<Vec<PathBuf>, Failure> {
-    let folder = Place::new(settings)?.path(RECEIPTS);
+    let folder = data_dir(settings)?.path(RECEIPTS);
     let first = |name: &str| name.strip_prefix(&format!("{tx_hash}-"))?.strip_suffix(".json")?.parse::<L2Number>().ok();
     let files = match fs::read_dir(&folder) {
         Ok(files) => files.filter_map(Result::ok).collect(),

@@ -3,9 +3,9 @@
 use crate::commands::ledger::read_key;
 use crate::commands::money::BumpReport;
 use crate::commands::wallet;
-use crate::config::{Fees, Settings, WalletName, behind};
+use crate::config::{Fees, Settings, WalletName, behind, manifest_network};
 use crate::failure::Failure;
-use crate::follower::Place;
+use crate::follower::{Writer, clear, data_dir};
 use crate::input::{sats, xonly};
 use crate::outage::Outage;
 use crate::output::{Output, count};
@@ -130,13 +130,14 @@ impl From<WatermarkError> for Failure {
 
 /// Runs the sequencer until it is told to stop.
 pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let place = Place::new(settings)?.sequencer();
-    let (manifest, network) = (place.manifest().clone(), place.network());
+    // Of its own: beside it `sortie follow` and all other commands work as ever.
+    let dir = data_dir(settings)?.child("sequencer");
+    let (manifest, network) = (dir.manifest().clone(), manifest_network(dir.manifest())?);
     let confirmations = settings.confirmations(network);
     check_time_to_post(&manifest, confirmations)?;
     of_manifest(&manifest).map_err(Failure::usage)?;
     let key = read_key(&Secp256k1::new(), &command.key, settings)?;
-    let lock = place.lock()?.ok_or_else(|| {
+    let lock = dir.lock()?.ok_or_else(|| {
         Failure::failed(format_args!(
             "another sequencer of this rollup runs with this --data-dir ({})",
             settings.data_dir().display()
@@ -162,12 +163,12 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         ));
     }
     if command.rebuild {
-        place.clear(&lock, &bitcoin, out)?;
+        clear(&lock, &bitcoin, settings, out)?;
     }
     let readers = settings.reading().open(&bitcoin, out)?;
-    let mut follower = place.open(&lock, &bitcoin)?;
+    let mut follower = Writer::open(&lock, settings.reading(), &bitcoin)?;
     follower.sync(&bitcoin, out)?;
-    let store = SequencerStore::open(&place.path("sequencer.sqlite"))?;
+    let store = SequencerStore::open(&dir.path("sequencer.sqlite"))?;
     let policy = Policy {
         denied: command
             .deny
@@ -188,7 +189,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
         );
     }
     let sequencer =
-        sortie::sequencer::Sequencer::new(policy, follower.node, bitcoin.into_node()?, wallet, store, watermark)?;
+        sortie::sequencer::Sequencer::new(policy, follower.follower, bitcoin.into_node()?, wallet, store, watermark)?;
     warn_of_receipts(&sequencer, out);
     let sequencer = sequencer.read_by(readers.readers, readers.verify_all);
 

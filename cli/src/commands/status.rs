@@ -2,7 +2,6 @@
 
 mod next;
 
-use super::life::{Life, Stage, Teller, tip};
 use super::wallet::open_to_look;
 use crate::config::{Settings, WalletName};
 use crate::failure::Failure;
@@ -16,7 +15,7 @@ use clap::Args;
 use serde::Serialize;
 use sortie::chain::Mempool;
 use sortie::envelope::{Body, Carrier, Payload, scan_transaction};
-use sortie::follower::QueuedItem;
+use sortie::follower::{Lifecycle, Lifecycles, QueuedItem, TxStage};
 use sortie::primitives::{BlockRef, Hash32, sha256};
 use sortie::publish::{self, Job, JobId, Payer, PublishError};
 use sortie::queue::{Item, Place, items_of};
@@ -131,7 +130,7 @@ impl fmt::Display for What {
 pub fn run(status: &Status, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let what = status.typed.read()?;
     let reader = Reader::open(settings, out)?;
-    let search = Search { reader: &reader, teller: Teller::new(reader.node(), settings)?, what };
+    let search = Search { reader: &reader, lifecycles: settings.lifecycles(reader.view())?, what };
     let mut found = search.queue()?;
     if found.is_empty() {
         let journal = status.journal(what, settings, out)?;
@@ -231,18 +230,18 @@ fn is_meant(job: &Job, what: What) -> bool {
 /// Where one thing is looked for.
 struct Search<'a> {
     reader: &'a Reader,
-    teller: Teller<'a>,
+    lifecycles: Lifecycles<'a>,
     what: What,
 }
 
 impl Search<'_> {
-    fn standing(&self, life: Life, job: Option<&Job>) -> Result<Standing, Failure> {
-        let node = self.reader.node();
-        let tip = tip(node)?;
-        let is_waiting = life.state == Stage::Mempool;
-        let earliest_due_height = u64::from(tip) + 1 + u64::from(node.manifest().sequencing_window);
+    fn standing(&self, life: Lifecycle, job: Option<&Job>) -> Result<Standing, Failure> {
+        let view = self.reader.view();
+        let tip = view.tip_height()?;
+        let is_waiting = life.stage == TxStage::Mempool;
+        let earliest_due_height = u64::from(tip) + 1 + u64::from(view.manifest().sequencing_window);
         Ok(Standing {
-            next: next::of_life(&life, job, tip, &self.teller)?,
+            next: next::of_life(&life, job, tip, &self.lifecycles)?,
             stands: Stands::Item(life),
             job: job.map(|job| job.id),
             earliest_due_height: is_waiting.then_some(earliest_due_height),
@@ -251,18 +250,18 @@ impl Search<'_> {
     }
 
     fn forced(&self, items: &[QueuedItem], job: Option<&Job>) -> Result<Vec<Standing>, Failure> {
-        items.iter().map(|item| self.standing(self.teller.forced(item)?, job)).collect()
+        items.iter().map(|item| self.standing(self.lifecycles.forced(item)?, job)).collect()
     }
 
     /// In the queue, and among what sequencers took.
     fn queue(&self) -> Result<Vec<Standing>, Failure> {
-        let store = self.reader.node().store();
+        let store = self.reader.view().store();
         match self.what {
             What::Job(_) => Ok(Vec::new()),
             What::Place(place) => self.forced(store.item_at(&place)?.as_slice(), None),
             What::Hash { txid, tx_hash } => {
                 let mut found = self.forced(&store.items_of_transaction(&txid)?, None)?;
-                for life in self.teller.lives(&tx_hash)? {
+                for life in self.lifecycles.of_hash(&tx_hash)? {
                     found.push(self.standing(life, None)?);
                 }
                 Ok(found)
@@ -273,7 +272,7 @@ impl Search<'_> {
     /// One job: its items in the queue, whichever of its transactions was mined; else in the mempool; else as the
     /// journal has it.
     fn job(&self, job: &Job, journal: &Journal) -> Result<Vec<Standing>, Failure> {
-        let node = self.reader.node();
+        let view = self.reader.view();
         let hashes: Vec<Hash32> = txs_of(job).iter().map(|tx| sha256(tx)).collect();
         // All of them, unless one is named.
         let is_asked_for = |position: u32, hash: Hash32| match self.what {
@@ -283,20 +282,20 @@ impl Search<'_> {
         };
         for generation in &job.generations {
             let Some(carrier) = generation.carrier_tx() else { continue };
-            let mut items = node.store().items_of_transaction(&carrier.compute_txid())?;
+            let mut items = view.store().items_of_transaction(&carrier.compute_txid())?;
             items.retain(|item| is_asked_for(item.item.place.position, item.item.tx_hash()));
             if !items.is_empty() {
                 return self.forced(&items, Some(job));
             }
         }
         let is_ours = Payload::decode(&job.payload)
-            .is_ok_and(|payload| payload.namespace == node.manifest().rollup_id().namespace());
+            .is_ok_and(|payload| payload.namespace == view.manifest().rollup_id().namespace());
         let is_sent = is_ours && !hashes.is_empty() && !job.generations.is_empty() && job.state.is_publishing();
         if let Some(place) = job.place().filter(|_| is_sent)
             && self.reader.source()?.is_waiting(&place.txid)?
         {
             let meant = (0..).zip(&hashes).filter(|(position, hash)| is_asked_for(*position, **hash));
-            let lives = meant.map(|(position, hash)| Teller::mempool(Place { position, ..place }, *hash));
+            let lives = meant.map(|(position, hash)| Lifecycles::in_mempool(Place { position, ..place }, *hash));
             return lives.map(|life| self.standing(life, Some(job))).collect();
         }
         let stranded = journal.stranded.get(&job.id).copied().unwrap_or(Amount::ZERO);
@@ -316,7 +315,7 @@ impl Search<'_> {
 
     /// In the mempool: by the Bitcoin transaction; on a node also by the commit it spends, and by what it carries.
     fn mempool(&self, out: &Output) -> Result<Vec<Standing>, Failure> {
-        let namespace = self.reader.node().manifest().rollup_id().namespace();
+        let namespace = self.reader.view().manifest().rollup_id().namespace();
         let source = self.reader.source()?;
         let (txid, tx_hash) = match self.what {
             What::Job(_) => return Ok(Vec::new()),
@@ -344,7 +343,7 @@ impl Search<'_> {
                 );
             }
         }
-        items.iter().map(|item| self.standing(Teller::mempool(item.place, item.tx_hash()), None)).collect()
+        items.iter().map(|item| self.standing(Lifecycles::in_mempool(item.place, item.tx_hash()), None)).collect()
     }
 
     /// That nothing is known, and where it was looked for.
@@ -356,7 +355,7 @@ impl Search<'_> {
                 "there is no {what} in the journal of the wallet {wallet}; `sortie jobs` lists them"
             )));
         }
-        let height = tip(reader.node())?;
+        let height = reader.view().tip_height()?;
         let mempool = match reader.source()?.node() {
             Some(_) => "the node's mempool",
             None => "the server's mempool, which is searched by Bitcoin transaction only",
@@ -390,7 +389,7 @@ struct Standing {
 #[serde(untagged)]
 enum Stands {
     /// An L2 transaction that Bitcoin or its mempool has.
-    Item(Life),
+    Item(Lifecycle),
     /// A job of which they have nothing.
     Job(Waiting),
 }

@@ -1,12 +1,11 @@
 //! What `follow` prints: one struct for each event, as JSON and for people.
 
-use crate::commands::life::{Effect, due_height};
 use crate::failure::Failure;
 use crate::http::HeadAnswer;
 use crate::output::count;
 use serde::Serialize;
 use sortie::derive::{Judged, Verdict};
-use sortie::follower::{Applied, DerivedBlock, ExecutedBlock, Follower, Heads, QueuedItem};
+use sortie::follower::{Applied, ChainView, DerivedBlock, Effect, ExecutedBlock, Heads, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight, Hash32, L2Number, sha256};
 use sortie::queue::{Item, Place};
 use sortie::scanner::Unconfirmed;
@@ -71,14 +70,14 @@ struct OwnLine {
 }
 
 impl AppliedReport {
-    pub fn new(applied: &Applied, node: &Follower) -> Result<Self, Failure> {
+    pub fn new(applied: &Applied, view: &ChainView) -> Result<Self, Failure> {
         let queued = |queued: &QueuedItem| QueuedLine {
             index: queued.index,
             place: queued.item.place,
-            due_height: due_height(node, queued.item.block.height),
+            due_height: view.due_height(queued.item.block.height),
             tx_hash: queued.item.tx_hash(),
         };
-        let blocks = applied.blocks.iter().map(|block| BlockLine::new(block, node)).collect::<Result<_, _>>()?;
+        let blocks = applied.blocks.iter().map(|block| BlockLine::new(block, view)).collect::<Result<_, _>>()?;
         Ok(Self {
             event: "applied",
             block: applied.block,
@@ -102,9 +101,9 @@ impl From<&Judged> for JudgedLine {
 }
 
 impl BlockLine {
-    fn new(executed: &ExecutedBlock, node: &Follower) -> Result<Self, Failure> {
+    fn new(executed: &ExecutedBlock, view: &ChainView) -> Result<Self, Failure> {
         let block = &executed.block;
-        let items = node.store().items(block.forced.clone())?;
+        let items = view.store().items(block.forced.clone())?;
         let forced = items.iter().zip(&executed.forced).map(|(queued, outcome)| ForcedLine {
             index: queued.index,
             place: queued.item.place,

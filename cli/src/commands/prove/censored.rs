@@ -88,7 +88,7 @@ impl Case<'_> {
                 return Err(Failure::failed(format_args!("block {number} cannot be judged: {verdict}")));
             }
         }
-        match self.followed.node.store().bitcoin_block(header.origin.height)? {
+        match self.followed.view.store().bitcoin_block(header.origin.height)? {
             Some((hash, size, root)) if hash == header.origin.hash => {
                 let truth = TreeHead { size, root };
                 if truth == header.queue() {
@@ -121,7 +121,7 @@ impl Case<'_> {
     /// (a) The first item that the block had room for and left.
     fn not_executed(&self) -> Result<Option<ProvenLeaf>, Failure> {
         let header = &self.block.statement;
-        let max = self.followed.node.manifest().max_forced_per_block.into();
+        let max = self.followed.view.manifest().max_forced_per_block.into();
         let due = self.parent.forced_end.saturating_add(max).min(header.queue_size);
         if header.forced_end >= due || self.tree.head(header.queue_size) != Some(header.queue()) {
             return Ok(None);

@@ -9,7 +9,7 @@ use bitcoin::Block;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use sortie::chain::{BlockSource, ChainError};
-use sortie::follower::{DerivedBlock, Follower, QueuedItem};
+use sortie::follower::{ChainView, DerivedBlock, QueuedItem};
 use sortie::merkle::{Tree, TreeHead};
 use sortie::primitives::{BlockRef, BtcHeight};
 use sortie::proof::{Anchors, File, HeaderChain, ItemProof, Proof, SoftHeader};
@@ -23,7 +23,7 @@ const PAGE: u64 = 4_096;
 
 /// A follower at the tip and a Bitcoin node.
 pub struct Followed {
-    pub node: Follower,
+    pub view: ChainView,
     source: Bitcoin,
 }
 
@@ -34,19 +34,19 @@ pub fn changed() -> Failure {
 
 impl Followed {
     pub fn open(settings: &Settings, out: &Output) -> Result<Self, Failure> {
-        let Reader { node, source, .. } = Reader::open(settings, out)?;
-        Ok(Self { node, source: source? })
+        let Reader { view, source, .. } = Reader::open(settings, out)?;
+        Ok(Self { view, source: source? })
     }
 
     /// A file about this rollup.
     pub fn file(&self, proof: Proof) -> File {
-        File { rollup_id: self.node.manifest().rollup_id(), proof }
+        File { rollup_id: self.view.manifest().rollup_id(), proof }
     }
 
     /// The manifest and every set of sequencers that ever ruled.
     pub fn anchors(&self) -> Result<Anchors, Failure> {
-        let mut anchors = Anchors::new(self.node.manifest().clone());
-        for (handovers, set) in self.node.store().sequencers()? {
+        let mut anchors = Anchors::new(self.view.manifest().clone());
+        for (handovers, set) in self.view.store().sequencers()? {
             anchors.add_sequencers(handovers, set).map_err(Failure::failed)?;
         }
         Ok(anchors)
@@ -54,19 +54,19 @@ impl Followed {
 
     /// The queue's item at a place.
     pub fn item_at(&self, place: &Place) -> Result<QueuedItem, Failure> {
-        self.node.store().item_at(place)?.ok_or_else(|| {
+        self.view.store().item_at(place)?.ok_or_else(|| {
             Failure::failed(format_args!("{place} is not in this rollup's queue; `sortie status` tells how far it is"))
         })
     }
 
     /// The queue's item at an index.
     pub fn item(&self, index: u64) -> Result<QueuedItem, Failure> {
-        self.node.store().items(index..index.saturating_add(1))?.pop().ok_or_else(changed)
+        self.view.store().items(index..index.saturating_add(1))?.pop().ok_or_else(changed)
     }
 
     /// Number of items in the queue.
     pub fn size(&self) -> u64 {
-        self.node.derivation().tip().queue_size
+        self.view.derivation().tip().queue_size
     }
 
     /// The queue's first `size` items, as a tree.
@@ -83,7 +83,7 @@ impl Followed {
     pub fn each_item(&self, range: Range<u64>, mut read: impl FnMut(&QueuedItem)) -> Result<(), Failure> {
         let mut from = range.start;
         while from < range.end {
-            let items = self.node.store().items(from..range.end.min(from + PAGE))?;
+            let items = self.view.store().items(from..range.end.min(from + PAGE))?;
             if items.is_empty() {
                 return Err(changed());
             }
@@ -101,9 +101,9 @@ impl Followed {
 
     /// The first derived block with a queue, if one adopted it: a Bitcoin block's items are adopted together.
     pub fn adopting(&self, queue: &TreeHead) -> Result<Option<DerivedBlock>, Failure> {
-        let block = |number| self.node.store().block(number)?.ok_or_else(changed);
+        let block = |number| self.view.store().block(number)?.ok_or_else(changed);
         // Queues only grow.
-        let (mut first, mut last) = (0, self.node.derivation().head().header.number);
+        let (mut first, mut last) = (0, self.view.derivation().head().header.number);
         while first < last {
             let middle = first.midpoint(last);
             if block(middle)?.head.header.queue_size < queue.size { first = middle + 1 } else { last = middle }

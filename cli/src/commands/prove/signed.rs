@@ -80,10 +80,10 @@ impl Blocks {
 
     /// The header that another names as its parent: as shown under the number before, or as derived.
     pub fn parent(&self, followed: &Followed, number: L2Number, child: &SoftHeader) -> Result<SoftHeader, Failure> {
-        let rollup_id = followed.node.manifest().rollup_id();
+        let rollup_id = followed.view.manifest().rollup_id();
         let before =
             number.checked_sub(1).ok_or_else(|| Failure::usage("block 0 is the manifest's, nobody signs it"))?;
-        let derived = followed.node.store().block(before)?.map(|block| SoftHeader(block.head.header));
+        let derived = followed.view.store().block(before)?.map(|block| SoftHeader(block.head.header));
         if let Some(derived) = derived.filter(|derived| derived.hash(&rollup_id) == child.parent) {
             return Ok(derived);
         }
@@ -209,7 +209,7 @@ fn forced_section(
             "block {number} has another queue than Bitcoin; see `sortie prove censored {number}`"
         )));
     }
-    let items = followed.node.store().items(parent.forced_end..block.forced_end)?;
+    let items = followed.view.store().items(parent.forced_end..block.forced_end)?;
     let items = items.iter().map(|queued| &queued.item);
     LeafRange::make(tree, block.queue_size, parent.forced_end, items).ok_or_else(changed)
 }

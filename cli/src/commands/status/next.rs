@@ -1,15 +1,20 @@
 //! What to do next about something that was forced.
 
-use crate::commands::life::{Execution, Life, Queued, Teller};
 use crate::failure::Failure;
 use crate::output::count;
+use sortie::follower::{Execution, Lifecycle, Lifecycles, Queued};
 use sortie::primitives::BtcHeight;
 use sortie::publish::{Job, JobId, JobState, Payer};
 
 /// About an L2 transaction that Bitcoin or its mempool has, at this height.
-pub fn of_life(life: &Life, job: Option<&Job>, tip: BtcHeight, teller: &Teller<'_>) -> Result<String, Failure> {
+pub fn of_life(
+    life: &Lifecycle,
+    job: Option<&Job>,
+    tip: BtcHeight,
+    lifecycles: &Lifecycles<'_>,
+) -> Result<String, Failure> {
     Ok(match (life.execution, life.queued) {
-        (Some(execution), _) => executed(life, &execution, teller)?,
+        (Some(execution), _) => executed(life, &execution, lifecycles)?,
         (None, Some(Queued { due_height, .. })) => {
             let left = count(due_height.saturating_sub(tip.into()), "block");
             format!("nothing: every node executes it at Bitcoin block {due_height} at the latest, in {left}")
@@ -21,15 +26,15 @@ pub fn of_life(life: &Life, job: Option<&Job>, tip: BtcHeight, teller: &Teller<'
     })
 }
 
-fn executed(life: &Life, execution: &Execution, teller: &Teller<'_>) -> Result<String, Failure> {
+fn executed(life: &Lifecycle, execution: &Execution, lifecycles: &Lifecycles<'_>) -> Result<String, Failure> {
     if execution.effect.reason.is_some()
-        && let Some(done) = done_elsewhere(life, teller)?
+        && let Some(done) = done_elsewhere(life, lifecycles)?
     {
         return Ok(format!("nothing: the same transaction was executed in L2 block {}", done.l2_number));
     }
     Ok(match execution.effect.reason {
         None if execution.is_final => "nothing: it is executed for good".into(),
-        None => format!("nothing: it is executed, for good at Bitcoin block {}", teller.final_at(execution)),
+        None => format!("nothing: it is executed, for good at Bitcoin block {}", lifecycles.final_at(execution)),
         Some("bad_nonce") => "it had no effect: sign another one with the account's next nonce, and force that".into(),
         Some("insufficient_balance") => {
             "it had no effect: force it once more (--again) when the balance suffices, or another one".into()
@@ -39,8 +44,8 @@ fn executed(life: &Life, execution: &Execution, teller: &Teller<'_>) -> Result<S
 }
 
 /// Where the same bytes had their effect.
-fn done_elsewhere(life: &Life, teller: &Teller<'_>) -> Result<Option<Execution>, Failure> {
-    let executions = teller.lives(&life.tx_hash)?.into_iter().filter_map(|life| life.execution);
+fn done_elsewhere(life: &Lifecycle, lifecycles: &Lifecycles<'_>) -> Result<Option<Execution>, Failure> {
+    let executions = lifecycles.of_hash(&life.tx_hash)?.into_iter().filter_map(|life| life.execution);
     Ok(executions.into_iter().find(|execution| execution.effect.reason.is_none()))
 }
 

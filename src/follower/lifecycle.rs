@@ -1,38 +1,43 @@
 //! How far an L2 transaction has come: `mempool -> confirmed(n) -> queued(index, due height) ->
 //! executed(L2 block, ok | no-op(reason))`.
 
-use crate::config::Settings;
-use crate::failure::Failure;
+use super::{ChainView, Fate, FollowerError, QueuedItem};
+use crate::executor::Outcome;
+use crate::primitives::{BtcHeight, Hash32, L2Number};
+use crate::queue::Place;
 use serde::Serialize;
-use sortie::executor::Outcome;
-use sortie::follower::{DerivedBlock, Fate, Follower, QueuedItem};
-use sortie::primitives::{BtcHeight, Hash32, L2Number};
-use sortie::queue::Place;
 use std::fmt;
 
-/// The furthest stage.
+/// The furthest stage that a transaction has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stage {
+pub enum TxStage {
+    /// In Bitcoin's mempool.
     Mempool,
+    /// In a Bitcoin block, with fewer confirmations than a sequencer waits for.
     Confirmed,
+    /// In the queue, deep enough for a sequencer to adopt it.
     Queued,
+    /// In a derived L2 block.
     Executed,
 }
 
-/// Which way into its L2 block.
+/// The way that a transaction takes into its L2 block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Route {
+pub enum Entry {
+    /// Through the queue on Bitcoin.
     Forced,
+    /// Through a sequencer.
     Own,
 }
 
-/// What executing did.
+/// An executor's outcome, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Effect {
     /// `ok` or `no-op`.
     pub outcome: &'static str,
+    /// The reason for a no-op.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
@@ -55,13 +60,16 @@ impl fmt::Display for Effect {
     }
 }
 
-/// Where it was executed.
+/// The execution of a transaction.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Execution {
+    /// Number of the L2 block.
     pub l2_number: L2Number,
+    /// Hash of the L2 block.
     pub l2_hash: Hash32,
     /// The Bitcoin block that settled it.
     pub derived_at: BtcHeight,
+    /// The outcome.
     #[serde(flatten)]
     pub effect: Effect,
     /// Whether that Bitcoin block is `finality_depth` deep.
@@ -69,59 +77,74 @@ pub struct Execution {
     pub is_final: bool,
 }
 
-/// Where it stands in the queue.
+/// An item's position in the queue and on Bitcoin.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Queued {
+    /// Height of the Bitcoin block that holds it.
     pub height: BtcHeight,
+    /// Hash of that block.
     pub block_hash: bitcoin::BlockHash,
+    /// Depth of that block; the tip has one confirmation.
     pub confirmations: u32,
+    /// Index in the queue.
     pub index: u64,
+    /// The Bitcoin height at which it is executed at the latest.
     pub due_height: u64,
 }
 
-/// One transaction's life.
+/// One transaction on its way from the mempool into an L2 block.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Life {
-    pub state: Stage,
-    pub route: Route,
+pub struct Lifecycle {
+    /// The furthest stage.
+    #[serde(rename = "state")]
+    pub stage: TxStage,
+    /// The way into the L2 block.
+    #[serde(rename = "route")]
+    pub entry: Entry,
+    /// Place on Bitcoin; `None` for a sequencer's own transaction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// SHA-256 of the L2 transaction.
     pub tx_hash: Hash32,
+    /// Position in the queue, once Bitcoin has mined it.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub queued: Option<Queued>,
+    /// Its execution, if a derived block has executed it.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
 }
 
-/// What a life is told from.
-pub struct Teller<'a> {
-    node: &'a Follower,
+/// Reads lifecycles from a derived chain, by a user's depths.
+pub struct Lifecycles<'a> {
+    view: &'a ChainView,
     confirmations: u32,
     finality_depth: u32,
 }
 
-impl<'a> Teller<'a> {
-    /// Tells from a follower's store.
-    pub fn new(node: &'a Follower, settings: &Settings) -> Result<Self, Failure> {
-        let confirmations = settings.confirmations(settings.network()?);
-        Ok(Self { node, confirmations, finality_depth: settings.finality_depth() })
+impl<'a> Lifecycles<'a> {
+    /// `confirmations`: how deep an item's block must lie before sequencers adopt it. `finality_depth`: how deep the
+    /// block that settled an execution must lie to be final. Both in Bitcoin blocks.
+    pub fn new(view: &'a ChainView, confirmations: u32, finality_depth: u32) -> Self {
+        Self { view, confirmations, finality_depth }
     }
 
-    /// The life of an item of the queue.
-    pub fn forced(&self, queued: &QueuedItem) -> Result<Life, Failure> {
+    /// An item of the queue.
+    ///
+    /// # Errors
+    /// [`FollowerError`], if the store cannot be read, or has just lost the item's L2 block.
+    pub fn forced(&self, queued: &QueuedItem) -> Result<Lifecycle, FollowerError> {
         let height = queued.item.block.height;
-        let tip = tip(self.node)?;
-        let confirmations = (tip + 1).saturating_sub(height);
+        let confirmations = (self.view.tip_height()? + 1).saturating_sub(height);
         let execution = queued.fate.map(|fate| self.execution(fate)).transpose()?;
-        let state = match execution {
-            Some(_) => Stage::Executed,
-            // What the sequencer does not look at yet may still move.
-            None if confirmations < self.confirmations => Stage::Confirmed,
-            None => Stage::Queued,
+        let stage = match execution {
+            Some(_) => TxStage::Executed,
+            // A sequencer does not look at it yet, since it may still move.
+            None if confirmations < self.confirmations => TxStage::Confirmed,
+            None => TxStage::Queued,
         };
-        Ok(Life {
-            state,
-            route: Route::Forced,
+        Ok(Lifecycle {
+            stage,
+            entry: Entry::Forced,
             place: Some(queued.item.place),
             tx_hash: queued.item.tx_hash(),
             queued: Some(Queued {
@@ -129,47 +152,43 @@ impl<'a> Teller<'a> {
                 block_hash: queued.item.block.hash,
                 confirmations,
                 index: queued.index,
-                due_height: due_height(self.node, height),
+                due_height: self.view.due_height(height),
             }),
             execution,
         })
     }
 
-    /// The lives of all that has this SHA-256: items of the queue, then what sequencers took.
-    pub fn lives(&self, tx_hash: &Hash32) -> Result<Vec<Life>, Failure> {
-        let store = self.node.store();
+    /// Every occurrence of a transaction, by its SHA-256: items of the queue first, then sequencers' own transactions.
+    ///
+    /// # Errors
+    /// As [`forced`](Self::forced).
+    pub fn of_hash(&self, tx_hash: &Hash32) -> Result<Vec<Lifecycle>, FollowerError> {
+        let store = self.view.store();
         let forced = store.items_with_hash(tx_hash)?;
         let own = store.own_txs_with_hash(tx_hash)?;
         let forced = forced.iter().map(|item| self.forced(item));
         forced.chain(own.into_iter().map(|fate| self.own(*tx_hash, fate))).collect()
     }
 
-    /// The life of a transaction that a sequencer took.
-    pub fn own(&self, tx_hash: Hash32, fate: Fate) -> Result<Life, Failure> {
+    fn own(&self, tx_hash: Hash32, fate: Fate) -> Result<Lifecycle, FollowerError> {
         let execution = Some(self.execution(fate)?);
-        Ok(Life { state: Stage::Executed, route: Route::Own, place: None, tx_hash, queued: None, execution })
+        Ok(Lifecycle { stage: TxStage::Executed, entry: Entry::Own, place: None, tx_hash, queued: None, execution })
     }
 
-    /// The life of an item that waits in the mempool.
-    pub fn mempool(place: Place, tx_hash: Hash32) -> Life {
+    /// An item that waits in the mempool.
+    pub fn in_mempool(place: Place, tx_hash: Hash32) -> Lifecycle {
         let place = Some(place);
-        Life { state: Stage::Mempool, route: Route::Forced, place, tx_hash, queued: None, execution: None }
+        Lifecycle { stage: TxStage::Mempool, entry: Entry::Forced, place, tx_hash, queued: None, execution: None }
     }
 
-    /// The Bitcoin height at which it is final.
+    /// The Bitcoin height at which an execution is final.
     pub fn final_at(&self, execution: &Execution) -> u64 {
         u64::from(execution.derived_at) + u64::from(self.finality_depth) - 1
     }
 
-    fn execution(&self, fate: Fate) -> Result<Execution, Failure> {
-        let block = self.node.store().block(fate.l2_number)?;
-        let block: DerivedBlock = block.ok_or_else(|| {
-            Failure::failed(format_args!(
-                "L2 block {} has just been taken back by a reorganisation; try again",
-                fate.l2_number
-            ))
-        })?;
-        let depth = (tip(self.node)? + 1).saturating_sub(block.derived_at);
+    fn execution(&self, fate: Fate) -> Result<Execution, FollowerError> {
+        let block = self.view.store().block(fate.l2_number)?.ok_or(FollowerError::BlockGone(fate.l2_number))?;
+        let depth = (self.view.tip_height()? + 1).saturating_sub(block.derived_at);
         Ok(Execution {
             l2_number: fate.l2_number,
             l2_hash: block.head.hash,
@@ -180,24 +199,7 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// The last Bitcoin block in the store, which another process may be writing.
-pub fn tip(node: &Follower) -> Result<BtcHeight, Failure> {
-    let mut height = node.derivation().tip().block.height;
-    while height > 0 && node.store().bitcoin_block(height)?.is_none() {
-        height -= 1;
-    }
-    while node.store().bitcoin_block(height + 1)?.is_some() {
-        height += 1;
-    }
-    Ok(height)
-}
-
-/// The Bitcoin height at which an item is executed at the latest.
-pub fn due_height(node: &Follower, height: BtcHeight) -> u64 {
-    u64::from(height) + u64::from(node.manifest().sequencing_window)
-}
-
-impl fmt::Display for Life {
+impl fmt::Display for Lifecycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Some(place) => write!(f, "{place}  mempool")?,
