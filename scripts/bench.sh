@@ -13,9 +13,9 @@ build=${BENCH_TARGET_DIR:-target}
 benches=${*:-$(cd benches && basename -s .rs -- *.rs | grep -vx scan)}
 # Most of them need neither node nor wallet, and build in a minute.
 run() { # BENCH [OPTION...]
-    local features=std
-    [ "$1" = publication ] && features=wallet
-    cargo bench --quiet -p sortie --no-default-features --features $features --target-dir "$build" --bench "$@"
+    local features=()
+    [ "$1" = publication ] && features=(--features wallet)
+    cargo bench --quiet -p sortie --no-default-features ${features[@]+"${features[@]}"} --target-dir "$build" --bench "$@"
 }
 
 for bench in $benches; do run "$bench" --no-run; done

@@ -1,24 +1,11 @@
 //! Forced inclusion for rollups on Bitcoin: a censored user writes the signed L2 transaction into a Bitcoin
 //! transaction, every node derives the same queue from it, and no sequencer can skip it.
 //!
-//! The upper half of the modules is pure: bytes, heights and times in, values out, `no_std` with `alloc`. The
-//! lower half talks to bitcoind and keeps files. `docs/PROTOCOL.md` is the specification,
-//! `docs/ARCHITECTURE.md` the map.
-#![cfg_attr(not(feature = "std"), no_std)]
+//! What is pure (envelopes, queue, derivation, executors, proofs) is the package `sortie-core`, which this one
+//! re-exports: take that alone where there is no `std`. The rooms here talk to bitcoind and keep files.
+//! `docs/PROTOCOL.md` is the specification, `docs/ARCHITECTURE.md` the map.
 
-extern crate alloc;
-
-pub mod batch;
-mod codec;
-pub mod derive;
-pub mod envelope;
-pub mod executor;
-pub mod l2;
-pub mod manifest;
-pub mod merkle;
-pub mod primitives;
-pub mod proof;
-pub mod queue;
+pub use sortie_core::{batch, derive, envelope, executor, l2, manifest, merkle, primitives, proof, queue};
 
 #[cfg(feature = "node")]
 pub mod chain;

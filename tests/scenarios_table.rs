@@ -10,19 +10,19 @@ const SCENARIOS: u32 = 52;
 const SOURCES: [&str; 4] = ["src", "cli/src", "regtest/src", "tests"];
 /// Files that are there for scenarios: each of their tests has a place in the table.
 const SCENARIO_FILES: [&str; 13] = [
-    "src/derive/tests/branches.rs",
-    "src/derive/tests/censorship.rs",
-    "src/derive/tests/invalid.rs",
-    "src/derive/tests/limits.rs",
-    "src/derive/tests/order.rs",
-    "src/derive/tests/outage.rs",
+    "src/core/derive/tests/branches.rs",
+    "src/core/derive/tests/censorship.rs",
+    "src/core/derive/tests/invalid.rs",
+    "src/core/derive/tests/limits.rs",
+    "src/core/derive/tests/order.rs",
+    "src/core/derive/tests/outage.rs",
     "tests/hostile_sequencer.rs",
     "tests/hostile_source.rs",
     "tests/scenarios_flows.rs",
     "tests/scenarios_follower.rs",
     "tests/scenarios_service.rs",
     "regtest/src/hostile/tests.rs",
-    "src/derive/tests/silence.rs",
+    "src/core/derive/tests/silence.rs",
 ];
 
 fn repository() -> PathBuf {

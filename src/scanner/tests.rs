@@ -1,5 +1,8 @@
 //! Headers, from one source and from two.
 
+#[path = "../core/proof/tests/headers/mainnet/blocks.rs"]
+mod mainnet;
+
 use super::*;
 use bitcoin::CompactTarget;
 use bitcoin::block::Version;
@@ -149,8 +152,8 @@ fn what_a_block_commits_to_is_found_below_it_and_nothing_else_is_believed() {
 
 #[test]
 fn the_header_that_a_period_began_with_is_asked_for_where_it_decides() {
-    use crate::proof::tests::headers::mainnet::{FIRST, HEADERS, PERIOD};
     use bitcoin::consensus::encode::deserialize_hex;
+    use mainnet::{FIRST, HEADERS, PERIOD};
     let mut headers: Vec<Header> = HEADERS.iter().map(|hex| deserialize_hex(hex).expect("a header")).collect();
     headers.push(deserialize_hex(PERIOD.1).expect("a header"));
     let began = headers[8].block_hash();

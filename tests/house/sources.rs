@@ -55,9 +55,10 @@ impl Source {
         self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
     }
 
-    /// The module path inside the library: `src/chain/rpc.rs` is `["chain", "rpc"]`, `src/lib.rs` is empty.
+    /// The module path inside the library: `src/chain/rpc.rs` is `["chain", "rpc"]`, `src/lib.rs` is empty. The core's
+    /// modules have the paths under which the library re-exports them.
     pub fn module(&self) -> Vec<String> {
-        let path = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        let path = self.path.trim_start_matches("src/").trim_start_matches("core/").trim_end_matches(".rs");
         path.split('/').filter(|part| !["mod", "lib"].contains(part)).map(str::to_owned).collect()
     }
 

@@ -65,7 +65,10 @@ pub struct UnknownCodec;
 
 impl<'a> BatchBody<'a> {
     /// Reads a batch's body up to its data.
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+    ///
+    /// # Errors
+    /// If it ends early, or a number is not in its one form.
+    pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
         let terms = BatchTerms {
             first_number: reader.u64()?,
@@ -212,7 +215,10 @@ pub struct HandoverBody<'a> {
 
 impl<'a> HandoverBody<'a> {
     /// Reads a handover's body.
-    pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+    ///
+    /// # Errors
+    /// If it ends early, or a number is not in its one form.
+    pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
         let seq = reader.u32()?;
         let set = SequencerSet::read(&mut reader)?.map_err(|_: SetError| Malformed)?;

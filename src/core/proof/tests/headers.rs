@@ -1,7 +1,7 @@
 //! Header chains: what hangs on which anchor by how much work, on networks as hard as a test can mine.
 
 mod cases;
-pub(crate) mod mainnet;
+mod mainnet;
 
 pub(super) use cases::cases;
 

@@ -16,7 +16,7 @@ struct Examples(Vec<(String, String)>);
 
 impl Examples {
     fn read() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/PROTOCOL.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/PROTOCOL.md");
         let text = std::fs::read_to_string(path).unwrap();
         let (_, text) = text.split_once("<!-- examples: begin -->").expect("the appendix");
         let lines: Vec<_> = text.lines().collect();

@@ -160,8 +160,7 @@ fn climb(leaf: sha256d::Hash, index: u32, branch: &[sha256d::Hash]) -> Result<sh
 /// # Errors
 /// Where the transaction, or two nodes together, can be read as the other of the two (CVE-2017-12842): the tree could
 /// be shown deeper or shallower than it is.
-#[cfg(feature = "esplora")]
-pub(crate) fn root_above(tx: &Transaction, index: u32, branch: &[sha256d::Hash]) -> Result<TxMerkleNode, Refutation> {
+pub fn root_above(tx: &Transaction, index: u32, branch: &[sha256d::Hash]) -> Result<TxMerkleNode, Refutation> {
     if tx.base_size() == NODE_LEN {
         return Err(Refutation::SixtyFourBytes);
     }

@@ -33,7 +33,7 @@ pub(crate) struct Cases<T> {
 }
 
 fn path(file: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(file)
 }
 
 /// Reads a file.

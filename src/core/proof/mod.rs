@@ -28,17 +28,11 @@ mod verdict;
 pub use crate::queue::QueueLeaf;
 pub use anchors::{AnchorName, Anchors, ConflictingAnchors};
 pub use bitcoin_headers::HeaderChain;
-#[cfg(feature = "esplora")]
-pub(crate) use bitcoin_transaction::root_above;
-pub use bitcoin_transaction::{TransactionProof, TxTree};
+pub use bitcoin_transaction::{TransactionProof, TxTree, root_above};
 pub use broken_receipt::{BrokenReceipt, ReceiptBlock};
 pub use censored::{CaseName, Censored, CensoredCase};
 pub use consistency::Consistency;
-pub use difficulty::BitsChecked;
-#[cfg(feature = "esplora")]
-pub(crate) use difficulty::check_work;
-#[cfg(feature = "node")]
-pub(crate) use difficulty::{check_headers, difficulty_period};
+pub use difficulty::{BitsChecked, check_headers, check_work, difficulty_period};
 pub use evidence::{ConflictingState, Equivocation};
 pub use file::{File, FileError, MAX_FILE, Proof, VERSION};
 pub use included::{Included, Level};

@@ -65,7 +65,7 @@ fn generate() -> Vectors {
 #[test]
 fn the_vectors_hold() {
     let generated = generate();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/proof.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/proof.json");
     if std::env::var_os("SORTIE_WRITE_VECTORS").is_some() {
         let lines = |values: Vec<Value>| {
             let lines: Vec<_> = values.iter().map(|value| format!("    {value}")).collect();

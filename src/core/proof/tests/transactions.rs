@@ -276,7 +276,6 @@ fn every_transaction_of_a_block_of_any_size_is_proven_in_both_trees() {
     }
 }
 
-#[cfg(feature = "esplora")]
 #[test]
 fn a_branch_alone_leads_to_the_root_unless_it_can_be_read_in_two_ways() {
     use crate::proof::root_above;

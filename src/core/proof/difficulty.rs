@@ -4,11 +4,9 @@
 //! with is not at hand, `PermittedDifficultyTransition`.
 
 use super::Refutation;
-#[cfg(feature = "node")]
 use super::bitcoin_headers::HeaderChain;
 use super::bitcoin_headers::LinkedHeaders;
 use crate::primitives::BtcHeight;
-#[cfg(feature = "node")]
 use alloc::collections::BTreeMap;
 use bitcoin::block::Header;
 use bitcoin::consensus::Params;
@@ -59,8 +57,7 @@ enum Demand {
 
 /// Checks headers that a Bitcoin source shows above blocks which are believed already: each names the one before,
 /// and has the work that the network demands of it. `below` gives headers of those blocks, as far as they are known.
-#[cfg(feature = "node")]
-pub(crate) fn check_headers(
+pub fn check_headers(
     network: Magic,
     chain: &HeaderChain,
     below: &BTreeMap<BtcHeight, Header>,
@@ -81,12 +78,10 @@ pub(crate) fn check_headers(
 
 /// Mainnet's difficulty has never been as low as these nBits say, from these heights on: a tenth of what it is, or
 /// less.
-#[cfg(feature = "esplora")]
 const MAINNET_LOWEST: [(BtcHeight, u32); 2] = [(600_000, 0x171c_25a6), (350_000, 0x181b_7cd3)];
 
 /// Checks the work of a header whose chain is not shown: that it costs a fortune to make one up.
-#[cfg(feature = "esplora")]
-pub(crate) fn check_work(network: Magic, height: BtcHeight, header: &Header) -> Result<(), Refutation> {
+pub fn check_work(network: Magic, height: BtcHeight, header: &Header) -> Result<(), Refutation> {
     check_headers(network, &HeaderChain::new(height, [*header]), &BTreeMap::new())?;
     let lowest = MAINNET_LOWEST.iter().find(|(from, _)| network == Magic::BITCOIN && height >= *from);
     match lowest {
@@ -98,8 +93,7 @@ pub(crate) fn check_work(network: Magic, height: BtcHeight, header: &Header) -> 
 }
 
 /// How many blocks have the same difficulty, on a network whose headers show work.
-#[cfg(feature = "node")]
-pub(crate) fn difficulty_period(network: Magic) -> Option<u32> {
+pub fn difficulty_period(network: Magic) -> Option<u32> {
     match HeaderRules::of(network) {
         HeaderRules::Work(rules) => Some(rules.interval()),
         HeaderRules::Constant(_) | HeaderRules::Linkage => None,
