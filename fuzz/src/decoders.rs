@@ -3,9 +3,9 @@
 use super::input::Input;
 use super::rollup::{SECP, keypair};
 use sortie::envelope::{Flaw, MAGIC, MAX_PAYLOAD, MIN_PAYLOAD, Payload};
-use sortie::executor::ledger::{Ledger, Parameters, TRANSFER_LEN, Transfer, holding};
+use sortie::executor::ledger::{Ledger, TRANSFER_LEN, Transfer, holding};
 use sortie::executor::{Executor, Outcome, Route, State, execute, of_manifest};
-use sortie::manifest::{ExecutorKind, Manifest};
+use sortie::manifest::{ExecutorKind, LedgerParameters, Manifest};
 use sortie::primitives::{Hash32, RollupId, tagged_hash};
 use sortie::queue::Place;
 
@@ -62,7 +62,7 @@ pub fn place(data: &[u8]) {
 
 /// Ledger parameters, then transactions: each whole or without any trace, and no satoshi made or lost.
 pub fn ledger(data: &[u8]) {
-    if let Some(parameters) = Parameters::decode(data) {
+    if let Some(parameters) = LedgerParameters::decode(data) {
         assert_eq!(parameters.encode(), data, "a second encoding");
     }
     let mut input = Input::new(data);
@@ -89,10 +89,14 @@ pub fn ledger(data: &[u8]) {
 }
 
 /// Three accounts with keys, one of which may be where fees go.
-fn parameters(input: &mut Input<'_>) -> Parameters {
+fn parameters(input: &mut Input<'_>) -> LedgerParameters {
     let mut accounts: Vec<_> = (1..=3).map(|n| (public_key(n), input.u64() >> 2)).collect();
     accounts.sort_unstable();
-    Parameters { forced_cost_per_byte: input.below(2) as u32, fee_account: public_key(3 + input.byte() % 2), accounts }
+    LedgerParameters {
+        forced_cost_per_byte: input.below(2) as u32,
+        fee_account: public_key(3 + input.byte() % 2),
+        accounts,
+    }
 }
 
 fn public_key(n: u8) -> [u8; 32] {

@@ -31,7 +31,7 @@ pub use watermark::{Watermark, WatermarkError};
 
 use crate::chain::{BlockReader, RpcNode};
 use crate::database::{OpenError, is_full};
-use crate::derive::DropReason;
+use crate::derive::{DropReason, MAX_FUTURE_SECONDS};
 use crate::executor::ledger::Account;
 use crate::executor::{Executor, of_manifest};
 use crate::follower::{ChainEvent, Follower, FollowerError};
@@ -61,9 +61,6 @@ const POSTING_DELAY: u32 = 1;
 
 /// Most soft blocks that are not derived: what a sequencer promises in four hours and a half.
 const MAX_PROMISED_BLOCKS: u64 = 16_384;
-
-/// How far in front of Bitcoin's median time a timestamp may be, in seconds.
-const MAX_FUTURE_SECONDS: u64 = 7200;
 
 /// Bitcoin blocks that are looked at again for batches, as they may have been replaced.
 const LOOK_BACK: u32 = 144;

@@ -9,9 +9,9 @@ use sortie::chain::BlockSource;
 use sortie::derive::Judged;
 use sortie::envelope::{Body, Carrier, Payload};
 use sortie::executor::State;
-use sortie::executor::ledger::{Parameters, Transfer};
+use sortie::executor::ledger::Transfer;
 use sortie::follower::{ChainView, DataDir, DerivedBlock, Follower, FollowerError, QueuedItem};
-use sortie::manifest::{ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet};
+use sortie::manifest::{ExecutorKind, ExecutorSpec, Fields, LedgerParameters, Manifest, SequencerSet};
 use sortie::primitives::{BlockRef, BtcHeight};
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ pub fn sequencers() -> Vec<Keypair> {
 pub fn manifest(start: BlockRef) -> Result<Manifest> {
     let mut accounts = vec![(account(ALICE), BALANCE), (account(BOB), BALANCE)];
     accounts.sort_unstable();
-    let parameters = Parameters { forced_cost_per_byte: 1, fee_account: [0xfe; 32], accounts };
+    let parameters = LedgerParameters { forced_cost_per_byte: 1, fee_account: [0xfe; 32], accounts };
     let mut keys: Vec<_> = sequencers().iter().map(|keypair| keypair.x_only_public_key().0).collect();
     keys.sort_unstable_by_key(|key| key.serialize());
     Ok(Manifest::new(Fields {

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sortie::chain::BlockSource;
 use sortie::durable::{self, Access};
-use sortie::executor::ledger::Parameters;
 use sortie::follower::MIN_START_DEPTH;
+use sortie::manifest::LedgerParameters;
 use sortie::manifest::{
     DEFAULT_MAX_FORCED, DEFAULT_WINDOW, ExecutorKind, ExecutorSpec, Fields, Manifest, SequencerSet,
 };
@@ -190,13 +190,13 @@ impl New {
         if let Some(pair) = accounts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Failure::usage(format_args!("--account {} is given twice", Hash32(pair[0].0))));
         }
-        let parameters = Parameters {
+        let parameters = LedgerParameters {
             forced_cost_per_byte: self.forced_cost_per_byte,
             fee_account: fee_account.serialize(),
             accounts,
         };
         let bytes = parameters.encode();
-        if Parameters::decode(&bytes).is_none() {
+        if LedgerParameters::decode(&bytes).is_none() {
             return Err(Failure::usage("the balances of all --account together do not fit 64 bits"));
         }
         Ok(ExecutorSpec { kind: ExecutorKind::Ledger, parameters: bytes })

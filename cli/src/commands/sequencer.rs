@@ -282,7 +282,7 @@ fn log_line(done: Done) -> Option<Line> {
                 }
             }
             for judged in &applied.judged {
-                text += &format!(", batch {}: {}", judged.place, judged.verdict);
+                text += &format!(", {} {}: {}", judged.name(), judged.place, judged.verdict);
             }
             let verdicts: Vec<_> = applied.judged.iter().map(|judged| judged.verdict.to_string()).collect();
             let fields = json!({ "height": height, "hash": applied.block.hash, "queued": applied.queued.len(),

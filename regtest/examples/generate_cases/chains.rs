@@ -11,8 +11,8 @@ use bitcoin::p2p::Magic;
 use bitcoin::{BlockHash, Transaction};
 use serde_json::{Value, json};
 use sortie::envelope::{Body, Carrier, Payload};
-use sortie::executor::ledger::{Parameters, TRANSFER_LEN, Transfer};
-use sortie::manifest::{ExecutorKind, ExecutorSpec, Fields, Manifest};
+use sortie::executor::ledger::{TRANSFER_LEN, Transfer};
+use sortie::manifest::{ExecutorKind, ExecutorSpec, Fields, LedgerParameters, Manifest};
 use sortie::primitives::BlockRef;
 
 /// A rollup and the Bitcoin chain that it is on.
@@ -193,7 +193,7 @@ fn executor(numbers: &mut Numbers) -> ExecutorSpec {
     }
     let account = |n: u8| keypair(n).x_only_public_key().0.serialize();
     let accounts = vec![(account(1), 100)];
-    let parameters = Parameters { forced_cost_per_byte: 1, fee_account: account(3), accounts };
+    let parameters = LedgerParameters { forced_cost_per_byte: 1, fee_account: account(3), accounts };
     ExecutorSpec { kind: ExecutorKind::Ledger, parameters: parameters.encode() }
 }
 

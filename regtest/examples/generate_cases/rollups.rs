@@ -4,9 +4,9 @@ use super::fuzz::rollup::{SECP, keypair};
 use super::fuzz::seeds::{Numbers, mutate};
 use super::{Case, hash, hex, pick, wide};
 use serde_json::json;
-use sortie::executor::ledger::{Ledger, Parameters, TRANSFER_LEN, Transfer};
+use sortie::executor::ledger::{Ledger, TRANSFER_LEN, Transfer};
 use sortie::executor::{Executor, Outcome, Route, execute};
-use sortie::manifest::Manifest;
+use sortie::manifest::{LedgerParameters, Manifest};
 use sortie::primitives::RollupId;
 
 fn key(n: u8) -> [u8; 32] {
@@ -112,11 +112,11 @@ fn spoil(numbers: &mut Numbers, fields: &mut [Vec<u8>], window: u16) {
     }
 }
 
-fn parameters(numbers: &mut Numbers) -> Parameters {
+fn parameters(numbers: &mut Numbers) -> LedgerParameters {
     let mut accounts: Vec<_> = (1..=numbers.below(4) as u8).map(|n| (key(n), wide(numbers) >> 2)).collect();
     accounts.sort_unstable();
     let fee_account = key(1 + numbers.below(5) as u8);
-    Parameters { forced_cost_per_byte: pick(numbers, &[0, 1, 1, 1, 2, u32::MAX]), fee_account, accounts }
+    LedgerParameters { forced_cost_per_byte: pick(numbers, &[0, 1, 1, 1, 2, u32::MAX]), fee_account, accounts }
 }
 
 /// Transactions one after the other; a few of the cases have signatures in them.

@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-/// How far in front of a Bitcoin block's own time an L2 block in its batch may be, in seconds.
-const MAX_FUTURE_SECONDS: u64 = 7200;
+/// How far an L2 block's time may be ahead of the Bitcoin block that holds its batch, in seconds (section 6.4).
+pub const MAX_FUTURE_SECONDS: u64 = 7200;
 
 /// What one Bitcoin block's batches may still add to the chain: a few bytes of DEFLATE on Bitcoin must
 /// not become state without bound for everybody who follows. Only accepted batches use it up: what

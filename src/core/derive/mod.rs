@@ -9,7 +9,7 @@ mod judge;
 
 use judge::Budget;
 
-pub use judge::{DropReason, Verdict};
+pub use judge::{DropReason, MAX_FUTURE_SECONDS, Verdict};
 
 use crate::envelope::{Body, Found};
 use crate::l2::{BlockRules, L2Block, L2Head, Origin};
@@ -69,6 +69,13 @@ pub struct Judged {
     pub kind: u8,
     /// The verdict.
     pub verdict: Verdict,
+}
+
+impl Judged {
+    /// `batch` or `handover`.
+    pub fn name(&self) -> &'static str {
+        if self.kind == 0x11 { "handover" } else { "batch" }
+    }
 }
 
 /// What one Bitcoin block did.

@@ -3,16 +3,17 @@
 //! Guarantees that a [`Manifest`] in hand keeps every bound of the specification: there is no other way
 //! to make one than [`Manifest::new`], which decoding and TOML go through.
 
+mod ledger;
 mod set;
 #[cfg(feature = "std")]
 mod toml;
 
 #[cfg(feature = "std")]
 pub use self::toml::{DEFAULT_MAX_FORCED, DEFAULT_MAX_LAG, DEFAULT_WINDOW, TomlError, network_of};
+pub use ledger::LedgerParameters;
 pub use set::{BadSignatures, SIGNATURE_ENTRY_LEN, SequencerSet, SetError};
 
 use crate::codec::{Malformed, Reader, Write};
-use crate::executor::ledger;
 use crate::primitives::{BlockRef, BtcHeight, RollupId, tagged_hash};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -148,9 +149,9 @@ impl ExecutorSpec {
         match self.kind {
             ExecutorKind::Opaque if self.parameters.is_empty() => Ok(()),
             ExecutorKind::Opaque => Err(ManifestError::Parameters),
-            ExecutorKind::Ledger => match ledger::Parameters::decode(&self.parameters) {
+            ExecutorKind::Ledger => match LedgerParameters::decode(&self.parameters) {
                 None => Err(ManifestError::Parameters),
-                Some(ledger::Parameters { forced_cost_per_byte: 0, .. }) => Err(ManifestError::ForcedCost),
+                Some(LedgerParameters { forced_cost_per_byte: 0, .. }) => Err(ManifestError::ForcedCost),
                 Some(_) => Ok(()),
             },
             // To be read by an executor that does not exist yet.
@@ -159,8 +160,8 @@ impl ExecutorSpec {
     }
 
     /// The parameters of a ledger; `None` of another executor.
-    pub fn ledger(&self) -> Option<ledger::Parameters> {
-        (self.kind == ExecutorKind::Ledger).then(|| ledger::Parameters::decode(&self.parameters))?
+    pub fn ledger(&self) -> Option<LedgerParameters> {
+        (self.kind == ExecutorKind::Ledger).then(|| LedgerParameters::decode(&self.parameters))?
     }
 }
 

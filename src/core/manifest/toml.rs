@@ -1,7 +1,6 @@
 //! The manifest as people edit it.
 
-use super::{ExecutorKind, ExecutorSpec, Fields, Manifest, ManifestError, Predecessor, SequencerSet};
-use crate::executor::ledger;
+use super::{ExecutorKind, ExecutorSpec, Fields, LedgerParameters, Manifest, ManifestError, Predecessor, SequencerSet};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, RollupId};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -178,8 +177,8 @@ impl Executor {
                     accounts.into_iter().map(|LedgerAccount { account, balance }| (account.0, balance)).collect();
                 accounts.sort_unstable();
                 let parameters =
-                    ledger::Parameters { forced_cost_per_byte, fee_account: fee_account.0, accounts }.encode();
-                ledger::Parameters::decode(&parameters).ok_or(TomlError::Accounts)?;
+                    LedgerParameters { forced_cost_per_byte, fee_account: fee_account.0, accounts }.encode();
+                LedgerParameters::decode(&parameters).ok_or(TomlError::Accounts)?;
                 (ExecutorKind::Ledger, parameters)
             }
             Executor::Evm { parameters } => {
@@ -233,7 +232,7 @@ mod tests {
     use crate::manifest::tests::sound_manifest;
 
     fn ledger() -> ExecutorSpec {
-        let parameters = ledger::Parameters {
+        let parameters = LedgerParameters {
             forced_cost_per_byte: 3,
             fee_account: [9; 32],
             accounts: vec![([1; 32], 10), ([2; 32], u64::from(u32::MAX))],

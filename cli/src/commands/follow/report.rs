@@ -95,8 +95,7 @@ impl From<&Judged> for JudgedLine {
             // The specification's own name for it.
             Verdict::Drop(reason) => ("drop", Some(format!("{reason:?}"))),
         };
-        let kind = if judged.kind == 0x11 { "handover" } else { "batch" };
-        Self { place: judged.place, kind, verdict, reason, shown: judged.verdict }
+        Self { place: judged.place, kind: judged.name(), verdict, reason, shown: judged.verdict }
     }
 }
 

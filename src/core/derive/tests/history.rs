@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::envelope::scan_block;
-use crate::executor::ledger::{self, Transfer};
+use crate::executor::ledger::Transfer;
 use crate::manifest::tests::signers::{SECP, keypair, public_key};
-use crate::manifest::{ExecutorKind, ExecutorSpec};
+use crate::manifest::{ExecutorKind, ExecutorSpec, LedgerParameters};
 use alloc::string::String;
 use vectors::Node;
 
@@ -52,7 +52,7 @@ pub(super) fn executed_at(rig: &Rig, index: u64) -> BtcHeight {
 pub(super) fn accounts(parameters: Parameters) -> Parameters {
     let mut accounts = vec![(public_key(ALICE), 1000), (public_key(BOB), 10)];
     accounts.sort_unstable();
-    let ledger = ledger::Parameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts };
+    let ledger = LedgerParameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts };
     let executor = ExecutorSpec { kind: ExecutorKind::Ledger, parameters: ledger.encode() };
     Parameters { executor, ..parameters }
 }

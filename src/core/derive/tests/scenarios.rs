@@ -3,9 +3,9 @@
 use super::*;
 use crate::envelope::tests::blocks;
 use crate::envelope::{Carrier, leaf_script, op_return_script};
-use crate::executor::ledger::{self, Transfer};
+use crate::executor::ledger::Transfer;
 use crate::manifest::tests::signers::{SECP, Signers, keypair, public_key};
-use crate::manifest::{ExecutorKind, ExecutorSpec};
+use crate::manifest::{ExecutorKind, ExecutorSpec, LedgerParameters};
 use alloc::string::String;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -324,7 +324,7 @@ fn every_envelope(rig: &mut Rig) {
 fn ledger_parameters() -> Parameters {
     let mut accounts = vec![(public_key(ALICE), 1000), (public_key(BOB), 10)];
     accounts.sort_unstable();
-    let parameters = ledger::Parameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts };
+    let parameters = LedgerParameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts };
     let executor = ExecutorSpec { kind: ExecutorKind::Ledger, parameters: parameters.encode() };
     Parameters { executor, ..short() }
 }

@@ -26,10 +26,10 @@ fn signed(from: u8, to: u8, amount: u64, fee: u64, nonce: u64) -> Vec<u8> {
     transfer(from, to, amount, fee, nonce).sign(&SECP, &ROLLUP, &keypair(from))
 }
 
-fn parameters(balances: &[(u8, u64)]) -> Parameters {
+fn parameters(balances: &[(u8, u64)]) -> LedgerParameters {
     let mut accounts: Vec<_> = balances.iter().map(|(name, balance)| (public_key(*name), *balance)).collect();
     accounts.sort_unstable();
-    Parameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts }
+    LedgerParameters { forced_cost_per_byte: 1, fee_account: public_key(FEES), accounts }
 }
 
 fn ledger(balances: &[(u8, u64)]) -> Ledger {
@@ -42,7 +42,7 @@ fn supply(state: &State) -> u128 {
 
 #[test]
 fn a_balance_that_would_not_fit_64_bits_undoes_the_whole_transfer() {
-    // Parameters that `Parameters::decode` refuses: with its bound on the sum this cannot happen.
+    // LedgerParameters that `LedgerParameters::decode` refuses: with its bound on the sum this cannot happen.
     let table = [
         ("at the receiver", [(ALICE, 10), (BOB, u64::MAX), (FEES, 0)]),
         ("at the fee account", [(ALICE, 10), (BOB, 0), (FEES, u64::MAX)]),
@@ -53,7 +53,7 @@ fn a_balance_that_would_not_fit_64_bits_undoes_the_whole_transfer() {
         let outcome = execute(&ledger, &mut state, &signed(ALICE, BOB, 1, 1, 0), Route::Own);
         assert_eq!(outcome, Outcome::NoOp(NoOpReason::Overflow), "{name}");
         assert_eq!(state, ledger.genesis(), "{name}");
-        assert_eq!(Parameters::decode(&parameters(&balances).encode()), None, "{name}");
+        assert_eq!(LedgerParameters::decode(&parameters(&balances).encode()), None, "{name}");
     }
 }
 
@@ -117,11 +117,11 @@ fn a_changed_byte_makes_a_transfer_a_no_op() {
 fn parameters_have_one_encoding() {
     let parameters = parameters(&[(ALICE, 5), (BOB, 0)]);
     let bytes = parameters.encode();
-    assert_eq!(Parameters::decode(&bytes), Some(parameters));
+    assert_eq!(LedgerParameters::decode(&bytes), Some(parameters));
     for len in 0..bytes.len() {
-        assert_eq!(Parameters::decode(&bytes[..len]), None, "{len} bytes");
+        assert_eq!(LedgerParameters::decode(&bytes[..len]), None, "{len} bytes");
     }
-    assert_eq!(Parameters::decode(&[&bytes[..], &[0]].concat()), None);
+    assert_eq!(LedgerParameters::decode(&[&bytes[..], &[0]].concat()), None);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_manifest_names_the_ledger_that_it_gets() {
 // more than its bytes pay, a transfer cannot.
 #[test]
 fn an_item_that_its_bytes_do_not_pay_for_is_a_no_op_and_its_neighbours_bytes_do_not_help_it() {
-    let free = Ledger::new(ROLLUP, Parameters { forced_cost_per_byte: 0, ..parameters(&[(ALICE, 1000)]) });
+    let free = Ledger::new(ROLLUP, LedgerParameters { forced_cost_per_byte: 0, ..parameters(&[(ALICE, 1000)]) });
     let mut state = free.genesis();
     let tx = signed(ALICE, BOB, 1, 1, 0);
     for (route, tx, outcome) in [

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::envelope::tests::vector_file::{Hex, cases};
-use crate::executor::ledger;
 use crate::primitives::Namespace;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +104,7 @@ fn ascending_keys(count: u8) -> Vec<[u8; 32]> {
 }
 
 fn ledger_parameters(accounts: &[([u8; 32], u64)]) -> Vec<u8> {
-    ledger::Parameters { forced_cost_per_byte: 1, fee_account: [5; 32], accounts: accounts.to_vec() }.encode()
+    LedgerParameters { forced_cost_per_byte: 1, fee_account: [5; 32], accounts: accounts.to_vec() }.encode()
 }
 
 fn with_len(bytes: &[u8]) -> Vec<u8> {

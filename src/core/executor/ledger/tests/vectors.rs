@@ -50,11 +50,11 @@ fn forged(by: u8, transfer: &Transfer) -> Vec<u8> {
     transfer.sign(&SECP, &ROLLUP, &keypair(by))
 }
 
-fn rich() -> Parameters {
+fn rich() -> LedgerParameters {
     parameters(&[(ALICE, 1000), (BOB, 500), (FEES, 20)])
 }
 
-fn hostile() -> Vec<(&'static str, Parameters, Vec<Promise>)> {
+fn hostile() -> Vec<(&'static str, LedgerParameters, Vec<Promise>)> {
     use NoOpReason as R;
     let sound = || signed(ALICE, BOB, 10, 1, 0);
     let off_the_curve = Transfer { from: [0; 32], ..transfer(ALICE, BOB, 10, 1, 0) };
@@ -64,7 +64,7 @@ fn hostile() -> Vec<(&'static str, Parameters, Vec<Promise>)> {
         id.0[31] ^= 1;
         transfer(ALICE, BOB, 10, 1, 0).sign(&SECP, &id, &keypair(ALICE))
     };
-    let unpaid = Parameters { forced_cost_per_byte: 0, ..rich() };
+    let unpaid = LedgerParameters { forced_cost_per_byte: 0, ..rich() };
     vec![
         (
             "what_is_no_transfer_is_malformed",
@@ -167,7 +167,7 @@ fn hostile() -> Vec<(&'static str, Parameters, Vec<Promise>)> {
     ]
 }
 
-fn sound() -> Vec<(&'static str, Parameters, Vec<Promise>)> {
+fn sound() -> Vec<(&'static str, LedgerParameters, Vec<Promise>)> {
     let keyless = Transfer { to: [0; 32], ..transfer(ALICE, BOB, 10, 1, 0) };
     let no_accounts = parameters(&[]);
     let empty_account = parameters(&[(ALICE, 1000), (BOB, 0)]);
@@ -212,7 +212,7 @@ fn sound() -> Vec<(&'static str, Parameters, Vec<Promise>)> {
 
 fn generate() -> Vec<Case> {
     let cases = hostile().into_iter().chain(sound());
-    let case = |(name, parameters, promises): (&str, Parameters, Vec<Promise>)| {
+    let case = |(name, parameters, promises): (&str, LedgerParameters, Vec<Promise>)| {
         let ledger = Ledger::new(ROLLUP, parameters.clone());
         let mut state = ledger.genesis();
         let genesis_state_root = ledger.state_root(&state);
@@ -246,7 +246,7 @@ fn every_transfer_has_the_outcome_that_its_case_promises() {
 #[test]
 fn the_vectors_hold() {
     for case in cases("ledger.json", generate) {
-        let ledger = Ledger::new(case.rollup_id, Parameters::decode(&case.parameters.0).unwrap());
+        let ledger = Ledger::new(case.rollup_id, LedgerParameters::decode(&case.parameters.0).unwrap());
         let mut state = ledger.genesis();
         assert_eq!(ledger.state_root(&state), case.genesis_state_root, "{}", case.name);
         for (i, step) in case.steps.iter().enumerate() {
