@@ -8,6 +8,8 @@
 pub use sortie_core::{batch, derive, envelope, executor, l2, manifest, merkle, primitives, proof, queue};
 
 #[cfg(feature = "node")]
+pub mod api;
+#[cfg(feature = "node")]
 pub mod chain;
 #[cfg(feature = "node")]
 mod crash;
@@ -15,6 +17,8 @@ mod crash;
 mod database;
 #[cfg(feature = "node")]
 pub mod durable;
+#[cfg(feature = "node")]
+pub mod evidence;
 #[cfg(feature = "node")]
 pub mod follower;
 #[cfg(feature = "node")]

@@ -24,7 +24,7 @@ const REMINDERS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(3
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
-    longest: Duration,
+    bounds: [Duration; 2],
 }
 
 impl Default for Backoff {
@@ -35,15 +35,28 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    fn new([first, longest]: [Duration; 2]) -> Self {
-        Self { next: first, longest }
+    fn new(bounds: [Duration; 2]) -> Self {
+        Self { next: bounds[0], bounds }
+    }
+
+    /// For a command that ends: a quarter of a second, up to four.
+    pub fn short() -> Self {
+        Self::new(SHORT_PAUSES)
     }
 
     /// The pause before the next attempt.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
-        self.next = pause.saturating_mul(2).min(self.longest);
+        self.next = pause.saturating_mul(2).min(self.bounds[1]);
         pause
+    }
+
+    /// The pause that the other side asks for, if it does, within the bounds of this backoff; else as
+    /// [`pause`](Self::pause).
+    pub fn pause_or(&mut self, asked: Option<Duration>) -> Duration {
+        let [first, longest] = self.bounds;
+        let pause = self.pause();
+        asked.map_or(pause, |asked| asked.clamp(first, longest))
     }
 }
 
@@ -117,7 +130,7 @@ impl Patience {
         is_temporary: impl Fn(&E) -> bool,
         mut attempt: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut backoff = Backoff::new(SHORT_PAUSES);
+        let mut backoff = Backoff::short();
         loop {
             let began = Instant::now();
             let error = match attempt() {
@@ -169,6 +182,10 @@ mod tests {
         let mut backoff = Backoff::default();
         let pauses: Vec<u64> = (0..7).map(|_| backoff.pause().as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        let mut short = Backoff::short();
+        let asked =
+            [None, Some(0), Some(2), Some(60), None].map(|asked| short.pause_or(asked.map(Duration::from_secs)));
+        assert_eq!(asked.map(|pause| pause.as_millis()), [250, 250, 2_000, 4_000, 4_000]);
     }
 
     #[test]

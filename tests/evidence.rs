@@ -3,10 +3,11 @@
 
 use crate::support::{Operator, Window, World};
 use anyhow::{Context, Result};
+use sortie::api::wire::TxStatus;
 use sortie::envelope::Carrier;
 use sortie::primitives::{Hash32, sha256};
+use sortie::proof::SignedBlock;
 use sortie::proof::{Receipt, Signed, Statement};
-use sortie::sequencer::{SignedBlock, TxStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
 const WINDOW: Window = Window { window: 12, max_lag: 6 };

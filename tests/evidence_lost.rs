@@ -4,9 +4,10 @@
 use crate::evidence::Observer;
 use crate::support::{Operator, Person, Window, World};
 use anyhow::{Context, Result};
+use sortie::api::wire::TxStatus;
 use sortie::chain::BlockSource;
 use sortie::primitives::sha256;
-use sortie::sequencer::{SequencerError, TxStatus};
+use sortie::sequencer::SequencerError;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -5,18 +5,19 @@ use anyhow::{Context, Result, ensure};
 use bitcoin::FeeRate;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
+use sortie::api::wire::TxStatus;
 use sortie::batch::{encode_handover, handover_message};
 use sortie::envelope::{Body, Carrier};
 use sortie::l2::L2Header;
 use sortie::manifest::SequencerSet;
 use sortie::merkle::{Tree, TreeHead, leaf_hash, merkle_root};
 use sortie::primitives::{BlockRef, Hash32, sha256};
+use sortie::proof::SignedBlock;
 use sortie::proof::{
     Equivocation, File, Included, Proof, ProvenLeaf, QueueLeaf, Receipt, Signed, SignedBy, SoftHeader, SoftState,
 };
 use sortie::publish::{Request, publish};
 use sortie::queue::Item;
-use sortie::sequencer::{SignedBlock, TxStatus};
 use sortie::wallet::Wallet;
 use std::collections::BTreeMap;
 use std::fs;
@@ -367,7 +368,7 @@ fn an_executed_item_is_proven_by_its_block_and_the_queue_by_its_roots() -> Resul
 
         // Sizes 1 and 2 are no block's: the items came in one Bitcoin block, which is adopted whole.
         let old_block = match old {
-            0 => users.world.follower("follower")?.node.store().block(0)?.map(|block| block.head.header),
+            0 => follower.node.store().block(0)?.map(|block| block.head.header),
             3 => Some(adopts),
             _ => None,
         };

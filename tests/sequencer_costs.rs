@@ -7,9 +7,10 @@ use bitcoin::Amount;
 use bitcoin::hex::DisplayHex;
 use regtest::Proc;
 use serde_json::Value;
+use sortie::api::wire::TxStatus;
 use sortie::envelope::Carrier;
 use sortie::publish::RateTerms;
-use sortie::sequencer::{Done, Policy, TxStatus};
+use sortie::sequencer::{Done, Policy};
 use std::time::Duration;
 
 const WINDOW: Window = Window { window: 30, max_lag: 20 };

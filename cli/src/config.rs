@@ -13,7 +13,6 @@ mod listener;
 
 use crate::bitcoin::{Bitcoin, Source};
 use crate::failure::Failure;
-use crate::http::SequencerUrl;
 use crate::input::{sats, text_of, toml_error};
 use crate::output::Output;
 use crate::reading::Reading;
@@ -23,6 +22,7 @@ use clap::Args;
 use file::ConfigFile;
 pub use given::Given;
 use regtest::Bitcoind;
+use sortie::api::SequencerClient;
 use sortie::chain::{Authorities, Credentials, Esplora, NodeInfo, Proxy, RpcNode, ServerUrl, Transport, is_loopback};
 use sortie::follower::{ChainView, Lifecycles};
 use sortie::manifest::{Manifest, TomlError, network_of};
@@ -430,8 +430,9 @@ impl Settings {
     }
 
     /// A sequencer, by its URL.
-    pub fn sequencer(&self, url: &str) -> Result<SequencerUrl, Failure> {
-        SequencerUrl::new(url, self.proxy())
+    pub fn sequencer(&self, url: &str) -> Result<SequencerClient, Failure> {
+        let proxy = self.proxy().map(ToString::to_string);
+        Ok(SequencerClient::new(url, proxy.as_deref())?)
     }
 
     /// Through which everything goes that leaves this machine.

@@ -3,7 +3,9 @@
 //! Guarantees that the code follows from the typed error of the layer that failed, never from its words.
 
 use crate::output::one_line;
+use sortie::api::ClientError;
 use sortie::chain::{ChainError, EsploraError};
+use sortie::evidence::EvidenceError;
 use sortie::follower::FollowerError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
@@ -199,6 +201,41 @@ impl From<FollowerError> for Failure {
         match &error {
             FollowerError::Scan(ScanError::Chain(source)) => Self::new(code, &error).of_source(Some(source)),
             error => Self::new(code, error).temporary_if(error.is_temporary()),
+        }
+    }
+}
+
+/// A sequencer's silence or refusal, with advice.
+pub fn of_client(error: &ClientError) -> Failure {
+    match error {
+        ClientError::Url(_) => Failure::usage(format_args!("{error}; it looks like http://127.0.0.1:8645")),
+        ClientError::Unreachable { .. } => Failure::failed(format_args!("{error}; without it, use `sortie force`")),
+        ClientError::Denied { .. } => Failure::failed(format_args!("{error}; it cannot stop `sortie force`")),
+        ClientError::Proxy(_) | ClientError::BadRequest { .. } => Failure::usage(error),
+        ClientError::OtherRollup { .. } => Failure::refused(error),
+        _ => Failure::failed(error),
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        of_client(&error)
+    }
+}
+
+impl From<EvidenceError> for Failure {
+    fn from(error: EvidenceError) -> Self {
+        match error {
+            EvidenceError::Follower(error) => error.into(),
+            EvidenceError::Chain(error) => error.into(),
+            EvidenceError::Client(error) => error.into(),
+            EvidenceError::Changed => Self::failed(error).temporary(),
+            EvidenceError::Genesis => Self::usage(error),
+            EvidenceError::ForeignLeaf { .. } => Self::usage(format_args!("--shown: {error}")),
+            EvidenceError::OtherQueue(number) | EvidenceError::ClaimedQueue(number) => {
+                Self::failed(format_args!("{error}; see `sortie prove censored {number}`"))
+            }
+            error => Self::failed(error),
         }
     }
 }

@@ -9,7 +9,6 @@ mod config;
 mod escape;
 mod failure;
 mod follower;
-mod http;
 mod input;
 mod outage;
 mod output;

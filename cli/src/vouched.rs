@@ -6,11 +6,12 @@
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::follower::derived_before;
-use crate::http::{BlockAnswer, HeadAnswer, Included, SequencerUrl};
+use sortie::api::SequencerClient;
+use sortie::api::wire::{BlockAnswer, HeadView};
 use sortie::follower::ChainView;
 use sortie::manifest::{Manifest, SequencerSet};
 use sortie::merkle::merkle_root;
-use sortie::primitives::{Hash32, RollupId, sha256};
+use sortie::primitives::{Hash32, L2Number, RollupId, sha256};
 use sortie::proof::{RawBytes, Receipt, Signed, SoftState, Statement};
 
 /// Blocks that a receipt may leave a sequencer to keep it: a day of them. One without end promises nothing.
@@ -23,6 +24,13 @@ pub struct Signers {
     rollup_id: RollupId,
     handovers: u32,
     set: SequencerSet,
+}
+
+/// The block that a sequencer says holds a transaction.
+pub struct Included {
+    pub number: L2Number,
+    pub block: Hash32,
+    pub receipt: Option<Box<Signed<Receipt>>>,
 }
 
 /// What shows that a transaction is in a block.
@@ -67,7 +75,7 @@ impl Signers {
     }
 
     /// Whether a head, with the state after it, is a block that the sequencer shows and has signed.
-    pub fn has_signed(&self, url: &SequencerUrl, head: &HeadAnswer) -> bool {
+    pub fn has_signed(&self, url: &SequencerClient, head: &HeadView) -> bool {
         let Ok(Some(block)) = url.block(head.number) else { return false };
         let state = block.signed.as_ref().map(|signed| &signed.state).filter(|state| self.signed(state));
         let header = &block.header;
@@ -83,7 +91,7 @@ impl Signers {
     }
 
     /// What shows that a transaction is in the block that the sequencer names.
-    pub fn shown(&self, url: &SequencerUrl, tx_hash: &Hash32, included: &Included) -> Result<Shown, Doubt> {
+    pub fn shown(&self, url: &SequencerClient, tx_hash: &Hash32, included: &Included) -> Result<Shown, Doubt> {
         let receipt = match &included.receipt {
             Some(receipt) => self.receipt(tx_hash, included.number, receipt).map(|()| receipt),
             None => Err("it gave no receipt"),
@@ -113,10 +121,10 @@ impl Signers {
 
     /// The block of a transaction, and the chain above it to the first that is signed: that signature binds all of
     /// them.
-    fn blocks(&self, url: &SequencerUrl, tx_hash: &Hash32, included: &Included) -> Result<Vec<BlockAnswer>, Doubt> {
+    fn blocks(&self, url: &SequencerClient, tx_hash: &Hash32, included: &Included) -> Result<Vec<BlockAnswer>, Doubt> {
         let no = |reason: String| Doubt { reason, may_pass: false };
         let number = included.number;
-        let get = |number| url.block(number).map_err(|failure| no(failure.to_string()));
+        let get = |number| url.block(number).map_err(|error| no(Failure::from(error).to_string()));
         let first = get(number)?.ok_or_else(|| no(format!("it does not show block {number}")))?;
         if first.header.number != number || self.hash(&first) != included.block {
             return Err(no(format!("what it shows as block {number} is another one")));

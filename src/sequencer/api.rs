@@ -8,11 +8,12 @@
 use super::connections::{serve_all, within_files};
 use super::limits::{Client, Limiter, Limits};
 use super::store::{MAX_WAITING, Terms};
-use super::{Clock, Done, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, TxStatus, lock};
+use super::{Clock, Done, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, lock};
+use crate::api::wire::{BlockAnswer, ErrorAnswer, ForcedSection, FullBlockAnswer, TxAnswer, TxStatus};
 use crate::executor::ledger::{Account, Transfer};
 use crate::executor::{self as state, Executor, NoOpReason};
 use crate::primitives::{Hash32, L2Number, sha256};
-use crate::proof::SoftHeader;
+use crate::proof::{RawBytes, SoftHeader};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
@@ -21,8 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bitcoin::hex::{DisplayHex, FromHex};
-use serde_json::json;
+use bitcoin::hex::FromHex;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
@@ -151,7 +151,7 @@ fn whole_seconds(time: Duration) -> u64 {
 
 /// An answer that is no answer: its reason as JSON, and when to come back if that may help.
 fn refused(status: StatusCode, reason: impl fmt::Display, come_back: Option<Duration>) -> Response {
-    let mut response = (status, Json(json!({ "error": reason.to_string() }))).into_response();
+    let mut response = (status, Json(ErrorAnswer { error: reason.to_string() })).into_response();
     if let Some(time) = come_back {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(time)));
     }
@@ -278,10 +278,8 @@ struct Shared {
 }
 
 /// Answers with a transaction's hash and what became of it.
-fn tx_answer(code: StatusCode, hash: Hash32, status: &TxStatus) -> Response {
-    let mut answer = json!(status);
-    answer["tx_hash"] = json!(hash);
-    (code, Json(answer)).into_response()
+fn tx_answer(code: StatusCode, tx_hash: Hash32, status: TxStatus) -> Response {
+    (code, Json(TxAnswer { tx_hash, status })).into_response()
 }
 
 /// Runs what waits for the disk where it holds up no other request.
@@ -307,7 +305,7 @@ async fn post_tx(
         let tx = text.and_then(|text| Vec::from_hex(text.trim()).ok()).ok_or(Refusal::NotHex);
         let taken = tx.and_then(|tx| Ok((shared.submit.submit_from(&tx, Some(address))?, sha256(&tx))));
         match taken {
-            Ok((status, hash)) => Ok(tx_answer(StatusCode::ACCEPTED, hash, &status)),
+            Ok((status, hash)) => Ok(tx_answer(StatusCode::ACCEPTED, hash, status)),
             Err(refusal) => Err(shared.submit.refuse(refusal, address)),
         }
     })
@@ -320,7 +318,7 @@ async fn get_tx(State(shared): State<Shared>, Path(hash): Path<String>) -> Respo
     };
     blocking(move || {
         Ok(match shared.submit.status(&hash)? {
-            Some(status) => tx_answer(StatusCode::OK, hash, &status),
+            Some(status) => tx_answer(StatusCode::OK, hash, status),
             None => not_found("this sequencer has not seen it"),
         })
     })
@@ -328,13 +326,12 @@ async fn get_tx(State(shared): State<Shared>, Path(hash): Path<String>) -> Respo
 }
 
 /// A soft block as it is shown: enough to follow the unsafe chain and to hold the sequencer to it.
-fn block_answer(stored: &StoredBlock) -> Response {
+fn block_answer(stored: StoredBlock) -> Response {
     let StoredBlock { block, signed } = stored;
-    let own_txs: Vec<_> = block.own_txs.iter().map(|tx| tx.to_lower_hex_string()).collect();
-    let forced = json!({ "start": block.forced.start, "end": block.forced.end });
-    Json(json!({ "hash": block.hash, "header": SoftHeader(block.header), "forced": forced, "own_txs": own_txs,
-        "signed": signed }))
-    .into_response()
+    let own_txs = block.own_txs.into_iter().map(RawBytes).collect();
+    let forced = ForcedSection { start: block.forced.start, end: block.forced.end };
+    let shown = BlockAnswer { header: SoftHeader(block.header), own_txs, signed };
+    Json(FullBlockAnswer { hash: block.hash, block: shown, forced }).into_response()
 }
 
 async fn get_block(State(shared): State<Shared>, Path(number): Path<String>) -> Response {
@@ -343,7 +340,7 @@ async fn get_block(State(shared): State<Shared>, Path(number): Path<String>) -> 
     };
     blocking(move || {
         Ok(match shared.submit.block(number)? {
-            Some(stored) => block_answer(&stored),
+            Some(stored) => block_answer(stored),
             None => not_found("this sequencer made no such block"),
         })
     })

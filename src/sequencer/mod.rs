@@ -26,18 +26,19 @@ pub use in_flight::InFlight;
 pub use limits::{Limits, MAX_POOL, MAX_TX_LEN, Rate};
 pub use order::Carried;
 pub use soft::{SoftBlock, SoftChain};
-pub use store::{SequencerStore, SignedBlock, StoredBlock, TxStatus};
+pub use store::{SequencerStore, StoredBlock};
 pub use watermark::{Watermark, WatermarkError};
 
+use crate::api::wire::HeadView;
 use crate::chain::{BlockReader, RpcNode};
 use crate::database::{OpenError, is_full};
 use crate::derive::{DropReason, MAX_FUTURE_SECONDS};
 use crate::executor::ledger::Account;
 use crate::executor::{Executor, of_manifest};
 use crate::follower::{ChainEvent, Follower, FollowerError};
-use crate::l2::{L2Head, Origin};
+use crate::l2::Origin;
 use crate::manifest::Manifest;
-use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
+use crate::primitives::{BlockRef, BtcHeight, L2Number, RollupId};
 use crate::publish::{Bumped, Publication, PublishError, RateTerms};
 use crate::queue::Place;
 use crate::scanner::{ScanError, Scanner};
@@ -224,21 +225,6 @@ impl Policy {
     }
 }
 
-/// A head, for people and for [`Status`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HeadView {
-    /// Number of the L2 block.
-    pub number: L2Number,
-    /// Its hash.
-    pub hash: Hash32,
-    /// Commitment to the state after it.
-    pub state_root: Hash32,
-    /// Height of its origin.
-    pub origin_height: BtcHeight,
-    /// Its time, seconds since 1970.
-    pub timestamp: u64,
-}
-
 /// What the sequencer shows of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -341,18 +327,6 @@ pub struct Sequencer {
     budget: budget::Budget,
     /// The soft chain may not be what the store holds: an error came between them.
     must_reload: bool,
-}
-
-impl HeadView {
-    fn new(head: L2Head, state_root: Hash32) -> Self {
-        Self {
-            number: head.header.number,
-            hash: head.hash,
-            state_root,
-            origin_height: head.header.origin.height,
-            timestamp: head.header.timestamp,
-        }
-    }
 }
 
 impl Sequencer {

@@ -13,11 +13,11 @@
 
 use super::history::{History, Turn};
 use super::store::{Included, Waiting};
-use super::{SequencerError, SequencerStore, SignedBlock, SoftBlock};
+use super::{SequencerError, SequencerStore, SoftBlock};
 use crate::derive::Derivation;
 use crate::l2::{L2Block, L2Head};
 use crate::primitives::sha256;
-use crate::proof::{Receipt, Signed, SignedBy, SoftHeader, SoftState, Statement};
+use crate::proof::{Receipt, Signed, SignedBlock, SignedBy, SoftHeader, SoftState, Statement};
 use bitcoin::secp256k1::Keypair;
 
 /// The sequencer's key, for everything but batches.

@@ -7,7 +7,8 @@ use super::admission::{Price, Used, choose};
 use super::history::Turn;
 use super::sign::Signer;
 use super::store::Waiting;
-use super::{HeadView, SequencerError, SequencerStore};
+use super::{SequencerError, SequencerStore};
+use crate::api::wire::HeadView;
 use crate::derive::Derivation;
 use crate::executor::{Executor, NoOpReason, Outcome, Route, State, execute};
 use crate::follower::{Follower, execute_block};
@@ -166,12 +167,12 @@ impl SoftChain {
     /// The unsafe head, to be shown.
     pub fn head_view(&self) -> HeadView {
         let state_root = self.blocks.back().map_or(self.base_state_root, |soft| soft.state_root);
-        HeadView::new(self.head(), state_root)
+        HeadView::of(self.head(), state_root)
     }
 
     /// The derived head, to be shown.
     pub fn base_view(&self) -> HeadView {
-        HeadView::new(self.base, self.base_state_root)
+        HeadView::of(self.base, self.base_state_root)
     }
 
     /// The soft blocks after the one with this hash (or after the derived head).

@@ -6,14 +6,15 @@
 use super::SequencerError;
 use super::admission::Candidate;
 use super::history::Record;
+use crate::api::wire::TxStatus;
 use crate::database;
 use crate::executor::NoOpReason;
 use crate::l2::{L2Block, L2Header};
 use crate::primitives::{Hash32, L2Number, sha256};
-use crate::proof::{Receipt, Signed, SoftHeader, SoftState};
+use crate::proof::{Receipt, Signed, SignedBlock};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, TransactionBehavior, params};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,38 +79,6 @@ pub struct StoredBlock {
     pub block: L2Block,
     /// Header and state root, if they were signed.
     pub signed: Option<SignedBlock>,
-}
-
-/// What a sequencer signs for a block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedBlock {
-    /// The header.
-    pub header: Signed<SoftHeader>,
-    /// The state after it.
-    pub state: Signed<SoftState>,
-}
-
-/// What became of a transaction that was sent to the sequencer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-pub enum TxStatus {
-    /// Waits for a block.
-    Pending,
-    /// In a soft block.
-    Included {
-        /// The L2 block.
-        number: L2Number,
-        /// Its hash.
-        block: Hash32,
-        /// The signed promise, if one was given.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        receipt: Option<Box<Signed<Receipt>>>,
-    },
-    /// Would have no effect; it can be sent again.
-    Rejected {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// A signed batch: its payload's bytes are never made twice.

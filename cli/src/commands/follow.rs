@@ -6,13 +6,14 @@ use crate::bitcoin::Bitcoin;
 use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
 use crate::follower::{Writer, clear, data_dir};
-use crate::http::{SequencerUrl, ServedHead, check_served};
 use crate::outage::Outage;
 use crate::output::Output;
 use crate::vouched::Signers;
 use clap::Args;
 pub use report::UnconfirmedLine;
 use report::{AppliedReport, HeadsReport, RevertedReport, UnsafeHead};
+use sortie::api::wire::ServedHead;
+use sortie::api::{SequencerClient, check_served};
 use sortie::chain::{BlockSource, ChainError, RpcNode};
 use sortie::follower::ChainEvent;
 use sortie::primitives::{BtcHeight, RollupId};
@@ -145,7 +146,7 @@ struct Session<'a> {
     out: &'a Output,
     source: Bitcoin,
     writer: Writer,
-    sequencer: Option<SequencerUrl>,
+    sequencer: Option<SequencerClient>,
     rollup_id: RollupId,
     /// The heads that were printed last.
     told: Option<HeadsReport>,
@@ -228,14 +229,14 @@ impl Session<'_> {
         let Some(url) = &self.sequencer else { return Ok(None) };
         match url.status::<ServedHead>() {
             Ok(status) => {
-                check_served(status.served.rollup_id, self.rollup_id)?;
+                check_served(status.rollup_id, self.rollup_id)?;
                 self.deaf = false;
                 let signed = Signers::of(self.writer.follower.view())?.has_signed(url, &status.head);
                 Ok(Some(Some(UnsafeHead { head: status.head, signed })))
             }
-            Err(failure) => {
+            Err(error) => {
                 if !self.deaf {
-                    self.out.survived(&failure, "the unsafe head is not known");
+                    self.out.survived(&error.into(), "the unsafe head is not known");
                     self.deaf = true;
                 }
                 Ok(Some(None))

@@ -3,20 +3,17 @@
 //! Guarantees that a file which does not show what it says is never written: each is judged first, by the
 //! code that judges it everywhere else.
 
-mod censored;
-mod followed;
 mod signed;
 mod target;
 
 use crate::commands::send::receipts_of;
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::http::SequencerUrl;
+use crate::follower::Reader;
 use crate::output::Output;
 use clap::{Args, Subcommand};
-use followed::Followed;
-use serde::Deserialize;
-use signed::{Blocks, SignedBy, read_leaf, read_receipt, read_signed};
+use signed::{SignedBy, read_leaf, read_receipt, read_signed};
+use sortie::evidence::{EvidenceError, Prover, broken_receipt, claimed_block, find_censored};
 use sortie::follower::QueuedItem;
 use sortie::merkle::TreeHead;
 use sortie::primitives::{BtcHeight, Hash32, L2Number};
@@ -27,9 +24,6 @@ use target::Target;
 
 /// Headers that `prove forced` shows above the item's block unless it is told otherwise: two weeks of Bitcoin.
 const DEFAULT_HEADERS: BtcHeight = 2_016;
-
-/// Blocks of a sequencer that are looked at for one that executes an item.
-const MAX_LOOKED_AT: usize = 1_000;
 
 /// Make a file that anyone can check offline: a proof, or evidence against a sequencer
 ///
@@ -225,11 +219,11 @@ pub fn run(command: &Prove, settings: &Settings, out: &Output) -> Result<(), Fai
         Prove::Consistent(command) => consistent(command, settings, out),
         Prove::Censored(command) => {
             command.target.check()?;
-            let blocks = Blocks::new(&command.blocks, settings)?;
+            let blocks = command.blocks.blocks(settings)?;
             let shown = command.shown.iter().map(|path| read_leaf(path)).collect::<Result<_, _>>()?;
-            let followed = Followed::open(settings, out)?;
-            let proof = censored::find(&followed, &blocks, shown, command.number)?;
-            command.target.finish(followed.file(Proof::Censored(proof)), &followed.anchors()?, out)
+            let prover = prover(settings, out)?;
+            let proof = find_censored(&prover, &blocks, shown, command.number)?;
+            command.target.finish(prover.file(Proof::Censored(proof)), &prover.anchors()?, out)
         }
         Prove::Equivocation(command) => {
             command.target.check()?;
@@ -246,15 +240,27 @@ pub fn run(command: &Prove, settings: &Settings, out: &Output) -> Result<(), Fai
         Prove::BrokenReceipt(command) => {
             command.target.check()?;
             let receipts = receipts(&command.receipt, settings)?;
-            let blocks = Blocks::new(&command.blocks, settings)?;
-            let followed = Followed::open(settings, out)?;
+            let blocks = command.blocks.blocks(settings)?;
+            let prover = prover(settings, out)?;
             // After a reorganisation there may be more than one; each has to be kept.
-            let mut proofs = receipts.into_iter().map(|receipt| signed::broken_receipt(&followed, &blocks, receipt));
+            let mut proofs = receipts.into_iter().map(|receipt| broken_receipt(&prover, &blocks, receipt));
             let first = proofs.next().ok_or_else(|| Failure::failed("no receipt"))?;
-            let proof = first.or_else(|failure| proofs.find_map(Result::ok).ok_or(failure))?;
-            command.target.finish(followed.file(Proof::BrokenReceipt(proof)), &followed.anchors()?, out)
+            let proof = first.or_else(|error| proofs.find_map(Result::ok).ok_or(error))?;
+            command.target.finish(prover.file(Proof::BrokenReceipt(proof)), &prover.anchors()?, out)
         }
     }
+}
+
+/// The rollup's chain at Bitcoin's tip, and Bitcoin.
+fn prover(settings: &Settings, out: &Output) -> Result<Prover, Failure> {
+    let Reader { view, source, .. } = Reader::open(settings, out)?;
+    Ok(Prover::new(view, source?))
+}
+
+fn item_at(prover: &Prover, place: &Place) -> Result<QueuedItem, Failure> {
+    prover.view.store().item_at(place)?.ok_or_else(|| {
+        Failure::failed(format_args!("{place} is not in this rollup's queue; `sortie status` tells how far it is"))
+    })
 }
 
 /// The receipt in a file, or those that were kept of a transaction.
@@ -279,87 +285,52 @@ fn offline(proof: Proof, target: &Target, settings: &Settings, out: &Output) -> 
 
 fn forced(command: &Forced, settings: &Settings, out: &Output) -> Result<(), Failure> {
     command.target.check()?;
-    let followed = Followed::open(settings, out)?;
-    let item = followed.item_at(&command.place)?.item;
+    let prover = prover(settings, out)?;
+    let item = item_at(&prover, &command.place)?.item;
     let height = item.block.height;
-    let tip = followed.view.tip_height()?;
+    let tip = prover.view.tip_height()?;
     let first = command.from_height.unwrap_or(height);
     let last = command.to_height.unwrap_or_else(|| tip.min(height.saturating_add(DEFAULT_HEADERS)));
     if !(first <= height && height <= last && last <= tip) {
         let message = format!("the headers must hold the item's block {height} and end at the tip {tip} or below");
         return Err(Failure::usage(format_args!("--from-height {first}, --to-height {last}: {message}")));
     }
-    let mut anchors = followed.anchors()?;
+    let mut anchors = prover.anchors()?;
     anchors.add_bitcoin_block(item.block).map_err(Failure::failed)?;
-    let proof = followed.item_proof(&item, first..=last)?;
-    command.target.finish(followed.file(Proof::Forced(proof)), &anchors, out)
+    let proof = prover.item_proof(&item, first..=last)?;
+    command.target.finish(prover.file(Proof::Forced(proof)), &anchors, out)
 }
 
 fn included(command: &Included, settings: &Settings, out: &Output) -> Result<(), Failure> {
     command.target.check()?;
     let url = command.sequencer.as_deref().map(|url| settings.sequencer(url)).transpose()?;
-    let followed = Followed::open(settings, out)?;
-    let queued = followed.item_at(&command.place)?;
-    let mut anchors = followed.anchors()?;
+    let prover = prover(settings, out)?;
+    let queued = item_at(&prover, &command.place)?;
+    let mut anchors = prover.anchors()?;
     let block = match url {
-        Some(url) => claimed(&followed, &url, &queued)?,
+        Some(url) => claimed_block(&prover, &url, &queued)?,
         None => {
-            let (header, hash) = derived(&followed, &queued)?;
+            let (header, hash) = derived(&prover, &queued)?;
             anchors.add_l2_block(hash);
             Signed { statement: header, handovers: 0, signatures: Vec::new() }
         }
     };
-    let tree = followed.tree(block.statement.queue_size)?;
-    let item = ProvenLeaf::make(&tree, tree.size(), queued.index, &queued.item).ok_or_else(followed::changed)?;
+    let tree = prover.tree(block.statement.queue_size)?;
+    let item = ProvenLeaf::make(&tree, tree.size(), queued.index, &queued.item).ok_or(EvidenceError::Changed)?;
     let proof = proof::Included { item, block };
-    command.target.finish(followed.file(Proof::Included(proof)), &anchors, out)
+    command.target.finish(prover.file(Proof::Included(proof)), &anchors, out)
 }
 
 /// The derived block that executed an item.
-fn derived(followed: &Followed, queued: &QueuedItem) -> Result<(SoftHeader, Hash32), Failure> {
+fn derived(prover: &Prover, queued: &QueuedItem) -> Result<(SoftHeader, Hash32), Failure> {
     let fate = queued.fate.ok_or_else(|| {
-        let due = followed.view.due_height(queued.item.block.height);
+        let due = prover.view.due_height(queued.item.block.height);
         Failure::failed(format_args!(
             "not executed yet: at the latest it is when Bitcoin reaches height {due}; --sequencer URL proves what a sequencer says"
         ))
     })?;
-    let block = followed.view.store().block(fate.l2_number)?.ok_or_else(followed::changed)?;
+    let block = prover.view.store().block(fate.l2_number)?.ok_or(EvidenceError::Changed)?;
     Ok((SoftHeader(block.head.header), block.head.hash))
-}
-
-/// The head of a sequencer's status, which only says where to stop looking.
-#[derive(Deserialize)]
-struct Claimed {
-    #[serde(rename = "unsafe")]
-    head: ClaimedHead,
-}
-
-#[derive(Deserialize)]
-struct ClaimedHead {
-    number: L2Number,
-}
-
-/// The first signed block of a sequencer that executes an item, or comes after one that did.
-fn claimed(followed: &Followed, url: &SequencerUrl, queued: &QueuedItem) -> Result<Signed<SoftHeader>, Failure> {
-    let first = match queued.fate {
-        Some(fate) => fate.l2_number,
-        None => followed.view.heads(1)?.safe.head.header.number.saturating_add(1),
-    };
-    let Claimed { head: ClaimedHead { number: last } } = url.status()?;
-    let blocks = Blocks::from(url.clone());
-    for number in (first..=last).take(MAX_LOOKED_AT) {
-        let signed = blocks.get(number)?.and_then(|block| block.signed).map(|signed| signed.header);
-        let Some(signed) = signed.filter(|signed| signed.statement.forced_end > queued.index) else { continue };
-        if !followed.has_queue(&signed.statement)? {
-            return Err(Failure::failed(format_args!(
-                "the sequencer's block {number} has another queue than Bitcoin; see `sortie prove censored {number}`"
-            )));
-        }
-        return Ok(signed);
-    }
-    Err(Failure::failed(format_args!(
-        "the sequencer has signed no block from {first} to {last} that executes the item"
-    )))
 }
 
 fn consistent(command: &Consistent, settings: &Settings, out: &Output) -> Result<(), Failure> {
@@ -367,13 +338,13 @@ fn consistent(command: &Consistent, settings: &Settings, out: &Output) -> Result
     if command.old > command.new {
         return Err(Failure::usage(format_args!("SIZE1 {} is more than SIZE2 {}", command.old, command.new)));
     }
-    let followed = Followed::open(settings, out)?;
-    let tree = followed.tree(command.new)?;
+    let prover = prover(settings, out)?;
+    let tree = prover.tree(command.new)?;
     let heads = tree.head(command.old).zip(tree.head(command.new)).zip(tree.consistency(command.old, command.new));
-    let ((old, new), proof) = heads.ok_or_else(followed::changed)?;
-    let mut anchors = followed.anchors()?;
+    let ((old, new), proof) = heads.ok_or(EvidenceError::Changed)?;
+    let mut anchors = prover.anchors()?;
     let mut block_of = |queue: &TreeHead| -> Result<Option<SoftHeader>, Failure> {
-        let block = if command.roots_only { None } else { followed.adopting(queue)? };
+        let block = if command.roots_only { None } else { prover.adopting(queue)? };
         Ok(block.map(|block| {
             anchors.add_l2_block(block.head.hash);
             SoftHeader(block.head.header)
@@ -381,5 +352,5 @@ fn consistent(command: &Consistent, settings: &Settings, out: &Output) -> Result
     };
     let (old_block, new_block) = (block_of(&old)?, block_of(&new)?);
     let proof = Consistency { old, new, proof, old_block, new_block };
-    command.target.finish(followed.file(Proof::Consistency(proof)), &anchors, out)
+    command.target.finish(prover.file(Proof::Consistency(proof)), &anchors, out)
 }

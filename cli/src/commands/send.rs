@@ -4,16 +4,16 @@
 //! signed is on disk before that is told.
 
 use crate::config::Settings;
-use crate::failure::Failure;
+use crate::failure::{Failure, of_client};
 use crate::follower::data_dir;
-use crate::http::{BlockAnswer, Included, TxAnswer, TxStatus};
 use crate::input::hex_argument;
 use crate::output::Output;
-use crate::vouched::{Doubt, Shown, Signers};
+use crate::vouched::{Doubt, Included, Shown, Signers};
 use bitcoin::hex::DisplayHex;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
+use sortie::api::wire::{BlockAnswer, TxAnswer, TxStatus};
 use sortie::durable::{Access, make_folder, replace};
 use sortie::primitives::{Hash32, L2Number, sha256};
 use sortie::proof::{Receipt, Signed};
@@ -103,7 +103,10 @@ impl fmt::Display for Sent {
 
 /// Runs the command.
 pub fn run(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
-    let url = settings.sequencer(&command.sequencer)?.patient(Duration::from_secs(command.timeout), out);
+    let notes = out.clone();
+    let url = settings.sequencer(&command.sequencer)?.patient(Duration::from_secs(command.timeout), move |error| {
+        notes.note(format_args!("{}; trying again", of_client(error)));
+    });
     let tx = hex_argument(&command.tx)?;
     let manifest = settings.optional_manifest()?;
     manifest.iter().try_for_each(|manifest| url.check_serves(manifest.rollup_id()))?;
@@ -138,7 +141,8 @@ pub fn run(command: &Send, settings: &Settings, out: &Output) -> Result<(), Fail
                     "the sequencer would execute {hash} as a no-op ({reason}) and left it out"
                 )));
             }
-            TxStatus::Included(included) => {
+            TxStatus::Included { number, block, receipt } => {
+                let included = Included { number, block, receipt };
                 let shown = match &signers {
                     Some(signers) => signers.shown(&url, &hash, &included),
                     None => Err(Doubt { reason: "without a manifest its keys are not known".into(), may_pass: false }),

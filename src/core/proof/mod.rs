@@ -43,7 +43,8 @@ pub use raw::{Raw, RawBytes};
 pub use refutation::Refutation;
 pub use standing::{BitcoinFacts, Standing};
 pub use statement::{
-    Receipt, Signed, SignedBy, SoftHeader, SoftState, Statement, header_message, receipt_message, state_message,
+    Receipt, Signed, SignedBlock, SignedBy, SoftHeader, SoftState, Statement, header_message, receipt_message,
+    state_message,
 };
 pub use verdict::{BlockName, Fact, NeededAnchor, NodeNeed, Proven, Verdict};
 

@@ -65,6 +65,15 @@ pub struct Signed<T> {
     pub signatures: Vec<SignedBy>,
 }
 
+/// Both statements about one L2 block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedBlock {
+    /// The header.
+    pub header: Signed<SoftHeader>,
+    /// The state after it.
+    pub state: Signed<SoftState>,
+}
+
 /// What is signed under a receipt.
 pub fn receipt_message(rollup_id: &RollupId, handovers: u32, receipt: &Receipt) -> Hash32 {
     let parts: [&[u8]; 5] = [

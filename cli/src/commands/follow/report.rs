@@ -1,9 +1,9 @@
 //! What `follow` prints: one struct for each event, as JSON and for people.
 
 use crate::failure::Failure;
-use crate::http::HeadAnswer;
 use crate::output::count;
 use serde::Serialize;
+use sortie::api::wire::HeadView;
 use sortie::derive::{Judged, Verdict};
 use sortie::follower::{Applied, ChainView, DerivedBlock, Effect, ExecutedBlock, Heads, QueuedItem};
 use sortie::primitives::{BlockRef, BtcHeight, Hash32, L2Number, sha256};
@@ -213,7 +213,7 @@ impl fmt::Display for RevertedReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct UnsafeHead {
     #[serde(flatten)]
-    pub head: HeadAnswer,
+    pub head: HeadView,
     /// Whether the sequencer has signed it.
     pub signed: bool,
 }

@@ -4,13 +4,11 @@
 //! in a row, two neighbours swapped, one repeated, one with another content. Leaves that the liar has shown to
 //! somebody prove larger ones. What is neither guessed nor shown becomes a file that needs a node.
 
-use super::followed::{Followed, changed};
-use super::signed::Blocks;
-use crate::failure::Failure;
-use sortie::follower::QueuedItem;
-use sortie::merkle::{CompactRange, Tree, TreeHead, leaf_hash, verify_inclusion};
-use sortie::primitives::{Hash32, L2Number, sha256};
-use sortie::proof::{
+use super::{EvidenceError, Prover, ShownBlocks};
+use crate::follower::QueuedItem;
+use crate::merkle::{CompactRange, Tree, TreeHead, leaf_hash, verify_inclusion};
+use crate::primitives::{Hash32, L2Number, sha256};
+use crate::proof::{
     Censored, CensoredCase, ItemProof, Proof, ProvenLeaf, QueueLeaf, Raw, RawBytes, Refutation, Signed, SoftHeader,
     Verdict, judge,
 };
@@ -18,25 +16,26 @@ use sortie::proof::{
 /// Items among which lies are looked for; the work grows with the square.
 const MAX_GUESSED: u64 = 1_000;
 
-/// The evidence against the block under a number; `shown` are leaves of its queue that somebody got to see.
-pub fn find(
-    followed: &Followed,
-    blocks: &Blocks,
+/// Finds the first fault of the signed block under a number, as evidence; `shown` are leaves of its queue that the
+/// sequencer showed to somebody.
+///
+/// # Errors
+/// [`EvidenceError`]; among them [`EvidenceError::Innocent`], if nothing is wrong.
+pub fn find_censored(
+    prover: &Prover,
+    blocks: &ShownBlocks,
     mut shown: Vec<ProvenLeaf>,
     number: L2Number,
-) -> Result<Censored, Failure> {
+) -> Result<Censored, EvidenceError> {
     let (block, own_txs) = blocks.signed(number)?;
-    let parent = blocks.parent(followed, number, &block.statement)?;
+    let parent = blocks.parent(prover, number, &block.statement)?;
     let queue = block.statement.queue();
     if let Some(other) = shown.iter().find(|leaf| !stands_in(leaf, &queue)) {
-        return Err(Failure::usage(format_args!(
-            "--shown: {} does not stand in block {number}'s queue",
-            other.leaf.place
-        )));
+        return Err(EvidenceError::ForeignLeaf { place: other.leaf.place, number });
     }
     shown.sort_unstable_by_key(|leaf| leaf.index);
     shown.dedup();
-    Case { followed, block, own_txs, parent, shown, tree: followed.tree(followed.size())? }.find(number)
+    Case { prover, block, own_txs, parent, shown, tree: prover.tree(prover.size())? }.find(number)
 }
 
 fn stands_in(leaf: &ProvenLeaf, queue: &TreeHead) -> bool {
@@ -45,7 +44,7 @@ fn stands_in(leaf: &ProvenLeaf, queue: &TreeHead) -> bool {
 
 /// A signed block, its parent, and Bitcoin's queue up to the tip.
 struct Case<'a> {
-    followed: &'a Followed,
+    prover: &'a Prover,
     block: Signed<SoftHeader>,
     own_txs: Vec<RawBytes>,
     parent: SoftHeader,
@@ -72,40 +71,32 @@ enum Around {
 }
 
 impl Case<'_> {
-    fn find(self, number: L2Number) -> Result<Censored, Failure> {
+    fn find(self, number: L2Number) -> Result<Censored, EvidenceError> {
         let header = self.block.statement;
         if let Some(item) = self.not_executed()? {
             return Ok(self.with(CensoredCase::NotExecuted { item }));
         }
         // Whether the header contradicts its parent is for the judge to say.
-        let origin = if header.origin == self.parent.origin { None } else { self.followed.header(&header.origin)? };
+        let origin = if header.origin == self.parent.origin { None } else { self.prover.header(&header.origin)? };
         let false_header = self.with(CensoredCase::FalseHeader { origin: origin.map(Raw) });
         let verdict = self.judge(&false_header)?;
         match &verdict {
             Verdict::Proven(_) => return Ok(false_header),
             Verdict::NeedsNode(_) | Verdict::Refuted(Refutation::TrueHeader) => {}
             Verdict::NeedsAnchor(_) | Verdict::Refuted(_) => {
-                return Err(Failure::failed(format_args!("block {number} cannot be judged: {verdict}")));
+                return Err(EvidenceError::Unjudged { number, verdict: Box::new(verdict) });
             }
         }
-        match self.followed.view.store().bitcoin_block(header.origin.height)? {
+        match self.prover.view.store().bitcoin_block(header.origin.height)? {
             Some((hash, size, root)) if hash == header.origin.hash => {
                 let truth = TreeHead { size, root };
                 if truth == header.queue() {
-                    return Err(Failure::failed(format_args!(
-                        "nothing is wrong with block {number}: it follows from its parent, its queue is Bitcoin's at {}, and \
-                         it executes what it has to",
-                        header.origin
-                    )));
+                    return Err(EvidenceError::Innocent { number, origin: header.origin });
                 }
                 self.false_queue(truth).map(|case| self.with(case))
             }
             _ if matches!(verdict, Verdict::NeedsNode(_)) => Ok(false_header),
-            _ => Err(Failure::failed(format_args!(
-                "nothing can be shown against block {number}: its origin {} is not on the best chain, and after a \
-                 reorganisation that is no fault",
-                header.origin
-            ))),
+            _ => Err(EvidenceError::OriginGone { number, origin: header.origin }),
         }
     }
 
@@ -113,15 +104,15 @@ impl Case<'_> {
         Censored { block: self.block.clone(), parent: self.parent, case }
     }
 
-    fn judge(&self, proof: &Censored) -> Result<Verdict, Failure> {
-        let file = self.followed.file(Proof::Censored(proof.clone()));
-        Ok(judge(&file, &self.followed.anchors()?))
+    fn judge(&self, proof: &Censored) -> Result<Verdict, EvidenceError> {
+        let file = self.prover.file(Proof::Censored(proof.clone()));
+        Ok(judge(&file, &self.prover.anchors()?))
     }
 
     /// (a) The first item that the block had room for and left.
-    fn not_executed(&self) -> Result<Option<ProvenLeaf>, Failure> {
+    fn not_executed(&self) -> Result<Option<ProvenLeaf>, EvidenceError> {
         let header = &self.block.statement;
-        let max = self.followed.view.manifest().max_forced_per_block.into();
+        let max = self.prover.view.manifest().max_forced_per_block.into();
         let due = self.parent.forced_end.saturating_add(max).min(header.queue_size);
         if header.forced_end >= due || self.tree.head(header.queue_size) != Some(header.queue()) {
             return Ok(None);
@@ -130,7 +121,7 @@ impl Case<'_> {
     }
 
     /// (b), (c), (e) The queue is not Bitcoin's at the origin.
-    fn false_queue(&self, truth: TreeHead) -> Result<CensoredCase, Failure> {
+    fn false_queue(&self, truth: TreeHead) -> Result<CensoredCase, EvidenceError> {
         let queue = self.block.statement.queue();
         if queue.size < truth.size && self.tree.head(queue.size) == Some(queue) {
             return self.left_out(&self.tree, queue.size, queue.size, None);
@@ -144,18 +135,14 @@ impl Case<'_> {
         match self.guess_content(truth, queue)? {
             Some(case) => Ok(case),
             None => {
-                let last = truth.size.checked_sub(1).ok_or_else(|| {
-                    Failure::failed(
-                        "the block's queue is not Bitcoin's, which holds no item so far: every node sees it, no file shows it",
-                    )
-                })?;
+                let last = truth.size.checked_sub(1).ok_or(EvidenceError::EmptyQueue)?;
                 let item = self.item_proof(last)?;
                 Ok(CensoredCase::LeftOut { item, before: None, after: None })
             }
         }
     }
 
-    fn show(&self, lie: &Lie, queue: TreeHead) -> Result<CensoredCase, Failure> {
+    fn show(&self, lie: &Lie, queue: TreeHead) -> Result<CensoredCase, EvidenceError> {
         let Lie { tree, order, shared, at } = lie;
         let of = |index: u64| match index.checked_sub(*shared) {
             None => Some(index),
@@ -168,14 +155,14 @@ impl Case<'_> {
             Some(there) => {
                 // Swapped with the next, or the one before once more.
                 let first = if there < *at { *at - 1 } else { *at };
-                let leaf = |index: u64| self.leaf(tree, queue.size, index, of(index).ok_or_else(changed)?);
+                let leaf = |index: u64| self.leaf(tree, queue.size, index, of(index).ok_or(EvidenceError::Changed)?);
                 Ok(CensoredCase::OutOfOrder { first: leaf(first)?, second: leaf(first + 1)? })
             }
         }
     }
 
     /// (b), (c), (e) What the leaves that somebody was shown are enough for.
-    fn by_shown(&self, truth: TreeHead) -> Result<Option<CensoredCase>, Failure> {
+    fn by_shown(&self, truth: TreeHead) -> Result<Option<CensoredCase>, EvidenceError> {
         for pair in self.shown.windows(2) {
             if let [first, second] = pair
                 && first.index + 1 == second.index
@@ -185,7 +172,7 @@ impl Case<'_> {
             }
         }
         let (mut index, mut found) = (0, None);
-        self.followed.each_item(0..truth.size, |queued| {
+        self.prover.each_item(0..truth.size, |queued| {
             found = found.take().or_else(|| Some((index, self.around(&QueueLeaf::from(&queued.item))?)));
             index += 1;
         })?;
@@ -214,17 +201,17 @@ impl Case<'_> {
     }
 
     /// (c) Looks for one item that stands in the queue with the content of another, or of the block's own.
-    fn guess_content(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<CensoredCase>, Failure> {
+    fn guess_content(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<CensoredCase>, EvidenceError> {
         let shared = self.shared(truth);
         if queue.size != truth.size || truth.size - shared > MAX_GUESSED {
             return Ok(None);
         }
         let mut items = Vec::new();
-        self.followed.each_item(shared..truth.size, |queued| items.push(QueueLeaf::from(&queued.item)))?;
+        self.prover.each_item(shared..truth.size, |queued| items.push(QueueLeaf::from(&queued.item)))?;
         let own = self.own_txs.iter().take(MAX_GUESSED as usize).map(|RawBytes(tx)| sha256(tx));
         let contents: Vec<_> = items.iter().map(|item| item.tx_hash).chain(own).chain([Hash32([0; 32])]).collect();
         for (index, item) in (shared..).zip(&items) {
-            let proof = self.tree.inclusion(index, queue.size).ok_or_else(changed)?;
+            let proof = self.tree.inclusion(index, queue.size).ok_or(EvidenceError::Changed)?;
             let mut leaf = ProvenLeaf { index, leaf: *item, proof };
             for content in &contents {
                 leaf.leaf.tx_hash = *content;
@@ -244,33 +231,39 @@ impl Case<'_> {
 
     /// The item `missing`, whose place in the liar's queue is between the leaves at `missing - 1` and `missing`; at
     /// the latter stands the item `after`, if any.
-    fn left_out(&self, tree: &Tree, size: u64, missing: u64, after: Option<u64>) -> Result<CensoredCase, Failure> {
+    fn left_out(
+        &self,
+        tree: &Tree,
+        size: u64,
+        missing: u64,
+        after: Option<u64>,
+    ) -> Result<CensoredCase, EvidenceError> {
         let before = missing.checked_sub(1).map(|before| self.leaf(tree, size, before, before)).transpose()?;
         let after = after.map(|item| self.leaf(tree, size, missing, item)).transpose()?;
         Ok(CensoredCase::LeftOut { item: self.item_proof(missing)?, before, after })
     }
 
     /// Bitcoin's item `item` as the leaf at `index` of a queue.
-    fn leaf(&self, tree: &Tree, size: u64, index: u64, item: u64) -> Result<ProvenLeaf, Failure> {
-        ProvenLeaf::make(tree, size, index, &self.followed.item(item)?.item).ok_or_else(changed)
+    fn leaf(&self, tree: &Tree, size: u64, index: u64, item: u64) -> Result<ProvenLeaf, EvidenceError> {
+        ProvenLeaf::make(tree, size, index, &self.prover.item(item)?.item).ok_or(EvidenceError::Changed)
     }
 
-    fn item_proof(&self, index: u64) -> Result<ItemProof, Failure> {
-        let item = self.followed.item(index)?.item;
-        self.followed.item_proof(&item, item.block.height..=self.block.statement.origin.height)
+    fn item_proof(&self, index: u64) -> Result<ItemProof, EvidenceError> {
+        let item = self.prover.item(index)?.item;
+        self.prover.item_proof(&item, item.block.height..=self.block.statement.origin.height)
     }
 
     /// Looks for a small lie among the items that are new since the parent.
-    fn guess(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<Lie>, Failure> {
+    fn guess(&self, truth: TreeHead, queue: TreeHead) -> Result<Option<Lie>, EvidenceError> {
         let shared = self.shared(truth);
         let (new, claimed) = (truth.size - shared, queue.size.checked_sub(shared));
         let Some(claimed) = claimed.filter(|claimed| new <= MAX_GUESSED && *claimed <= new + 1) else {
             return Ok(None);
         };
         let mut prefix = CompactRange::default();
-        self.followed.each_item(0..shared, |queued| prefix.push(&queued.item.leaf()))?;
+        self.prover.each_item(0..shared, |queued| prefix.push(&queued.item.leaf()))?;
         let mut leaves = Vec::new();
-        self.followed.each_item(shared..truth.size, |queued: &QueuedItem| leaves.push(queued.item.leaf()))?;
+        self.prover.each_item(shared..truth.size, |queued: &QueuedItem| leaves.push(queued.item.leaf()))?;
         let hashes_to_root = |order: &[usize]| {
             let mut range = prefix.clone();
             order.iter().filter_map(|at| leaves.get(*at)).for_each(|leaf| range.push(leaf));
@@ -278,7 +271,7 @@ impl Case<'_> {
         };
         let Some(order) = orders(leaves.len(), claimed).find(|order| hashes_to_root(order)) else { return Ok(None) };
         let at = (0..).zip(&order).find(|(index, at)| index != *at).map_or(order.len(), |(index, _)| index);
-        let mut tree = self.followed.tree(shared)?;
+        let mut tree = self.prover.tree(shared)?;
         order.iter().filter_map(|at| leaves.get(*at)).for_each(|leaf| tree.push(leaf));
         let order = order.into_iter().map(|at| shared + at as u64).collect();
         Ok(Some(Lie { tree, order, shared, at: shared + at as u64 }))
