@@ -1,3 +1,5 @@
+mod job;
+
 use super::*;
 use crate::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
 use bitcoin::hashes::Hash;
