@@ -553,3 +553,6 @@ fn write_genesis(
     writer.put_genesis_state(&state)?;
     writer.commit()
 }
+
+#[cfg(test)]
+mod tests;

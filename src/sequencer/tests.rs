@@ -1,8 +1,10 @@
 use super::history::{RECEIPT_SPAN, Record};
 use super::*;
 use crate::l2::{L2Block, L2Header};
+use crate::manifest::{ExecutorKind, ExecutorSpec, Fields, SequencerSet};
 use crate::wallet::SatPerVb;
 use bitcoin::hashes::Hash;
+use bitcoin::p2p::Magic;
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{FeeRate, Txid};
 use tempfile::TempDir;
@@ -92,8 +94,9 @@ fn only_a_key_that_never_signed_is_at_its_first_start() {
     assert_eq!(files.start(&store, Some(9)).start(), Start::Lost, "the operator says that it has signed");
     let mut history = files.start(&store, None);
     history.tick(1_000, &head(), &tip(), &mut store).expect("begun");
-    assert!(history.never_signed());
-    assert_eq!(history.turn(&head(), 1_000, 900, 2_000), Turn::Any);
+    history.tick(5_000, &head(), &tip(), &mut store).expect("the clock jumped");
+    assert!(history.never_signed() && history.start() == Start::First);
+    assert_eq!(history.turn(&head(), 5_000, 900, 9_000), Turn::Any);
     assert!(history.may_sign(&block_on(head())));
     history.reserve(11).expect("written");
     assert!(!history.never_signed());
@@ -154,7 +157,7 @@ fn what_may_have_been_signed_is_all_that_can_have_been_made_or_what_the_operator
         let mut store = files.store("store");
         let mut history = files.start(&store, declared);
         history.tick(now, &head(), &tip(), &mut store).expect("begun");
-        assert_eq!(history.record().signed_up_to, highest, "{now} {declared:?}");
+        assert_eq!((history.start(), history.record().signed_up_to), (Start::Lost, highest), "{now} {declared:?}");
         let mark = history.watermark().mark(&ROLLUP).expect("marked");
         assert_eq!((mark.signed_up_to, &mark.before), (highest, &None));
         for (number, highest_signed, last) in [(5, 7, highest), (5, 9_999_999, 9_999_999), (9_999_999, 7, 9_999_999)] {
@@ -281,6 +284,33 @@ fn a_batch_on_its_way_is_shown_with_what_it_pays_and_what_is_asked() {
     assert_eq!(stuck.to_string(), format!("{waits}, {} is asked: a cap", SatPerVb(rate(625))));
     let json = serde_json::to_value(&stuck).expect("written");
     assert_eq!((json["fee_rate_sat_vb"].as_f64(), json["asked_fee_rate_sat_vb"].as_f64()), (Some(2.0), Some(2.5)));
+}
+
+#[test]
+fn settings_that_leave_no_time_to_post_are_refused() {
+    for (max_lag, sequencing_window, confirmations, has_time) in [
+        (3, 4, 2, true),
+        (3, 3, 2, false),
+        (2, 4, 2, false),
+        (1, 4, 2, false),
+        (1, 2, 0, true),
+        (6, 9, u32::MAX, false),
+    ] {
+        let key = Files::without_watermark().key;
+        let manifest = Manifest::new(Fields {
+            name: "lag".into(),
+            network: Magic::REGTEST,
+            start: tip().block,
+            sequencing_window,
+            max_lag,
+            max_forced_per_block: 2,
+            sequencers: SequencerSet::new(vec![key], 1).expect("one"),
+            executor: ExecutorSpec { kind: ExecutorKind::Opaque, parameters: Vec::new() },
+            predecessor: None,
+        });
+        let checked = check_time_to_post(&manifest.expect("valid"), confirmations);
+        assert_eq!(checked.is_ok(), has_time, "{max_lag} {sequencing_window} {confirmations}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 mod job;
+mod payments;
 
 use super::*;
 use crate::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
