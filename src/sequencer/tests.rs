@@ -1,3 +1,5 @@
+mod costs;
+
 use super::history::{RECEIPT_SPAN, Record};
 use super::*;
 use crate::l2::{L2Block, L2Header};

@@ -1,5 +1,8 @@
+use super::super::plan::check_weight;
 use super::*;
 use crate::wallet::OTHER_COINS;
+use crate::wallet::transaction;
+use bitcoin::{ScriptBuf, TxIn, TxOut};
 
 #[test]
 fn where_other_coins_are_gone_as_well_it_ends_after_so_many() {
@@ -57,4 +60,31 @@ fn policy_profiles_are_read_as_they_are_shown_and_follow_the_version_of_the_node
     let none = NotRelayed::NodeSays { bytes: 70, limit: 0 }.to_string();
     assert!(none.contains("the node relays none"), "{none}");
     assert!(NotRelayed::NodeSays { bytes: 70, limit: 42 }.to_string().contains("the node relays 42"));
+}
+
+#[test]
+fn the_heaviest_transaction_that_nodes_relay_is_relayed() {
+    let heavy = |bytes: usize| {
+        let output = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(vec![0; bytes]) };
+        transaction(vec![TxIn::default()], vec![output])
+    };
+    let limit = MAX_STANDARD_WEIGHT.to_wu();
+    let bytes = 90_000 + usize::try_from((limit - heavy(90_000).weight().to_wu()) / 4).expect("short");
+    assert_eq!((heavy(bytes).weight().to_wu(), check_weight(&heavy(bytes))), (limit, Ok(())));
+    let weight = limit + 4;
+    assert_eq!(check_weight(&heavy(bytes + 1)), Err(NotRelayed::TooHeavy { weight, limit }));
+}
+
+#[test]
+fn a_publication_that_locks_coins_has_a_backup_line_and_another_has_none() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wallet = funded(dir.path(), &[100_000, 200_000]);
+    let node = FakeNode::default();
+    let locking = publish(&mut wallet, &node, &payload(500), &request(TAPROOT)).expect("published");
+    let other = publish(&mut wallet, &node, &payload(60), &request(OP_RETURN)).expect("published");
+    let locking = job(&wallet, locking.job).expect("job");
+    let backup = Backup::of(&locking).expect("a line");
+    assert_eq!((Some(backup.key_index), Some(backup.merkle_root)), (locking.key_index, locking.merkle_root));
+    assert_eq!(backup.to_string().parse(), Ok(backup));
+    assert_eq!(Backup::of(&job(&wallet, other.job).expect("job")), None);
 }

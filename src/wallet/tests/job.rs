@@ -95,3 +95,36 @@ fn an_order_is_carried_out_once_and_withdrawn_as_long_as_nobody_has_taken_it() {
     assert_eq!(orders.outcome(first).expect("read").as_deref(), Some("done"));
     assert!(wallet.orders().expect("read").is_empty() && !wallet.take_order(first).expect("asked"));
 }
+
+#[test]
+fn a_job_is_planned_once_and_its_sweep_stands_together_with_the_commit_that_it_spends() {
+    let draft = || Event::Planned { draft: Some(generation()) };
+    let mut job = Job::new(JobId(1), 0, terms());
+    job.apply(&draft()).expect("planned");
+    job.apply(&draft()).expect_err("it has a draft");
+    let mut job = Job::new(JobId(1), 0, terms());
+    job.apply(&Event::Signed { generation: generation() }).expect("signed");
+    job.apply(&draft()).expect_err("it is signed");
+
+    let output = TxOut { value: Amount::from_sat(9_000), script_pubkey: ScriptBuf::new() };
+    let commit = transaction(vec![key_spend(OutPoint::null())], vec![output]);
+    let spend = |sequence: u64| {
+        let output = TxOut { value: Amount::from_sat(sequence), script_pubkey: ScriptBuf::new() };
+        transaction(vec![key_spend(OutPoint::new(commit.compute_txid(), 0))], vec![output])
+    };
+    let (reveal, sweep) = (spend(1), spend(2));
+    let both = Generation { transactions: vec![commit.clone(), reveal.clone()], carrying: 1, ..generation() };
+    let mut job = Job::new(JobId(1), 0, terms());
+    job.apply(&Event::Signed { generation: both }).expect("signed");
+    assert_eq!(job.active(), [commit.clone(), reveal]);
+    assert_eq!(job.commit_of(&sweep), Some(&commit));
+    assert_eq!(job.commit_of(&commit), None, "it does not spend itself");
+    job.apply(&Event::Reclaiming { transactions: vec![sweep.clone()] }).expect("swept");
+    assert_eq!(job.active(), [commit, sweep]);
+}
+
+#[test]
+fn time_is_counted_from_1970() {
+    // Sunday, 1 January 2023.
+    assert!(crate::wallet::unix_now() > 1_672_531_200);
+}
