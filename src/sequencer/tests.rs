@@ -239,7 +239,7 @@ fn each_sixty_fourth_block_up_to_what_may_be_promised_stays_empty() {
         // The first of them makes the others unique.
         let turn = history.turn(&head, 1_200, 1_150, 1_180);
         if block.header.number > 101 {
-            let is_gap = block.header.number % 64 == 0 && block.header.number <= POSSIBLE + 64;
+            let is_gap = block.header.number.is_multiple_of(64) && block.header.number <= POSSIBLE + 64;
             assert_eq!(turn, if is_gap { Turn::Empty(1_180) } else { Turn::Any }, "{}", block.header.number);
             assert_eq!(history.may_sign(&block), !is_gap, "{}", block.header.number);
         }

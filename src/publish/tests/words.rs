@@ -14,7 +14,7 @@ fn where_other_coins_are_gone_as_well_it_ends_after_so_many() {
     assert!(matches!(error, PublishError::Refused { .. }), "{error}");
     let tried = jobs(&wallet).expect("jobs");
     assert_eq!(tried.len(), 1 + usize::try_from(OTHER_COINS).expect("few"));
-    let coins: std::collections::BTreeSet<_> = tried.iter().flat_map(|job| outputs_spent(job)).collect();
+    let coins: std::collections::BTreeSet<_> = tried.iter().flat_map(outputs_spent).collect();
     assert_eq!(coins.len(), tried.len(), "another coin each time");
     let coin = wallet.coins().expect("coins")[0].outpoint;
     let fixed = Request { fund_from: Some(coin), ..request(OP_RETURN) };
