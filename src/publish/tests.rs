@@ -1,3 +1,4 @@
+mod spent;
 mod words;
 
 use super::*;

@@ -1,4 +1,5 @@
 mod costs;
+mod pool;
 
 use super::history::{RECEIPT_SPAN, Record};
 use super::*;
