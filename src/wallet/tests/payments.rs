@@ -87,3 +87,13 @@ fn a_payment_is_waited_for_until_it_is_acknowledged_or_refused() {
     wallet.send(&refusing, &to, amount + amount, rate(), &caps).expect_err("refused");
     assert_eq!(waiting(&wallet), [txid], "the refused one is not waited for");
 }
+
+#[test]
+fn what_was_never_shown_is_coins_as_well_as_transactions() {
+    let output = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new() };
+    let coin = store::Unshown { outputs: vec![(OutPoint::null(), output)], ..Default::default() };
+    let block_id = bdk_wallet::chain::BlockId { height: 1, hash: bitcoin::BlockHash::all_zeros() };
+    let anchor = bdk_wallet::chain::ConfirmationBlockTime { block_id, confirmation_time: 0 };
+    let mined = store::Unshown { anchors: vec![(anchor, Txid::all_zeros())], ..Default::default() };
+    assert!(store::Unshown::default().is_empty() && !coin.is_empty() && !mined.is_empty());
+}
