@@ -280,7 +280,8 @@ def build(root):
     built = subprocess.run(BUILD, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     programs = {}
     for message in map(json.loads, built.stdout.splitlines()):
-        if message.get("executable") and message["profile"]["test"]:
+        # The command has the library's name, and unit tests of its own.
+        if message.get("executable") and message["profile"]["test"] and "bin" not in message["target"]["kind"]:
             programs[message["target"]["name"]] = (message["executable"], str(Path(message["manifest_path"]).parent))
     return programs
 
