@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Mutation testing of rooms, for `scripts/mutants.sh`: all mutants in one build, switched on one at a time.
 
-Writes every mutant of each src/ROOM into a copy of the sources, behind `crate::mutant::of(SITE)`; drops those that do not
-compile; runs each test once to see which sites it reaches; then runs, for each mutant of the shard, the tests that
-reach it, the quickest first, until one fails. The mutants are those of cargo-mutants: a function's value by its type,
-operators, match guards and arms.
+Writes every mutant of each src/ROOM into a copy of the sources, behind `crate::mutant::of(SITE)`; drops those that do
+not compile; runs each test once to see which sites it reaches; then runs, for each mutant of the shard, the tests that
+reach it until one fails: first those that noticed another mutant of the same function, then the quickest. The mutants
+are those of cargo-mutants: a function's value by its type, operators, match guards and arms.
 """
 
 import hashlib
@@ -15,7 +15,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tree_sitter
@@ -31,6 +35,9 @@ NUMBER = re.compile(r"[iu](8|16|32|64|128|size)$")
 # Not mutated: what has to be constant, tests, and what the parser does not look into.
 SKIPPED = {"const_item", "static_item", "attribute_item", "macro_invocation", "macro_definition", "array_type",
            "enum_item", "const_block"}
+# One form for the search of what does not compile and for the tests: dependencies are built once.
+BUILD = ["cargo", "test", "--no-run", "--locked", "--workspace", "--message-format=json"]
+JOBS = int(os.environ.get("MUTANT_JOBS", "2"))
 SWITCH = """//! Which mutant is on, and which sites are reached.
 use std::{collections::BTreeSet, env, fs, io::Write, sync::{LazyLock, Mutex}};
 static ON: LazyLock<u32> = LazyLock::new(|| env::var("MUTANT").ok().and_then(|n| n.parse().ok()).unwrap_or(0));
@@ -249,86 +256,118 @@ class Mutants:
         return {k for k, m in self.mutants.items() if left and m[5] == left[-1] and k not in self.dropped}
 
 
-def run(command, seconds, **env):
-    """Whether a command succeeds; None if it takes longer."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env={**os.environ, **env}, start_new_session=True, cwd=env["CARGO_MANIFEST_DIR"])
-    try:
-        return process.wait(seconds) == 0
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
+def run(test, programs, seconds, **env):
+    """Whether a test succeeds; None if it takes longer."""
+    path, folder = programs[test[0]]
+    with tempfile.TemporaryDirectory(prefix="mutant", ignore_cleanup_errors=True) as temporary:
+        env = {**os.environ, **env, "CARGO_MANIFEST_DIR": folder, "TMPDIR": temporary}
+        process = subprocess.Popen([path, test[1], "--exact"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env=env, start_new_session=True, cwd=folder)
         try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
+            return process.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
 
 
 def build(root):
     """The programs of tests by name, and where each is run."""
-    command = ["cargo", "test", "--no-run", "--locked", "--workspace", "--message-format=json"]
-    built = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    built = subprocess.run(BUILD, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     programs = {}
     for message in map(json.loads, built.stdout.splitlines()):
-        if message.get("executable") and message["profile"]["test"]:
+        # The command has the library's name, and unit tests of its own.
+        if message.get("executable") and message["profile"]["test"] and "bin" not in message["target"]["kind"]:
             programs[message["target"]["name"]] = (message["executable"], str(Path(message["manifest_path"]).parent))
     return programs
 
 
 def measure(root, programs, rooms, filters):
     """Each test alone, without a mutant: how long it takes, which sites it reaches. The quickest first."""
-    tests = []
+    tests = set()
     for program, prefix in [*(("sortie", f"{room}::") for room in rooms), *(("flows", prefix) for prefix in filters)]:
-        path, folder = programs[program]
-        command = [path, prefix, "--list", "--format", "terse"]
+        command = [programs[program][0], prefix, "--list", "--format", "terse"]
         listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-        for name in (line.removesuffix(": test") for line in listed if line.startswith(prefix)):
-            trace, start = root / "trace", time.monotonic()
-            trace.unlink(missing_ok=True)
-            passed = run([path, name, "--exact"], 600, MUTANT="0", MUTANT_TRACE=str(trace), CARGO_MANIFEST_DIR=folder)
-            if not passed:
-                print(f"left out, it fails without a mutant: {name}", flush=True)
+        names = [line.removesuffix(": test") for line in listed if line.startswith(prefix) and line.endswith(": test")]
+        tests |= {(program, name) for name in names}
+
+    def once(test):
+        with tempfile.NamedTemporaryFile() as trace:
+            start = time.monotonic()
+            if not run(test, programs, 60, MUTANT="0", MUTANT_TRACE=trace.name):
+                print(f"left out, it fails without a mutant or takes a minute: {test[1]}", flush=True)
+                return None
+            return time.monotonic() - start, *test, sorted(set(map(int, Path(trace.name).read_text().split())))
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        return sorted(filter(None, pool.map(once, sorted(tests))))
+
+
+class Judge:
+    """Tries mutants, several at a time, and remembers which tests noticed what."""
+
+    def __init__(self, tests, programs, budget):
+        self.tests, self.programs, self.budget = tests, programs, budget
+        self.noticed, self.lock = Counter(), threading.Lock()
+
+    def judge(self, mutant):
+        """What becomes of a mutant, and the test that decided."""
+        function, spent, outcome, by = mutant[1] + mutant[3], 0.0, "not reached", None
+        reach = [test for test in self.tests if mutant[5] in test[3]]
+        with self.lock:
+            reach.sort(key=lambda test: (-self.noticed[function, test[2]], test[0]))
+        for seconds, program, name, _ in reach:
+            if spent and spent + seconds > self.budget:
                 continue
-            reached = sorted(set(map(int, trace.read_text().split()))) if trace.exists() else []
-            tests.append((time.monotonic() - start, program, name, reached))
-    tests.sort(key=lambda test: test[0])
-    return tests
+            spent += seconds
+            limit = 4 * seconds + 20
+            passed = run((program, name), self.programs, limit, MUTANT=str(mutant[0]))
+            # Where the test ends without the mutant, on the same machine at the same hour, the mutant held it up.
+            if passed is None and run((program, name), self.programs, limit, MUTANT="0") is None:
+                continue
+            outcome = {True: "survived", False: "noticed", None: "timed out"}[passed]
+            if outcome != "survived":
+                by = name
+                with self.lock:
+                    self.noticed[function, name] += 1
+                break
+        return outcome, by
 
 
-def judge(mutant, tests, programs, budget):
-    """What becomes of a mutant."""
-    spent, outcome = 0.0, "not reached"
-    for seconds, program, name, reached in tests:
-        if mutant[5] not in reached or spent > budget:
-            continue
-        spent += seconds
-        path, folder = programs[program]
-        env = {"MUTANT": str(mutant[0]), "CARGO_MANIFEST_DIR": folder}
-        passed = run([path, name, "--exact"], 4 * seconds + 20, **env)
-        outcome = {True: "survived", False: "noticed", None: "timed out"}[passed]
-        if outcome != "survived":
-            break
-    return outcome
+def draw(mutants, rooms, shards):
+    """The mutants of each room's shard, the rooms in turn, and how many there are."""
+    drawn, counts = [], {}
+    for room, shard in zip(rooms, shards):
+        n, of = map(int, shard.split("/"))
+        of_room = [mutant for mutant in mutants.mutants.values() if mutant[1].startswith(f"src/{room}/")]
+        of_shard = of_room[n % of::of]
+        drawn.extend((at / len(of_shard), room, mutant) for at, mutant in enumerate(of_shard))
+        counts[room] = {"there are": len(of_room), "drawn": len(of_shard)}
+        counts[room] |= dict.fromkeys(["do not compile", "noticed", "timed out", "survived", "not reached"], 0)
+    return sorted(drawn), counts
 
 
 def main():
-    root, rooms, shard, filters = Path(sys.argv[1]).resolve(), sys.argv[2].split(","), sys.argv[3], sys.argv[4:]
-    n, of = map(int, shard.split("/"))
-    budget = float(os.environ.get("MUTANT_SECONDS", "60"))
+    root, filters = Path(sys.argv[1]).resolve(), sys.argv[4:]
+    rooms, shards = sys.argv[2].split(","), sys.argv[3].split(",")
+    shards = shards if len(shards) == len(rooms) else shards * len(rooms)
     known, sources = root / f"{sys.argv[2]}.json", hashlib.sha256()
     for file in sorted(file for part in ["src", "tests", "cli", "regtest"] for file in root.glob(f"{part}/**/*.*")):
         sources.update(file.read_bytes())
     before = json.loads(known.read_text()) if known.exists() else {}
-    before = before if before.get("sources") == sources.hexdigest() else {}
+    before = before if before.get("sources") == sources.hexdigest() else {"sources": sources.hexdigest()}
 
     (root / "src/mutant.rs").write_text(SWITCH)
     lib, node = root / "src/lib.rs", '#[cfg(feature = "node")]\npub mod node;'
     lib.write_text(lib.read_text().replace(node, '#[cfg(feature = "node")]\nmod mutant;\n' + node))
     mutants = Mutants(root, rooms)
     if "dropped" not in before:
-        mutants.drop_what_fails(["cargo", "check", "--locked", "--workspace", "--message-format=json"])
-        before = {"sources": sources.hexdigest(), "dropped": sorted(mutants.dropped)}
+        mutants.drop_what_fails(BUILD)
+        before["dropped"] = sorted(mutants.dropped)
         known.write_text(json.dumps(before))
     mutants.dropped = set(before["dropped"])
     mutants.write()
@@ -339,20 +378,29 @@ def main():
     tests = before["tests"]
     print(f"{len(tests)} tests, {sum(test[0] for test in tests):.0f} s", flush=True)
 
-    drawn, counts = [], {}
-    for room in rooms:
-        of_room = [mutant for mutant in mutants.mutants.values() if mutant[1].startswith(f"src/{room}/")]
-        drawn.extend((at, room, mutant) for at, mutant in enumerate(of_room[n % of::of]))
-        counts[room] = {"there are": len(of_room), "drawn": len(of_room[n % of::of])}
-        counts[room] |= dict.fromkeys(["do not compile", "noticed", "timed out", "survived", "not reached"], 0)
-    # The rooms in turn.
-    for _, room, mutant in sorted(drawn):
-        outcome = "do not compile"
+    drawn, counts = draw(mutants, rooms, shards)
+    judge = Judge(tests, programs, float(os.environ.get("MUTANT_SECONDS", "60")))
+    # A line for each mutant that was tried, for a run that goes on after it was stopped.
+    tried, lock = root / f"{sys.argv[2]}.{sources.hexdigest()[:8]}.outcomes", threading.Lock()
+    lines = tried.read_text().splitlines() if tried.exists() else []
+    outcomes = {number: (outcome, by) for number, outcome, by in map(json.loads, lines)}
+
+    def one(entry):
+        _, room, mutant = entry
+        number, outcome, by = str(mutant[0]), "do not compile", None
         if mutant[0] not in mutants.dropped:
-            outcome = judge(mutant, tests, programs, budget)
-            print(f"{outcome}: {mutant[1]}:{mutant[2]} {mutant[3]}: {mutant[4]}", flush=True)
-        counts[room][outcome] += 1
-    for room in rooms:
+            outcome, by = outcomes.get(number) or judge.judge(mutant)
+        with lock:
+            counts[room][outcome] += 1
+            if outcome != "do not compile" and number not in outcomes:
+                by_name = f" ({by})" if by else ""
+                print(f"{outcome}: {number} {mutant[1]}:{mutant[2]} {mutant[3]}: {mutant[4]}{by_name}", flush=True)
+                with tried.open("a") as file:
+                    file.write(json.dumps([number, outcome, by]) + "\n")
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        list(pool.map(one, drawn))
+    for room, shard in zip(rooms, shards):
         print(f"{room} {shard}: " + ", ".join(f"{what} {count}" for what, count in counts[room].items()))
 
 

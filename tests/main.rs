@@ -7,6 +7,7 @@ mod esplora_bump;
 mod evidence;
 mod evidence_lost;
 mod follow_command;
+mod follower_bounds;
 mod forced;
 mod full_disk;
 mod hostile_sequencer;

@@ -1,5 +1,7 @@
 //! A file whose contents cannot be read is not taken for one without them.
 
+mod errors;
+
 use super::*;
 use crate::manifest::{ExecutorKind, ExecutorSpec, Fields, SequencerSet};
 use bitcoin::block::{Header, Version};

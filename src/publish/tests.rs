@@ -1,3 +1,6 @@
+mod spent;
+mod words;
+
 use super::*;
 use crate::wallet::WalletError;
 use crate::wallet::tests::{FakeNode, funded};

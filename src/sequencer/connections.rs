@@ -231,4 +231,18 @@ mod tests {
         assert!(busy_closed.try_recv() == Err(oneshot::error::TryRecvError::Empty), "it is being answered");
         drop((third, others));
     }
+
+    #[test]
+    fn a_connection_may_stand_still_longer_while_it_is_answered_and_is_gone_once_it_is_closed() {
+        let connections = connections(4, 2);
+        let (number, _closed) = connections.admit(IpAddr::from([192, 0, 2, 1]));
+        let Limits { idle, request, .. } = connections.limits;
+        for (is_answering, allowed) in [(false, idle), (true, request + idle)] {
+            connections.moved(number, is_answering);
+            let moved = connections.lock().1[&number].moved;
+            assert_eq!(connections.deadline(number), Some(moved + allowed));
+        }
+        connections.close(number);
+        assert!(connections.deadline(number).is_none() && connections.lock().1.is_empty());
+    }
 }

@@ -606,3 +606,6 @@ fn lock(store: &Mutex<SequencerStore>) -> MutexGuard<'_, SequencerStore> {
 
 /// The tip at which something was last done.
 type Seen = Option<BlockHash>;
+
+#[cfg(test)]
+mod tests;

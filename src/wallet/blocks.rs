@@ -215,3 +215,26 @@ impl RpcNode {
         Ok(headers.iter().map(bitcoin::block::Header::block_hash).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::{Amount, Network, constants};
+
+    #[test]
+    fn a_block_is_sound_if_it_is_the_one_asked_for_and_whole_and_its_sums_are_sums() {
+        let block = constants::genesis_block(Network::Regtest);
+        let hash = block.block_hash();
+        assert!(is_sound(&block, &hash));
+        let another = constants::genesis_block(Network::Signet);
+        assert!(!is_sound(&another, &hash), "another block");
+        let mut altered = block.clone();
+        altered.txdata[0].output[0].value = Amount::ZERO;
+        assert!(!is_sound(&altered, &hash), "another transaction");
+        let mut too_much = block;
+        let output = too_much.txdata[0].output[0].clone();
+        too_much.txdata[0].output = vec![bitcoin::TxOut { value: Amount::MAX, ..output }; 2];
+        too_much.header.merkle_root = too_much.compute_merkle_root().expect("a transaction");
+        assert!(!is_sound(&too_much, &too_much.block_hash()), "more than there can be");
+    }
+}

@@ -358,4 +358,19 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn reveal_keys_of_a_restored_wallet_begin_far_beyond_those_of_before_and_stay_in_range() {
+        let keys = [0, 3, 2_147_483, 2_200_000, BtcHeight::MAX].map(former_keys);
+        assert_eq!(keys, [0, 3_000, 2_147_483_000, 2_200_000_000 - (1 << 31), 0x7fff_ffff]);
+    }
+
+    #[cfg(feature = "esplora")]
+    #[test]
+    fn a_search_reaches_as_far_as_the_last_address_that_was_found_of_either_kind() {
+        let looked = |last_receive, last_change| Looked { last_receive, last_change, ..Looked::default() };
+        let reach = [(None, None), (Some(0), None), (Some(4), Some(9)), (Some(9), Some(4)), (None, Some(u32::MAX))]
+            .map(|(receive, change)| looked(receive, change).reach());
+        assert_eq!(reach, [0, 1, 10, 10, u32::MAX]);
+    }
 }

@@ -1,3 +1,6 @@
+mod job;
+mod payments;
+
 use super::*;
 use crate::chain::{Answer, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
 use bitcoin::hashes::Hash;
