@@ -36,6 +36,11 @@ house() {
     say "clippy"
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    say "each feature by itself"
+    for features in "" node wallet sequencer crash-points; do
+        cargo clippy -p sortie --no-default-features --features "$features" --locked -- -D warnings
+    done
+    cargo clippy -p sortie-cli --no-default-features --bin sortie --locked -- -D warnings
     say "documentation"
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 }

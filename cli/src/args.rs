@@ -1,7 +1,9 @@
 //! The command line.
 
+#[cfg(feature = "regtest")]
+use crate::commands::regtest;
 use crate::commands::{
-    envelope, follow, ledger, money, prove, queue, regtest, rollup, scan, send, sequencer, status, verify, wallet,
+    envelope, follow, ledger, money, prove, queue, rollup, scan, send, sequencer, status, verify, wallet,
 };
 use crate::config::Globals;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -97,6 +99,7 @@ pub enum Command {
     Verify(verify::Verify),
     Sequencer(sequencer::Sequencer),
     Send(send::Send),
+    #[cfg(feature = "regtest")]
     #[command(subcommand)]
     Regtest(regtest::Regtest),
 }

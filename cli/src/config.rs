@@ -21,7 +21,6 @@ use bitcoin::{Amount, FeeRate, Network};
 use clap::Args;
 use file::ConfigFile;
 pub use given::Given;
-use regtest::Bitcoind;
 use sortie::api::SequencerClient;
 use sortie::chain::{Authorities, Credentials, Esplora, NodeInfo, Proxy, RpcNode, ServerUrl, Transport, is_loopback};
 use sortie::follower::{ChainView, Lifecycles};
@@ -451,25 +450,38 @@ impl Settings {
         }
     }
 
+    /// The node that `sortie regtest up` started; `None` if none runs there and another one may be running on this
+    /// machine.
+    #[cfg(feature = "regtest")]
+    fn playground(&self, transport: &Transport) -> Result<Option<RpcNode>, Failure> {
+        let dir = self.network_dir(Network::Regtest);
+        if let Ok(node) = regtest::Bitcoind::attach(&dir) {
+            let cookie = Credentials::Cookie(node.cookie());
+            return Ok(Some(RpcNode::connect_over(&node.rpc_url(), cookie, Network::Regtest, transport)?));
+        }
+        if default_cookie(Network::Regtest).is_some_and(|cookie| cookie.exists()) {
+            return Ok(None);
+        }
+        let dir = dir.display();
+        Err(Failure::unreachable(format_args!(
+            "no regtest node is running in {dir}; start one with `sortie regtest up`, or set --bitcoin-url"
+        ))
+        .temporary())
+    }
+
     /// Connects to the Bitcoin node.
     ///
     /// On regtest, when nothing else is said, that is the node which `sortie regtest up` started.
     fn connect_node(&self, network: Network, transport: &Transport) -> Result<RpcNode, Failure> {
         let url = self.flags.bitcoin_url.clone().or_else(|| self.file.bitcoin_url.clone());
         let credentials = self.credentials()?;
-        if network == Network::Regtest && url.is_none() && credentials.is_none() {
-            let dir = self.network_dir(network);
-            if let Ok(node) = Bitcoind::attach(&dir) {
-                let cookie = Credentials::Cookie(node.cookie());
-                return Ok(RpcNode::connect_over(&node.rpc_url(), cookie, network, transport)?);
-            }
-            if !default_cookie(network).is_some_and(|cookie| cookie.exists()) {
-                let dir = dir.display();
-                return Err(Failure::unreachable(format_args!(
-                    "no regtest node is running in {dir}; start one with `sortie regtest up`, or set --bitcoin-url"
-                ))
-                .temporary());
-            }
+        #[cfg(feature = "regtest")]
+        if network == Network::Regtest
+            && url.is_none()
+            && credentials.is_none()
+            && let Some(node) = self.playground(transport)?
+        {
+            return Ok(node);
         }
         let is_named = url.is_some();
         let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));

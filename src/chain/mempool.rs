@@ -146,7 +146,7 @@ impl Mempool for RpcNode {
 
 impl RpcNode {
     /// The transactions of the mempool that spend one of `outpoints`; none if the node cannot tell (before Core 24).
-    pub(crate) fn spenders(&self, outpoints: &[OutPoint]) -> Result<BTreeSet<Txid>, ChainError> {
+    pub fn spenders(&self, outpoints: &[OutPoint]) -> Result<BTreeSet<Txid>, ChainError> {
         const METHOD: &str = "gettxspendingprevout";
         #[derive(Deserialize)]
         struct Spent {

@@ -6,7 +6,6 @@
 
 mod blk_files;
 mod bounded;
-#[cfg(feature = "esplora")]
 mod esplora;
 mod http;
 mod mempool;
@@ -15,7 +14,6 @@ mod rpc;
 mod url;
 
 pub use blk_files::BlkFiles;
-#[cfg(feature = "esplora")]
 pub use esplora::{Esplora, EsploraError, Proxy};
 pub use http::{Authorities, Transport};
 #[cfg(feature = "wallet")]
@@ -344,7 +342,6 @@ pub enum ChainError {
     #[error("the node does not know {0}")]
     NotFound(String),
     /// An Esplora server could not answer.
-    #[cfg(feature = "esplora")]
     #[error(transparent)]
     Esplora(#[from] EsploraError),
     /// The node was started without its REST interface.
@@ -397,7 +394,6 @@ impl ChainError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::NotDownloaded { .. } | Self::Behind { .. } => true,
-            #[cfg(feature = "esplora")]
             Self::Esplora(error) => error.is_temporary(),
             error => error.is_brief(),
         }
@@ -411,7 +407,6 @@ impl ChainError {
             | Self::Busy { .. }
             | Self::Garbled { .. }
             | Self::Cookie { .. } => true,
-            #[cfg(feature = "esplora")]
             Self::Esplora(error) => error.is_brief(),
             _ => false,
         }
@@ -424,7 +419,6 @@ impl ChainError {
             Self::Auth { .. } | Self::Tls { .. } | Self::Rpc { .. } | Self::Malformed { .. } | Self::NotFound(_) => {
                 true
             }
-            #[cfg(feature = "esplora")]
             Self::Esplora(error) => error.may_pass(),
             error => error.is_temporary(),
         }

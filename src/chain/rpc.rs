@@ -463,7 +463,6 @@ impl RpcNode {
     }
 
     /// What one method answers for each of these parameters, in as few requests as are sensible; `None` for null.
-    #[cfg(feature = "wallet")]
     pub(super) fn each<T: DeserializeOwned>(
         &self,
         method: &str,

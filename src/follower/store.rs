@@ -268,13 +268,13 @@ impl Store {
     }
 
     /// The heights above one at which a batch was accepted.
-    pub(crate) fn batch_heights(&self, above: BtcHeight) -> Result<Vec<BtcHeight>, FollowerError> {
+    pub fn batch_heights(&self, above: BtcHeight) -> Result<Vec<BtcHeight>, FollowerError> {
         let sql = "SELECT DISTINCT height FROM judged WHERE height > ? AND kind = 16 AND verdict = ? ORDER BY height";
         query(&self.db, sql, params![above, to_json(&Verdict::Accept)?], |row| Ok(row.get(0)?))
     }
 
     /// The hashes of the L2 blocks that were derived at a height.
-    pub(crate) fn hashes_at(&self, height: BtcHeight) -> Result<Vec<Hash32>, FollowerError> {
+    pub fn hashes_at(&self, height: BtcHeight) -> Result<Vec<Hash32>, FollowerError> {
         query(&self.db, "SELECT hash FROM l2_block WHERE derived_at = ?", [height], |row| Ok(Hash32(row.get(0)?)))
     }
 

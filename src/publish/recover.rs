@@ -21,7 +21,6 @@ pub const KEYS_TRIED: u32 = 1_000;
 /// Addresses of each kind, beyond those handed out, that are known as the wallet's own while blocks are searched.
 const OWN_ADDRESSES: u32 = 1_000;
 /// Addresses that a server is asked for before the next are.
-#[cfg(feature = "esplora")]
 const ASKED_AT_ONCE: usize = 20;
 
 /// What spends an envelope's output together with the wallet's words: one line, `INDEX:MERKLE_ROOT`.
@@ -109,7 +108,6 @@ pub fn recover<'a>(
             let found = node.scan_utxo_set(&scripts)?.into_iter();
             found.map(|coin| (coin.outpoint, coin.output)).collect::<Vec<_>>()
         }
-        #[cfg(feature = "esplora")]
         WalletSource::Esplora(server) => {
             let mut found = scripts.chunks(ASKED_AT_ONCE).map(|scripts| server.unspent_of(scripts));
             found.find(|found| !matches!(found, Ok(none) if none.is_empty())).transpose()?.unwrap_or_default()
@@ -157,7 +155,6 @@ pub fn recover<'a>(
             wallet.save()?;
         }
         // What a server has found, it also has to show.
-        #[cfg(feature = "esplora")]
         WalletSource::Esplora(_) => drop(wallet.sync(source)?),
     }
     Ok(job)
@@ -187,7 +184,6 @@ pub fn suspects<'a>(
     let source = source.into();
     let spends = match source {
         WalletSource::Node(node) => spends_in_blocks(wallet, node, since)?,
-        #[cfg(feature = "esplora")]
         WalletSource::Esplora(_) => wallet.spends().into_iter().filter(|(_, height)| *height >= since).collect(),
     };
     let own = wallet.scripts(OWN_ADDRESSES);
@@ -211,7 +207,6 @@ pub fn suspects<'a>(
 fn is_unspent(source: WalletSource<'_>, outpoint: &OutPoint) -> Result<bool, PublishError> {
     let output = match source {
         WalletSource::Node(node) => node.unspent(outpoint)?,
-        #[cfg(feature = "esplora")]
         WalletSource::Esplora(server) => server.unspent(outpoint)?,
     };
     Ok(output.is_some())

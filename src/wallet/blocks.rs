@@ -187,7 +187,6 @@ impl Wallet {
 
     /// Writes down the chain as it is now, and all that was learnt. Jobs that were final in what a reorganisation took
     /// from the chain `before` are watched again; returns whether there are any.
-    #[cfg(feature = "esplora")]
     pub(super) fn save_chain(&mut self, before: &CheckPoint) -> Result<bool, WalletError> {
         let now = self.bdk.latest_checkpoint();
         let is_kept = |block: &CheckPoint| now.get(block.height()).is_some_and(|now| now.hash() == block.hash());

@@ -2,7 +2,6 @@
 
 use super::Wallet;
 use crate::primitives::BlockRef;
-#[cfg(feature = "esplora")]
 use crate::primitives::BtcHeight;
 use bdk_wallet::chain::ChainPosition;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
@@ -79,7 +78,6 @@ impl Wallet {
     }
 
     /// The mined transactions that spent coins of the wallet, with their heights, as far as it knows them.
-    #[cfg(feature = "esplora")]
     pub(crate) fn spends(&self) -> Vec<(Transaction, BtcHeight)> {
         let view = self.view();
         let spends = view.transactions.values().filter(|(tx, _)| tx.input.iter().any(|input| self.is_own(input)));

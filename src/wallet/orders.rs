@@ -112,8 +112,11 @@ impl Orders {
 }
 
 impl Wallet {
-    /// The orders that are to be carried out, oldest first; one that a crash interrupted, too.
-    pub(crate) fn orders(&self) -> Result<Vec<Order>, WalletError> {
+    /// The orders to carry out, oldest first; one that a crash interrupted is among them.
+    ///
+    /// # Errors
+    /// [`WalletError::Database`].
+    pub fn orders(&self) -> Result<Vec<Order>, WalletError> {
         let sql = "SELECT id, job, fee_rate_sat_kwu, max_fee_sat, max_fee_rate_sat_kwu FROM sortie_order
                    WHERE state IN ('placed', 'taken') ORDER BY id";
         let mut statement = self.db.prepare_cached(sql)?;
@@ -122,13 +125,19 @@ impl Wallet {
     }
 
     /// Takes an order up, so that it cannot be withdrawn any more; returns whether it is still wanted.
-    pub(crate) fn take_order(&self, id: i64) -> Result<bool, WalletError> {
+    ///
+    /// # Errors
+    /// [`WalletError::Database`].
+    pub fn take_order(&self, id: i64) -> Result<bool, WalletError> {
         let sql = "UPDATE sortie_order SET state = 'taken' WHERE id = ?1 AND state IN ('placed', 'taken')";
         Ok(self.db.execute(sql, [id])? == 1)
     }
 
-    /// Writes down what came of an order.
-    pub(crate) fn end_order(&self, id: i64, outcome: &str) -> Result<(), WalletError> {
+    /// Records an order's outcome.
+    ///
+    /// # Errors
+    /// [`WalletError::Database`].
+    pub fn end_order(&self, id: i64, outcome: &str) -> Result<(), WalletError> {
         self.db.execute("UPDATE sortie_order SET state = 'done', outcome = ?2 WHERE id = ?1", params![id, outcome])?;
         Ok(())
     }

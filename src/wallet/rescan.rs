@@ -3,7 +3,6 @@
 use super::open::load_bdk;
 use super::restore::FormerLife;
 use super::{Search, Synced, Wallet, WalletError, WalletSource, journal, payment, store};
-#[cfg(feature = "esplora")]
 use crate::chain::BlockSource;
 use crate::chain::ChainError;
 use crate::primitives::BtcHeight;
@@ -37,7 +36,6 @@ impl Wallet {
                     return Err(ChainError::Pruned { height, first_available }.into());
                 }
             }
-            #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => drop(server.tip()?),
         }
         self.save()?;

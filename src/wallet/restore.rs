@@ -2,13 +2,11 @@
 
 use super::seed::SeedFile;
 use super::{Descriptors, Keys, Mnemonic, Passphrase, Wallet, WalletError, WalletSource};
-#[cfg(feature = "esplora")]
 use crate::chain::Esplora;
 use crate::chain::{BlockSource, RpcNode};
 use crate::primitives::{BlockRef, BtcHeight};
 use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::SpkIterator;
-#[cfg(feature = "esplora")]
 use bdk_wallet::chain::spk_client::FullScanRequest;
 use bdk_wallet::descriptor::ExtendedDescriptor;
 use bdk_wallet::miniscript::Descriptor;
@@ -16,15 +14,12 @@ use bdk_wallet::miniscript::descriptor::{DescriptorPublicKey, Wildcard};
 use bitcoin::bip32::{ChildNumber, Xpub};
 use bitcoin::secp256k1::{Secp256k1, Verification};
 use bitcoin::{Network, ScriptBuf};
-#[cfg(feature = "esplora")]
 use bitcoin::{OutPoint, Transaction, TxIn};
-#[cfg(feature = "esplora")]
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::path::Path;
-#[cfg(feature = "esplora")]
 use std::sync::Arc;
 use std::thread;
 
@@ -34,13 +29,10 @@ const LEAST_ON_NODE: [u32; 2] = [2_000, 60_000];
 /// Those in a row without a coin, after which the search ends.
 const GAPS_ON_NODE: [u32; 2] = [2_000, 10_000];
 /// Addresses in a row that were never used, after which a server is asked for no more: it is asked for each of them.
-#[cfg(feature = "esplora")]
 const GAP_ON_SERVER: u32 = 100;
 /// Addresses of each kind that a server is asked for before it is known what they hold.
-#[cfg(feature = "esplora")]
 const ASKED_AT_ONCE: u32 = 1_000;
 /// Change addresses beyond those that were looked at which are recognised in what was paid.
-#[cfg(feature = "esplora")]
 const RECOGNISED: u32 = 20_000;
 /// The highest index of an address (BIP 32), and one more.
 const END: u32 = 1 << 31;
@@ -70,7 +62,6 @@ impl<'a> From<&'a RpcNode> for Search<'a> {
     }
 }
 
-#[cfg(feature = "esplora")]
 impl<'a> From<&'a Esplora> for Search<'a> {
     fn from(server: &'a Esplora) -> Self {
         WalletSource::from(server).into()
@@ -100,7 +91,6 @@ impl Looked {
     }
 
     /// The index behind the last one that was found of either kind.
-    #[cfg(feature = "esplora")]
     fn reach(&self) -> u32 {
         self.last_receive.max(self.last_change).map_or(0, |last| last.saturating_add(1))
     }
@@ -117,7 +107,6 @@ impl FormerLife {
     pub fn of(descriptors: &Descriptors, Search { source, gap }: Search<'_>) -> Result<Self, WalletError> {
         match source {
             WalletSource::Node(node) => on_node(node, descriptors, gap),
-            #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => on_server(server, descriptors, gap),
         }
     }
@@ -267,7 +256,6 @@ fn parent_of<C: Verification>(secp: &Secp256k1<C>, descriptor: &ExtendedDescript
 }
 
 /// Asks a server for address after address.
-#[cfg(feature = "esplora")]
 fn on_server(server: &Esplora, descriptors: &Descriptors, gap: Option<u32>) -> Result<FormerLife, WalletError> {
     let tip = server.tip()?;
     let gap = gap.unwrap_or(GAP_ON_SERVER);
@@ -310,7 +298,6 @@ fn on_server(server: &Esplora, descriptors: &Descriptors, gap: Option<u32>) -> R
 }
 
 /// Where the wallet's coins went, as far as its own transactions show it.
-#[cfg(feature = "esplora")]
 #[derive(Default)]
 struct Trail {
     own: BTreeSet<ScriptBuf>,
@@ -318,7 +305,6 @@ struct Trail {
     transactions: Vec<Arc<Transaction>>,
 }
 
-#[cfg(feature = "esplora")]
 impl Trail {
     /// The last change address from `first` on that a coin came back to through a transaction which seemed to pay
     /// others only: it returns what is left there, or to an envelope whose reveal does.

@@ -9,15 +9,12 @@ use super::store::{self, Anchored};
 use super::{FINAL_DEPTH, Wallet, WalletError, journal};
 use crate::chain::{BlockSource, ChainError, Mempool, RpcNode};
 use bdk_wallet::chain::TxUpdate;
-#[cfg(feature = "esplora")]
 use bdk_wallet::chain::{CheckPoint, ConfirmationBlockTime};
 use bitcoin::consensus::deserialize;
 use bitcoin::{Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use std::collections::BTreeSet;
 
-#[cfg(feature = "esplora")]
 use crate::{chain::Esplora, primitives::BlockRef};
-#[cfg(feature = "esplora")]
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What is mined because something deep that was shown hangs on it: so deep that its own block does not matter.
@@ -44,7 +41,6 @@ impl Wallet {
     ///
     /// # Errors
     /// It says what it cannot show.
-    #[cfg(feature = "esplora")]
     pub(super) fn keep_shown(
         &self,
         server: &Esplora,
@@ -81,7 +77,6 @@ impl Wallet {
     }
 
     /// Whether it was shown before that a transaction is in this block.
-    #[cfg(feature = "esplora")]
     fn is_known_in(&self, txid: &Txid, block: &BlockRef) -> bool {
         let known = self.bdk.tx_graph().all_anchors().get(txid);
         known.is_some_and(|anchors| anchors.iter().any(|anchor| anchor.block_id.hash == block.hash))

@@ -6,16 +6,12 @@
 
 use super::watch::Watch;
 use super::{Job, Payer, Wallet, WalletError, inputs_of, journal, unix_now};
-#[cfg(feature = "esplora")]
 use crate::chain::ChainError;
-#[cfg(feature = "esplora")]
 use crate::chain::Esplora;
 use crate::chain::{BlockSource, Mempool, RpcNode, adds_up};
 use crate::primitives::BlockRef;
-#[cfg(feature = "esplora")]
 use crate::primitives::BtcHeight;
 use bdk_wallet::chain::TxUpdate;
-#[cfg(feature = "esplora")]
 use bdk_wallet::chain::{
     CheckPoint,
     spk_client::{SyncRequest, SyncResponse},
@@ -27,7 +23,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Blocks by which a server may be late.
-#[cfg(feature = "esplora")]
 const LATE: BtcHeight = 2;
 /// Transactions that are asked for to know what a payment hangs on; more hang together in no mempool.
 const TRACED: usize = 100;
@@ -55,7 +50,6 @@ pub enum WalletSource<'a> {
     /// Bitcoin Core: whole blocks, and the mempool where it is small.
     Node(&'a RpcNode),
     /// An Esplora server: the histories of the wallet's addresses.
-    #[cfg(feature = "esplora")]
     Esplora(&'a Esplora),
 }
 
@@ -65,7 +59,6 @@ impl<'a> From<&'a RpcNode> for WalletSource<'a> {
     }
 }
 
-#[cfg(feature = "esplora")]
 impl<'a> From<&'a Esplora> for WalletSource<'a> {
     fn from(server: &'a Esplora) -> Self {
         Self::Esplora(server)
@@ -100,7 +93,6 @@ impl Wallet {
                 self.are_there(node, &coins)?;
                 (blocks, false)
             }
-            #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => {
                 let is_reopened = self.read_histories(server, &kept, watch)?;
                 self.trace_payments(server, &jobs)?;
@@ -117,7 +109,6 @@ impl Wallet {
     pub(super) fn check_network(&self, source: WalletSource<'_>) -> Result<(), WalletError> {
         let expected = match source {
             WalletSource::Node(node) => node.network(),
-            #[cfg(feature = "esplora")]
             WalletSource::Esplora(server) => server.network(),
         };
         match expected == self.network() {
@@ -289,7 +280,6 @@ impl Wallet {
 
     /// Asks a server for the histories of all addresses handed out and of all that jobs watch; `kept` are not
     /// missed there. Returns whether jobs that were final are watched again.
-    #[cfg(feature = "esplora")]
     fn read_histories(
         &mut self,
         server: &Esplora,
@@ -330,7 +320,6 @@ impl Wallet {
     }
 
     /// Takes in what a server has told, of what is mined as much as it shows; `kept` are not missed.
-    #[cfg(feature = "esplora")]
     fn take_in_histories(
         &mut self,
         server: &Esplora,
@@ -373,7 +362,6 @@ fn read_waiting(raw: &[u8], txid: Txid) -> Option<Transaction> {
     (tx.compute_txid() == txid && !tx.is_coinbase() && adds_up(&tx.output)).then_some(tx)
 }
 
-#[cfg(feature = "esplora")]
 fn block_ref(checkpoint: &CheckPoint) -> BlockRef {
     BlockRef { height: checkpoint.height(), hash: checkpoint.hash() }
 }

@@ -6,6 +6,7 @@ pub mod ledger;
 pub mod money;
 pub mod prove;
 pub mod queue;
+#[cfg(feature = "regtest")]
 pub mod regtest;
 pub mod rollup;
 pub mod scan;
@@ -43,6 +44,7 @@ pub fn run(command: Command, settings: &Settings, out: &Output) -> Result<(), Fa
         Command::Verify(verify) => verify::run(&verify, settings, out),
         Command::Sequencer(sequencer) => sequencer::run(&sequencer, settings, out),
         Command::Send(send) => send::run(&send, settings, out),
+        #[cfg(feature = "regtest")]
         Command::Regtest(command) => regtest::run(command, settings, out),
     }
 }

@@ -4,6 +4,7 @@
 //! that a server which goes on for ever is stopped, and that blocks stand where BDK can put them: hashes hang together
 //! and heights are heights.
 
+use super::mempool::{MAX_INPUTS, Spend, Status};
 use super::{Esplora, Listed, MAX_JSON};
 use crate::chain::ChainError;
 use crate::chain::bounded::Bounded;
@@ -40,8 +41,7 @@ const MAX_SCRIPT_HISTORY: usize = 20_000_000;
 /// What a transaction takes in memory beside its own bytes, and an input or output.
 const TRANSACTION_OVERHEAD: usize = 400;
 const OVERHEAD: usize = 100;
-/// As many inputs and outputs as fit into a block.
-pub(super) const MAX_INPUTS: usize = 25_000;
+/// As many outputs as fit into a block.
 const MAX_OUTPUTS: usize = 112_000;
 
 /// A transaction as the server writes it.
@@ -72,22 +72,6 @@ struct Vin {
 struct Vout {
     value: u64,
     scriptpubkey: ScriptBuf,
-}
-
-/// Where a transaction is.
-#[derive(Clone, Copy, Deserialize)]
-pub(super) struct Status {
-    pub confirmed: bool,
-    pub block_height: Option<BtcHeight>,
-    pub block_hash: Option<BlockHash>,
-    pub block_time: Option<u32>,
-}
-
-/// Where an output went.
-#[derive(Deserialize)]
-pub(super) struct Spend {
-    pub spent: bool,
-    pub txid: Option<Txid>,
 }
 
 /// A witness of as many elements as it likes: each takes little more memory here than in the answer.

@@ -4,12 +4,12 @@
 //! outputs, no packages. Whatever is built for that is relayed by every node between here and the miners, and
 //! not only by this server; and a replacement pays enough for each of them.
 
-use super::history::{MAX_INPUTS, Spend, Status};
 use super::{Answer as HttpAnswer, BLOCK_LIST, Esplora, MAX_LISTED};
 use crate::chain::bounded::Bounded;
 use crate::chain::mempool::{judge_words, read_package};
 use crate::chain::rpc::MAX_BLOCK;
 use crate::chain::{Answer, BlockSource, ChainError, Mempool, MempoolEntry, RelayFacts, Verdict};
+use crate::primitives::BtcHeight;
 use bitcoin::consensus::encode::{deserialize, serialize_hex};
 use bitcoin::constants::SUBSIDY_HALVING_INTERVAL;
 use bitcoin::{Amount, BlockHash, FeeRate, Network, OutPoint, Transaction, TxOut, Txid, Weight};
@@ -172,8 +172,11 @@ impl Esplora {
         }
     }
 
-    /// The transactions that spend outputs of this one.
-    pub(crate) fn spenders(&self, txid: &Txid) -> Result<Vec<Transaction>, ChainError> {
+    /// The transactions that spend outputs of this one, as far as the server shows them: 16 MB of them at most.
+    ///
+    /// # Errors
+    /// [`ChainError`], if the server does not answer or makes no sense.
+    pub fn spenders(&self, txid: &Txid) -> Result<Vec<Transaction>, ChainError> {
         let spends: Option<Bounded<Spend, MAX_SPENDS>> = self.json(&format!("/tx/{txid}/outspends"))?;
         let Bounded(spends) = spends.unwrap_or_default();
         let spenders: BTreeSet<Txid> = spends.into_iter().filter_map(|spend| spend.txid).collect();
@@ -244,6 +247,26 @@ impl Esplora {
 const SPENDERS_BYTES: usize = 16_000_000;
 /// Outputs of a transaction, whose spends are asked for: more than any that is relayed has.
 const MAX_SPENDS: usize = 20_000;
+/// As many inputs as fit into a block.
+pub(super) const MAX_INPUTS: usize = 25_000;
+
+/// The server's status of a transaction.
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Status {
+    pub confirmed: bool,
+    pub block_height: Option<BtcHeight>,
+    #[cfg(feature = "wallet")]
+    pub block_hash: Option<BlockHash>,
+    #[cfg(feature = "wallet")]
+    pub block_time: Option<u32>,
+}
+
+/// The server's answer about the spender of an output.
+#[derive(Deserialize)]
+pub(super) struct Spend {
+    pub spent: bool,
+    pub txid: Option<Txid>,
+}
 
 /// What a server says of a transaction in the mempool, as far as it matters here.
 #[derive(Clone, Deserialize)]

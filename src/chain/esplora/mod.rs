@@ -6,8 +6,10 @@
 //! for which chain is best and for what its mempool has. It learns which addresses and transactions are asked for.
 
 mod error;
+#[cfg(feature = "wallet")]
 mod history;
 mod mempool;
+#[cfg(feature = "wallet")]
 mod merkle;
 
 pub use error::EsploraError;
