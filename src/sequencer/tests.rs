@@ -3,8 +3,9 @@ mod pool;
 
 use super::history::{RECEIPT_SPAN, Record};
 use super::*;
-use crate::l2::{L2Block, L2Header};
+use crate::l2::{L2Block, L2Head, L2Header};
 use crate::manifest::{ExecutorKind, ExecutorSpec, Fields, SequencerSet};
+use crate::primitives::Hash32;
 use crate::wallet::SatPerVb;
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::Magic;

@@ -351,7 +351,6 @@ mod tests {
         assert_eq!(keys, [0, 3_000, 2_147_483_000, 2_200_000_000 - (1 << 31), 0x7fff_ffff]);
     }
 
-    #[cfg(feature = "esplora")]
     #[test]
     fn a_search_reaches_as_far_as_the_last_address_that_was_found_of_either_kind() {
         let looked = |last_receive, last_change| Looked { last_receive, last_change, ..Looked::default() };

@@ -76,7 +76,7 @@ fn the_least_fee_is_rounded_up_to_a_satoshi() {
     let view = HeadView { number: 1, hash: hash(1), state_root: hash(2), origin_height: 1, timestamp: 1 };
     let status = Status {
         rollup_id: ROLLUP,
-        unsafe_head: view.clone(),
+        unsafe_head: view,
         safe_head: view,
         bitcoin: tip().block,
         accepting: true,

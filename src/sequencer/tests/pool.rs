@@ -1,5 +1,6 @@
-use super::super::store::{Included, Terms, TxStatus};
+use super::super::store::{Included, Terms};
 use super::*;
+use crate::api::wire::TxStatus;
 use crate::executor::NoOpReason;
 use crate::primitives::sha256;
 use crate::proof::{Receipt, Signed};
