@@ -208,7 +208,7 @@ fn a_node_behind_tls_is_reached_if_its_authority_is_known_and_else_nothing_is_to
     for (url, words) in [(url.as_str(), "UnknownIssuer"), (plain.as_str(), "InvalidContentType")] {
         let error = RpcNode::connect(url, cookie(), Network::Regtest).expect_err(words);
         assert!(matches!(&error, ChainError::Tls { .. }) && !error.is_temporary(), "{error}");
-        assert!(error.to_string().contains(words) && error.to_string().contains("tunnel"), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
     }
 
     std::fs::write(world.path("authority.pem"), AUTHORITY)?;
@@ -218,6 +218,6 @@ fn a_node_behind_tls_is_reached_if_its_authority_is_known_and_else_nothing_is_to
     let created = world.sortie_on(&upper, &world.bitcoind.cookie(), &create)?.output()?;
     assert!(created.status.success(), "{}", said(&created));
     let refused = world.sortie_on(&upper, &world.bitcoind.cookie(), &["wallet", "create"])?.output()?;
-    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(refused.status.code() == Some(3) && said(&refused).contains("tunnel"), "{}", said(&refused));
     Ok(())
 }

@@ -305,7 +305,6 @@ fn a_node_without_rest_is_named_with_the_cure_and_read_over_rpc_otherwise() -> R
     let bitcoind = Bitcoind::options().arg("-rest=0").start()?;
     let error = RestNode::connect(&bitcoind.rpc_url(), Network::Regtest).err().context("REST is off")?;
     assert!(matches!(error, ChainError::RestDisabled { .. }), "{error}");
-    assert!(error.to_string().contains("start it with -rest"), "{error}");
     let elsewhere = RestNode::connect("http://127.0.0.1:1", Network::Regtest).err().context("nobody is there")?;
     assert!(elsewhere.is_temporary(), "{elsewhere}");
 

@@ -2,6 +2,7 @@
 //!
 //! Guarantees that the code follows from the typed error of the layer that failed, never from its words.
 
+use crate::mend::Mended;
 use crate::output::one_line;
 use sortie::api::ClientError;
 use sortie::chain::{ChainError, EsploraError};
@@ -184,7 +185,7 @@ fn wallet_code(error: &WalletError) -> Code {
 
 impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
-        Self::new(chain_code(&error), &error).of_source(Some(&error))
+        Self::new(chain_code(&error), Mended(&error)).of_source(Some(&error))
     }
 }
 
@@ -199,8 +200,8 @@ impl From<FollowerError> for Failure {
             _ => Code::Failed,
         };
         match &error {
-            FollowerError::Scan(ScanError::Chain(source)) => Self::new(code, &error).of_source(Some(source)),
-            error => Self::new(code, error).temporary_if(error.is_temporary()),
+            FollowerError::Scan(ScanError::Chain(source)) => Self::new(code, Mended(&error)).of_source(Some(source)),
+            error => Self::new(code, Mended(error)).temporary_if(error.is_temporary()),
         }
     }
 }
@@ -248,7 +249,7 @@ impl From<ScanError> for Failure {
 
 impl From<WalletError> for Failure {
     fn from(error: WalletError) -> Self {
-        Self::new(wallet_code(&error), &error).of_source(source_of(&error))
+        Self::new(wallet_code(&error), Mended(&error)).of_source(source_of(&error))
     }
 }
 
@@ -279,7 +280,7 @@ impl From<PublishError> for Failure {
             PublishError::Wallet(error) => source_of(error),
             _ => None,
         };
-        Self::new(code, &error).of_source(source)
+        Self::new(code, Mended(&error)).of_source(source)
     }
 }
 

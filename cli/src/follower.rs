@@ -3,6 +3,7 @@
 use crate::bitcoin::Bitcoin;
 use crate::config::{Settings, manifest_network};
 use crate::failure::Failure;
+use crate::mend::Mended;
 use crate::output::{Output, count};
 use crate::progress::Progress;
 use crate::reading::{Readers, Reading, Refusals};
@@ -148,7 +149,7 @@ impl Ended {
     fn at(file: &Path, error: FollowerError) -> Self {
         match error {
             FollowerError::Store(_) | FollowerError::Corrupt(_) | FollowerError::Schema(_) => {
-                let failure = Failure::failed(format_args!("{}: {error}", file.display()));
+                let failure = Failure::failed(format_args!("{}: {}", file.display(), Mended(&error)));
                 Self::Failure(if error.is_temporary() { failure.temporary() } else { failure })
             }
             error => Self::Follower(error),

@@ -10,6 +10,7 @@ mod escape;
 mod failure;
 mod follower;
 mod input;
+mod mend;
 mod outage;
 mod output;
 mod passphrase;

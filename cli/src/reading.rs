@@ -2,6 +2,7 @@
 
 use crate::bitcoin::Bitcoin;
 use crate::failure::Failure;
+use crate::mend::Mended;
 use crate::output::Output;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -71,7 +72,7 @@ impl Reading {
                         readers.push(Box::new(files));
                     }
                     Err(error) if name == SourceName::Blk => return Err(error.into()),
-                    Err(error) => out.warn(format_args!("{error}; reading blocks elsewhere")),
+                    Err(error) => out.warn(format_args!("{}; reading blocks elsewhere", Mended(&error))),
                 },
                 (None, SourceName::Blk) => {
                     return Err(Failure::usage("--source blk needs --blocks-dir, the node's folder with blk00000.dat"));

@@ -246,7 +246,7 @@ pub(crate) fn lacks_inputs(words: &str) -> bool {
 #[derive(Debug, Error)]
 pub enum ChainError {
     /// Nobody listens there, or the connection broke or ran out of time.
-    #[error("cannot reach bitcoind at {url}: {reason}; start it or set --bitcoin-url")]
+    #[error("cannot reach bitcoind at {url}: {reason}")]
     Unreachable {
         /// Address without credentials.
         url: String,
@@ -260,9 +260,7 @@ pub enum ChainError {
         reason: UrlError,
     },
     /// The node, or what stands in front of it, cannot show that it is who it should be.
-    #[error(
-        "no TLS with bitcoind at {url}: {reason}; name the authority that signed its certificate (--bitcoin-ca), or use a tunnel to the node and http:// on this machine"
-    )]
+    #[error("no TLS with bitcoind at {url}: {reason}")]
     Tls {
         /// Address without credentials.
         url: String,
@@ -284,15 +282,13 @@ pub enum ChainError {
         url: String,
     },
     /// Wrong or missing credentials.
-    #[error("bitcoind at {url} refused our credentials; set the cookie file or --bitcoin-user and its password")]
+    #[error("bitcoind at {url} refused our credentials")]
     Auth {
         /// Address without credentials.
         url: String,
     },
     /// The cookie file cannot be read.
-    #[error(
-        "cannot read bitcoind's cookie file {path}: {reason}; start bitcoind, name its cookie file (--bitcoin-cookie), or a --bitcoin-user"
-    )]
+    #[error("cannot read bitcoind's cookie file {path}: {reason}")]
     Cookie {
         /// The file.
         path: String,
@@ -300,7 +296,7 @@ pub enum ChainError {
         reason: String,
     },
     /// The node is on another network.
-    #[error("bitcoind is on {got}, but {expected} is wanted; set --network or point --bitcoin-url at another node")]
+    #[error("bitcoind is on {got}, but {expected} is wanted")]
     WrongNetwork {
         /// What we were told to use.
         expected: Network,
@@ -308,9 +304,7 @@ pub enum ChainError {
         got: String,
     },
     /// The node deleted this block.
-    #[error(
-        "block {height} is pruned on this node (it keeps blocks from {first_available}); use a node that has it or an Esplora server (--esplora-url), or raise -prune and reindex"
-    )]
+    #[error("block {height} is pruned on this node (it keeps blocks from {first_available})")]
     Pruned {
         /// The block asked for.
         height: BtcHeight,
@@ -345,18 +339,28 @@ pub enum ChainError {
     #[error(transparent)]
     Esplora(#[from] EsploraError),
     /// The node was started without its REST interface.
-    #[error("bitcoind at {url} does not serve REST; start it with -rest, or use --source rpc")]
+    #[error("bitcoind at {url} does not serve REST")]
     RestDisabled {
         /// Address without credentials.
         url: String,
     },
     /// The block files cannot be used.
-    #[error("{path}: {reason}; --blocks-dir is the folder with blk00000.dat of a node on this network")]
+    #[error("{path}: {reason}")]
     BlockFiles {
         /// The file or folder.
         path: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The HTTP server there does not let us call a method, or knows no JSON-RPC.
+    #[error("bitcoind at {url} did not serve {method} (HTTP status {status})")]
+    NotServed {
+        /// Address without credentials.
+        url: String,
+        /// RPC method.
+        method: String,
+        /// HTTP status.
+        status: u16,
     },
     /// Any other error that the node returned.
     #[error("bitcoind refused {method}: {message} (code {code})")]
@@ -370,9 +374,7 @@ pub enum ChainError {
     },
     /// The answer is no JSON, or only the beginning of it: of a server between us and bitcoind, or of one that is
     /// being stopped.
-    #[error(
-        "bitcoind at {url} answered {method} with something that is no JSON; is --bitcoin-url its own address, without a path?"
-    )]
+    #[error("bitcoind at {url} answered {method} with something that is no JSON")]
     Garbled {
         /// Address without credentials.
         url: String,
@@ -416,9 +418,12 @@ impl ChainError {
     /// of it may answer in its place for a moment, be it with a refusal.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Auth { .. } | Self::Tls { .. } | Self::Rpc { .. } | Self::Malformed { .. } | Self::NotFound(_) => {
-                true
-            }
+            Self::Auth { .. }
+            | Self::Tls { .. }
+            | Self::NotServed { .. }
+            | Self::Rpc { .. }
+            | Self::Malformed { .. }
+            | Self::NotFound(_) => true,
             Self::Esplora(error) => error.may_pass(),
             error => error.is_temporary(),
         }

@@ -423,18 +423,12 @@ impl RpcNode {
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(ChainError::Unreachable { url, reason: format!("HTTP status {status}") })
             }
-            StatusCode::FORBIDDEN => Err(self.not_served(method, status, "-rpcallowip or -rpcwhitelist forbids it")),
-            status => Err(self.not_served(method, status, "is --bitcoin-url bitcoind's own address, without a path?")),
+            status => Err(ChainError::NotServed { url, method: method.into(), status: status.as_u16() }),
         }
     }
 
     fn garbled(&self, method: &str) -> ChainError {
         ChainError::Garbled { url: self.url.clone(), method: method.into() }
-    }
-
-    fn not_served(&self, method: &str, status: StatusCode, hint: &str) -> ChainError {
-        let message = format!("HTTP status {status} from {}; {hint}", self.url);
-        ChainError::Rpc { method: method.into(), code: status.as_u16().into(), message }
     }
 
     /// The texts that one method answers for each of these parameters, until it answers with an error.

@@ -45,9 +45,6 @@ const STEP_BYTES: usize = 4 << 20;
 /// How deep a manifest's start block must lie before a rollup is followed (regtest excepted).
 pub const MIN_START_DEPTH: u32 = 100;
 
-/// The cure for a file that cannot be gone on with: all that it held is on Bitcoin.
-const REBUILD: &str = "derive it anew with `sortie follow --rebuild`, a sequencer's with `sortie sequencer --rebuild`";
-
 /// Why the follower cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowerError {
@@ -55,10 +52,10 @@ pub enum FollowerError {
     #[error(transparent)]
     Scan(#[from] ScanError),
     /// The file cannot be read or written.
-    #[error("the node's database: {_0}{cure}", cure = cure(_0))]
+    #[error("the node's database: {_0}{}", if is_full(_0) { "; make room on its disk" } else { "" })]
     Store(#[from] rusqlite::Error),
     /// The file holds something that this code did not write.
-    #[error("the node's database is damaged ({0}); {REBUILD}")]
+    #[error("the node's database is damaged ({0})")]
     Corrupt(Damage),
     /// Nothing was written to the file yet: another process has just made it.
     #[error("another process is just beginning to follow this rollup; try again in a moment")]
@@ -67,7 +64,7 @@ pub enum FollowerError {
     #[error("L2 block {0} has just been taken back by a reorganisation; try again")]
     BlockGone(L2Number),
     /// The file was made by another version.
-    #[error("the node's database has schema version {0}, which this sortie does not know; {REBUILD}")]
+    #[error("the node's database has schema version {0}, which this sortie does not know")]
     Schema(i64),
     /// The data folder, its lock or a file to delete cannot be reached.
     #[error("{}: {source}", path.display())]
@@ -81,7 +78,7 @@ pub enum FollowerError {
     #[error("another process follows this rollup in {}", _0.display())]
     Locked(PathBuf),
     /// The file belongs to another rollup.
-    #[error("the node's database is of rollup {found}, the manifest's is {expected}; use another --data-dir")]
+    #[error("the node's database is of rollup {found}, the manifest's is {expected}")]
     OtherRollup {
         /// The manifest's id.
         expected: RollupId,
@@ -97,9 +94,7 @@ pub enum FollowerError {
         tip: BtcHeight,
     },
     /// The manifest's start is not there.
-    #[error(
-        "the manifest's start block {0} is not on the best chain of this Bitcoin node; check --network and the manifest"
-    )]
+    #[error("the manifest's start block {0} is not on the best chain of this Bitcoin node")]
     StartNotOnChain(BlockRef),
     /// The manifest's start may still be reorganised away.
     #[error(
@@ -110,9 +105,7 @@ pub enum FollowerError {
         depth: u32,
     },
     /// More blocks were reorganised away than can be taken back.
-    #[error(
-        "Bitcoin reorganised below height {height}, deeper than what was kept to take back (--max-reorg-depth); {REBUILD}"
-    )]
+    #[error("Bitcoin reorganised below height {height}, deeper than what was kept to take back")]
     ReorgTooDeep {
         /// The height that cannot be taken back.
         height: BtcHeight,
@@ -140,17 +133,6 @@ pub enum Damage {
     /// A step that is recent enough to be taken back, without its undo.
     #[error("an undo is missing")]
     NoUndo,
-}
-
-/// What mends a database, where SQLite's words do not say it.
-fn cure(error: &rusqlite::Error) -> String {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation) => {
-            format!("; {REBUILD}")
-        }
-        _ if is_full(error) => "; make room on its disk".into(),
-        _ => String::new(),
-    }
 }
 
 impl From<OpenError> for FollowerError {
@@ -181,6 +163,18 @@ impl FollowerError {
             FollowerError::Scan(error) => error.is_temporary(),
             FollowerError::Missing { .. } => true,
             FollowerError::Store(error) => is_full(error),
+            _ => false,
+        }
+    }
+
+    /// Whether the file cannot be gone on with, and has to be derived anew: all that it held is on Bitcoin.
+    pub fn needs_rebuild(&self) -> bool {
+        use ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Store(error) => {
+                matches!(error.sqlite_error_code(), Some(NotADatabase | DatabaseCorrupt | ConstraintViolation))
+            }
+            Self::Corrupt(_) | Self::Schema(_) | Self::ReorgTooDeep { .. } => true,
             _ => false,
         }
     }

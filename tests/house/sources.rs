@@ -1,6 +1,7 @@
 //! The workspace's Rust files, parsed.
 
 use anyhow::{Context, Result};
+use proc_macro2::{TokenStream, TokenTree};
 use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
@@ -41,15 +42,19 @@ fn read(folder: &Path, found: &mut Vec<Source>) -> Result<()> {
             read(&path, found)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path)?;
-            let file = syn::parse_file(&text).with_context(|| path.display().to_string())?;
             let path = path.strip_prefix(repository())?.to_str().context("a path that is no UTF-8")?.to_owned();
-            found.push(Source { path, text, file });
+            found.push(Source::parse(path, text)?);
         }
     }
     Ok(())
 }
 
 impl Source {
+    pub fn parse(path: String, text: String) -> Result<Self> {
+        let file = syn::parse_file(&text).with_context(|| path.clone())?;
+        Ok(Self { path, text, file })
+    }
+
     /// Whether the file is there for tests: its tables may be long, and its imports go everywhere.
     pub fn is_test(&self) -> bool {
         self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
@@ -85,6 +90,51 @@ impl Source {
             fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
                 self.add(&item.sig, &item.block);
                 visit::visit_impl_item_fn(self, item);
+            }
+        }
+        let mut found = Found(Vec::new());
+        found.visit_file(&self.file);
+        found.0
+    }
+
+    /// String literals outside tests and documentation, those in macros and attributes among them, with their lines.
+    pub fn strings(&self) -> Vec<(usize, String)> {
+        struct Found(Vec<(usize, String)>);
+        impl Found {
+            fn add(&mut self, literal: &syn::LitStr) {
+                self.0.push((literal.span().start().line, literal.value()));
+            }
+            fn tokens(&mut self, tokens: TokenStream) {
+                for token in tokens {
+                    match token {
+                        TokenTree::Group(group) => self.tokens(group.stream()),
+                        TokenTree::Literal(literal) => {
+                            if let syn::Lit::Str(literal) = syn::Lit::new(literal) {
+                                self.add(&literal);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        impl<'a> Visit<'a> for Found {
+            fn visit_item(&mut self, item: &'a syn::Item) {
+                match item {
+                    syn::Item::Mod(item) if is_test(&item.attrs) => {}
+                    item => visit::visit_item(self, item),
+                }
+            }
+            fn visit_attribute(&mut self, attribute: &'a syn::Attribute) {
+                if let syn::Meta::List(list) = &attribute.meta {
+                    self.tokens(list.tokens.clone());
+                }
+            }
+            fn visit_macro(&mut self, called: &'a syn::Macro) {
+                self.tokens(called.tokens.clone());
+            }
+            fn visit_lit_str(&mut self, literal: &'a syn::LitStr) {
+                self.add(literal);
             }
         }
         let mut found = Found(Vec::new());

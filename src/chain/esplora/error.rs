@@ -1,4 +1,4 @@
-//! What can go wrong with an Esplora server, and how to mend it.
+//! What can go wrong with an Esplora server.
 
 use bitcoin::Network;
 use thiserror::Error;
@@ -19,7 +19,7 @@ pub enum EsploraError {
         reason: String,
     },
     /// Nobody answers there, or the connection broke or ran out of time.
-    #[error("cannot reach the Esplora server {server}: {reason}; try again, or set --esplora-url to another")]
+    #[error("cannot reach the Esplora server {server}: {reason}")]
     Unreachable {
         /// Scheme, host and port.
         server: String,
@@ -27,9 +27,7 @@ pub enum EsploraError {
         reason: String,
     },
     /// It has no time for us, or is out of order.
-    #[error(
-        "the Esplora server {server} is busy or out of order (HTTP {status}); try again in a moment, or set --esplora-url to another"
-    )]
+    #[error("the Esplora server {server} is busy or out of order (HTTP {status})")]
     Busy {
         /// Scheme, host and port.
         server: String,
@@ -37,9 +35,7 @@ pub enum EsploraError {
         status: u16,
     },
     /// It serves another chain.
-    #[error(
-        "the Esplora server {server} is not on {expected} (its genesis block is {genesis}); set --network, or --esplora-url to another"
-    )]
+    #[error("the Esplora server {server} is not on {expected} (its genesis block is {genesis})")]
     WrongNetwork {
         /// Scheme, host and port.
         server: String,
@@ -49,9 +45,7 @@ pub enum EsploraError {
         genesis: String,
     },
     /// It names another server.
-    #[error(
-        "the Esplora server {server} redirects to another address, which is not followed; set --esplora-url to that one"
-    )]
+    #[error("the Esplora server {server} redirects to another address, which is not followed")]
     Redirected {
         /// Scheme, host and port.
         server: String,
@@ -69,7 +63,7 @@ pub enum EsploraError {
         status: u16,
     },
     /// It cannot show that it is who it should be.
-    #[error("no TLS with the Esplora server {server}: {reason}; set --esplora-url to another")]
+    #[error("no TLS with the Esplora server {server}: {reason}")]
     Tls {
         /// Scheme, host and port.
         server: String,
@@ -77,9 +71,7 @@ pub enum EsploraError {
         reason: String,
     },
     /// The answer is no JSON, or only the beginning of it.
-    #[error(
-        "the Esplora server {server} answered {route} with something that is no JSON; is the path of --esplora-url right?"
-    )]
+    #[error("the Esplora server {server} answered {route} with something that is no JSON")]
     Garbled {
         /// Scheme, host and port.
         server: String,
@@ -87,9 +79,7 @@ pub enum EsploraError {
         route: String,
     },
     /// The answer is not what this route answers.
-    #[error(
-        "the Esplora server {server} answered {route} with something unexpected: {reason}; set --esplora-url to another"
-    )]
+    #[error("the Esplora server {server} answered {route} with something unexpected: {reason}")]
     Malformed {
         /// Scheme, host and port.
         server: String,
