@@ -34,7 +34,6 @@ const ADVISING: &[&str] = &[
     "src/publish/recover.rs",
     "src/sequencer/budget.rs",
     "src/sequencer/mod.rs",
-    "src/wallet/error.rs",
     "src/wallet/fee.rs",
 ];
 

@@ -7,7 +7,7 @@ use sortie::chain::{ChainError, EsploraError};
 use sortie::follower::FollowerError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
-use sortie::wallet::WalletError;
+use sortie::wallet::{WalletError, is_crowded};
 use std::fmt;
 
 /// An error's own line, and advice behind it.
@@ -23,11 +23,11 @@ impl<E: Mend + fmt::Display> fmt::Display for Mended<'_, E> {
 /// An error that may be mended.
 pub trait Mend {
     /// What to append to the error's line; empty if there is nothing to advise.
-    fn advice(&self) -> &'static str;
+    fn advice(&self) -> String;
 }
 
 impl Mend for ChainError {
-    fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self {
             Self::Unreachable { .. } => "; start it or set --bitcoin-url",
             Self::Tls { .. } => {
@@ -44,14 +44,15 @@ impl Mend for ChainError {
             Self::NotServed { status: 403, .. } => "; -rpcallowip or -rpcwhitelist forbids it",
             Self::NotServed { .. } => "; is --bitcoin-url bitcoind's own address, without a path?",
             Self::Garbled { .. } => "; is --bitcoin-url its own address, without a path?",
-            Self::Esplora(error) => error.advice(),
+            Self::Esplora(error) => return error.advice(),
             _ => "",
         }
+        .into()
     }
 }
 
 impl Mend for EsploraError {
-    fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self {
             Self::Unreachable { .. } => "; try again, or set --esplora-url to another",
             Self::Busy { .. } => "; try again in a moment, or set --esplora-url to another",
@@ -61,6 +62,7 @@ impl Mend for EsploraError {
             Self::Garbled { .. } => "; is the path of --esplora-url right?",
             Self::Url { .. } | Self::Proxy { .. } | Self::Refused { .. } => "",
         }
+        .into()
     }
 }
 
@@ -72,33 +74,91 @@ macro_rules! rebuild {
 }
 
 impl Mend for FollowerError {
-    fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self {
-            Self::Scan(ScanError::Chain(error)) => error.advice(),
+            Self::Scan(ScanError::Chain(error)) => return error.advice(),
             Self::OtherRollup { .. } => "; use another --data-dir",
             Self::StartNotOnChain(_) => "; check --network and the manifest",
             Self::ReorgTooDeep { .. } => concat!(" (--max-reorg-depth)", rebuild!()),
             error if error.needs_rebuild() => rebuild!(),
             _ => "",
         }
+        .into()
     }
 }
 
+const CROWDED: &str = "; too much that is not mined yet hangs together with it: once a block has taken the transactions before it, try again; if they pay too little to be taken soon, bump those first (`sortie jobs`), or pay the wallet another coin (`sortie wallet address`) and let it confirm";
+
 impl Mend for WalletError {
-    fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self {
-            Self::Chain(error) | Self::Unsent { source: error, .. } => error.advice(),
+            Self::Chain(error) => return error.advice(),
+            Self::Unsent { source, .. } => {
+                let source = source.advice();
+                return format!("{source}; run the same command again, or `sortie resume`: neither pays twice");
+            }
+            Self::Missing { .. } => "; make one with `sortie wallet create` or `restore`",
+            Self::WrongNetwork { .. } => "; choose another folder or set --network",
+            Self::Damaged { .. } => {
+                "; keep that folder, for its journal has what unrevealed commits need beside the words; restore the wallet from its words into another folder, then `sortie recover`"
+            }
+            Self::WatchOnly { .. } => {
+                ": payments are made there, `sortie force --psbt FILE` writes what is to be signed there, and what waits too long is helped by spending its change there"
+            }
+            Self::Locked { .. } => {
+                "; run it on a terminal to be asked for the passphrase, or give --passphrase-file FILE"
+            }
+            Self::SpentElsewhere { .. } => {
+                ": wait until they are mined, or pay the wallet (sortie wallet address)"
+            }
+            Self::Refused { reason, .. } if is_crowded(reason) => CROWDED,
             _ => "",
         }
+        .into()
     }
 }
 
 impl Mend for PublishError {
-    fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self {
-            Self::Chain(error) | Self::Unsent { source: error, .. } => error.advice(),
+            Self::Chain(error) => error.advice(),
+            Self::Unsent { source, .. } => {
+                let source = source.advice();
+                format!("{source}; run `sortie resume` or the same command again: neither pays twice")
+            }
             Self::Wallet(error) => error.advice(),
-            _ => "",
+            Self::Refused { reason, .. } | Self::Stuck { reason, .. } if is_crowded(reason) => CROWDED.into(),
+            _ => String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Failure;
+
+    #[test]
+    fn a_line_is_the_fact_and_then_the_advice_of_the_cause_and_of_what_failed() {
+        let dead = || ChainError::Unreachable { url: "http://node".into(), reason: "connection refused".into() };
+        let told = "cannot reach bitcoind at http://node: connection refused; start it or set --bitcoin-url";
+        assert_eq!(Failure::from(dead()).to_string(), told);
+        assert_eq!(Failure::from(FollowerError::from(dead())).to_string(), told);
+        let unsent = PublishError::Unsent { job: sortie::publish::JobId(1), source: dead() };
+        assert_eq!(
+            Failure::from(unsent).to_string(),
+            format!(
+                "job 1 is signed and written down, but the node did not answer: {told}; run `sortie resume` or the same command again: neither pays twice"
+            )
+        );
+        let crowded =
+            WalletError::Refused { txid: "00".repeat(32).parse().expect("an id"), reason: "too-large-cluster".into() };
+        assert!(crowded.advice().contains("once a block has taken the transactions before it"));
+        let deep = FollowerError::ReorgTooDeep { height: 7 };
+        assert_eq!(
+            Mended(&deep).to_string(),
+            "Bitcoin reorganised below height 7, deeper than what was kept to take back (--max-reorg-depth); derive it anew with `sortie follow --rebuild`, a sequencer's with `sortie sequencer --rebuild`"
+        );
+        assert_eq!(Mended(&ChainError::NotFound("me".into())).to_string(), "the node does not know me");
     }
 }

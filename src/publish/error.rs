@@ -4,7 +4,7 @@ use super::{CarrierChoice, FeeCap, JobId, JobState, NotRelayed, Profile, Shortfa
 use crate::chain::ChainError;
 use crate::envelope::{Carrier, MAX_PAYLOAD, MIN_PAYLOAD};
 use crate::primitives::BtcHeight;
-use crate::wallet::{SatPerVb, WalletError, crowded_hint};
+use crate::wallet::{SatPerVb, WalletError};
 use bitcoin::{Address, Amount, FeeRate, Txid};
 use thiserror::Error;
 
@@ -70,8 +70,7 @@ pub enum PublishError {
     },
     /// The node refused the transactions before anything left; the coins are free again.
     #[error(
-        "the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned){}{}",
-        crowded_hint(reason),
+        "the node refused transaction {txid}: {reason}; nothing was sent (job {job} is abandoned){}",
         way_left(reason)
     )]
     Refused {
@@ -84,8 +83,7 @@ pub enum PublishError {
     },
     /// The node refuses a transaction of a job whose coins stay reserved.
     #[error(
-        "job {job} is not through: the node refuses {txid}: {reason}; `sortie resume` tries again, `sortie bump {job} --fee-rate SAT_VB` pays more, `sortie reclaim {job}` takes it back{}",
-        crowded_hint(reason)
+        "job {job} is not through: the node refuses {txid}: {reason}; `sortie resume` tries again, `sortie bump {job} --fee-rate SAT_VB` pays more, `sortie reclaim {job}` takes it back"
     )]
     Stuck {
         /// The job.
@@ -114,9 +112,7 @@ pub enum PublishError {
         job: JobId,
     },
     /// It is written down, but whether it left is not known.
-    #[error(
-        "job {job} is signed and written down, but the node did not answer: {source}; run `sortie resume` or the same command again: neither pays twice"
-    )]
+    #[error("job {job} is signed and written down, but the node did not answer: {source}")]
     Unsent {
         /// The job.
         job: JobId,

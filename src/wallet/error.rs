@@ -9,13 +9,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-const HOW_TO_UNLOCK: &str = "run it on a terminal to be asked for the passphrase, or give --passphrase-file FILE";
-
 /// Why the wallet could not do it.
 #[derive(Debug, Error)]
 pub enum WalletError {
     /// There is none.
-    #[error("there is no wallet in {}; make one with `sortie wallet create` or `restore`", dir.display())]
+    #[error("there is no wallet in {}", dir.display())]
     Missing {
         /// Where it was looked for.
         dir: PathBuf,
@@ -33,7 +31,7 @@ pub enum WalletError {
         dir: PathBuf,
     },
     /// It belongs to another network.
-    #[error("this wallet is for {got}, but {expected} is wanted; choose another folder or set --network")]
+    #[error("this wallet is for {got}, but {expected} is wanted")]
     WrongNetwork {
         /// What we were told to use.
         expected: Network,
@@ -49,9 +47,7 @@ pub enum WalletError {
         source: std::io::Error,
     },
     /// Seed and database do not fit together, or one of them is damaged.
-    #[error(
-        "the wallet in {} is damaged ({what}); keep that folder, for its journal has what unrevealed commits need beside the words; restore the wallet from its words into another folder, then `sortie recover`", dir.display()
-    )]
+    #[error("the wallet in {} is damaged ({what})", dir.display())]
     Damaged {
         /// Where it is.
         dir: PathBuf,
@@ -65,15 +61,13 @@ pub enum WalletError {
     #[error("this descriptor cannot be used: {0}")]
     Descriptor(#[from] BadDescriptor),
     /// The keys of the wallet's coins are elsewhere.
-    #[error(
-        "the wallet in {} watches coins whose keys are elsewhere: payments are made there, `sortie force --psbt FILE` writes what is to be signed there, and what waits too long is helped by spending its change there", dir.display()
-    )]
+    #[error("the wallet in {} watches coins whose keys are elsewhere", dir.display())]
     WatchOnly {
         /// Where it is.
         dir: PathBuf,
     },
     /// The seed file is encrypted, and nobody gave its passphrase.
-    #[error("the wallet in {} is locked; {HOW_TO_UNLOCK}", dir.display())]
+    #[error("the wallet in {} is locked", dir.display())]
     Locked {
         /// Where it is.
         dir: PathBuf,
@@ -128,7 +122,7 @@ pub enum WalletError {
     Funds(#[from] Shortfall),
     /// Too few coins, since some are spent already.
     #[error(
-        "not enough coins: {} sat needed, {} sat spendable; {} sat more are spent by transactions that are not in this journal (does another copy of this wallet run?): wait until they are mined, or pay the wallet (sortie wallet address)", shortfall.needed.to_sat(), shortfall.available.to_sat(), spent.to_sat()
+        "not enough coins: {} sat needed, {} sat spendable; {} sat more are spent by transactions that are not in this journal (does another copy of this wallet run?)", shortfall.needed.to_sat(), shortfall.available.to_sat(), spent.to_sat()
     )]
     SpentElsewhere {
         /// What is missing.
@@ -151,9 +145,7 @@ pub enum WalletError {
         limit: Amount,
     },
     /// The node's answer to a payment was lost.
-    #[error(
-        "payment {txid} is signed and written down, but the node did not answer: {source}; run the same command again, or `sortie resume`: neither pays twice"
-    )]
+    #[error("payment {txid} is signed and written down, but the node did not answer: {source}")]
     Unsent {
         /// The payment.
         txid: Txid,
@@ -161,7 +153,7 @@ pub enum WalletError {
         source: ChainError,
     },
     /// The node refused the transaction; nothing left.
-    #[error("the node refused transaction {txid}: {reason}; nothing was sent{}", crowded_hint(reason))]
+    #[error("the node refused transaction {txid}: {reason}; nothing was sent")]
     Refused {
         /// Which.
         txid: Txid,
@@ -170,15 +162,9 @@ pub enum WalletError {
     },
 }
 
-/// What helps where a node has too much already that hangs together with a transaction.
-pub(crate) fn crowded_hint(reason: &str) -> &'static str {
-    let is_crowded = ["too-large-cluster", "too-long-mempool-chain", "package-mempool-limits"];
-    match is_crowded.iter().any(|words| reason.contains(words)) {
-        true => {
-            "; too much that is not mined yet hangs together with it: once a block has taken the transactions before it, try again; if they pay too little to be taken soon, bump those first (`sortie jobs`), or pay the wallet another coin (`sortie wallet address`) and let it confirm"
-        }
-        false => "",
-    }
+/// Whether a node refuses a transaction because too much that is not mined yet hangs together with it.
+pub fn is_crowded(reason: &str) -> bool {
+    ["too-large-cluster", "too-long-mempool-chain", "package-mempool-limits"].iter().any(|words| reason.contains(words))
 }
 
 pub(super) fn damaged(dir: &Path, what: impl fmt::Display) -> WalletError {

@@ -7,6 +7,7 @@ use crate::config::{Fees, Settings, WalletName, behind, manifest_network};
 use crate::failure::Failure;
 use crate::follower::{Writer, clear, data_dir};
 use crate::input::{sats, xonly};
+use crate::mend::Mended;
 use crate::outage::Outage;
 use crate::output::{Output, count};
 use crate::passphrase;
@@ -152,7 +153,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     }
     // Only for what is told: it is brought up to date again before it pays.
     if let Err(error) = wallet.sync(&bitcoin) {
-        out.note(format_args!("the wallet's balance is as of block {}: {error}", wallet.synced_to().height));
+        out.note(format_args!("the wallet's balance is as of block {}: {}", wallet.synced_to().height, Mended(&error)));
     }
     let payer = Payer::new(&wallet);
     if payer.spendable_sat == 0 {

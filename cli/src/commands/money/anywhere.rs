@@ -5,6 +5,7 @@ use crate::bitcoin::Bitcoin;
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::input::{address, address_on};
+use crate::mend::Mended;
 use crate::outage::Outage;
 use crate::output::{Output, field};
 use bitcoin::address::NetworkUnchecked;
@@ -86,7 +87,7 @@ pub fn published(
             Err(error) if how.no_wait || told.is_none() => return Err(error.into()),
             // More may be paid, or caps raised by another command.
             Err(error @ (PublishError::FeeCap(_) | PublishError::Stuck { .. })) => {
-                let why = error.to_string();
+                let why = Mended(&error).to_string();
                 if stopped.as_ref() != Some(&why) {
                     out.warn(format_args!("{why}; waiting on, stopped it goes on with `sortie resume`"));
                     stopped = Some(why);

@@ -6,6 +6,7 @@ use super::waiting::reopened;
 use crate::bitcoin::Bitcoin;
 use crate::config::{Fees, Settings};
 use crate::failure::Failure;
+use crate::mend::Mended;
 use crate::outage::Outage;
 use crate::output::{Output, count};
 use bitcoin::FeeRate;
@@ -132,9 +133,10 @@ fn tell(id: JobId, held: Held, told: &mut BTreeSet<JobId>, fees: &Fees, out: &Ou
         Act::Stopped(why) => {
             if told.insert(id) {
                 out.warn(format_args!(
-                    "job {id} stays at {}, with {} until height {confirm_by}: {why}",
+                    "job {id} stays at {}, with {} until height {confirm_by}: {}",
                     SatPerVb(pays),
-                    count(remaining.into(), "block")
+                    count(remaining.into(), "block"),
+                    Mended(&why)
                 ));
             }
             Ok(())

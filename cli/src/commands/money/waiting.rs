@@ -3,6 +3,7 @@
 use super::PAUSE;
 use crate::bitcoin::Bitcoin;
 use crate::failure::Failure;
+use crate::mend::Mended;
 use crate::outage::Outage;
 use crate::output::Output;
 use sortie::publish::{self, JobId, Publication, PublishError};
@@ -88,7 +89,7 @@ impl Awaited {
             }
             // Others, or later blocks, may mend that.
             Err(error @ (PublishError::Stuck { .. } | PublishError::Unpaid { .. } | PublishError::FeeCap(_))) => {
-                out.warn(error);
+                out.warn(Mended(&error));
             }
             sent => drop(sent?),
         }
