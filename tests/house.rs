@@ -32,8 +32,6 @@ const ADVISING: &[&str] = &[
     "src/publish/fees.rs",
     "src/publish/reclaim.rs",
     "src/publish/recover.rs",
-    "src/sequencer/budget.rs",
-    "src/sequencer/mod.rs",
     "src/wallet/fee.rs",
 ];
 

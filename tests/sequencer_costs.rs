@@ -102,7 +102,10 @@ fn a_days_limit_stops_own_transactions_for_the_day_and_nothing_else() -> Result<
     let status = operator.status();
     assert!(paid > 300 && paid <= 1_000 && status.paid_per_day_sat == paid, "{paid}: {status:?}");
     let paused = status.paused.context("told")?;
-    assert!(paused.contains("--max-fee-per-day") && told == 1 && !status.accepting, "{told}: {paused}");
+    assert!(
+        paused.contains("that may be paid to Bitcoin in a day") && told == 1 && !status.accepting,
+        "{told}: {paused}"
+    );
 
     // Not even a restart makes another day of it; what is forced is served all the same.
     drop(operator);

@@ -7,6 +7,7 @@ use sortie::chain::{ChainError, EsploraError};
 use sortie::follower::FollowerError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
+use sortie::sequencer::SequencerError;
 use sortie::wallet::{WalletError, is_crowded};
 use std::fmt;
 
@@ -130,6 +131,17 @@ impl Mend for PublishError {
             Self::Refused { reason, .. } | Self::Stuck { reason, .. } if is_crowded(reason) => CROWDED.into(),
             _ => String::new(),
         }
+    }
+}
+
+impl Mend for SequencerError {
+    fn advice(&self) -> String {
+        match self {
+            Self::NotInSet(_) => "; give --key the file of a key that is",
+            Self::NoTimeToPost { .. } => "; lower --confirmations",
+            _ => "",
+        }
+        .into()
     }
 }
 

@@ -71,7 +71,7 @@ impl Sequencer {
             let Spent { fee, first_at } = self.budget.spent;
             let paid = format!("{} of {} sat that may be paid to Bitcoin in a day are", fee.to_sat(), cap.to_sat());
             let wait = first_at.map_or(String::new(), |at| format!(" until {} (seconds since 1970)", at + DAY));
-            format!("{paid} used up or promised: own transactions wait{wait}, or for a higher --max-fee-per-day")
+            format!("{paid} used up or promised: own transactions wait{wait}")
         });
         if self.budget.paused.is_some() != paused.is_some() {
             on_done(Done::Paused(paused.clone()));

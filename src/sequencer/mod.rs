@@ -96,14 +96,14 @@ pub enum SequencerError {
     #[error("{} transactions of this sender are waiting; try again later", store::MAX_WAITING)]
     SenderFull,
     /// The key is not one that may sign.
-    #[error("key {0} is not in the rollup's sequencer set; give --key the file of a key that is")]
+    #[error("key {0} is not in the rollup's sequencer set")]
     NotInSet(XOnlyPublicKey),
     /// More than one signature is needed.
     #[error("the rollup needs {0} signatures for a batch; this sequencer signs alone")]
     Threshold(u8),
     /// No batch could ever be accepted.
     #[error(
-        "max_lag {max_lag} and sequencing_window {window} leave no time to post: with {confirmations} confirmations every batch would be stale; lower --confirmations"
+        "max_lag {max_lag} and sequencing_window {window} leave no time to post: with {confirmations} confirmations every batch would be stale"
     )]
     NoTimeToPost {
         /// The manifest's.

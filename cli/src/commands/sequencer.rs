@@ -112,8 +112,8 @@ impl From<SequencerError> for Failure {
             SequencerError::Follower(error) => error.into(),
             SequencerError::Wallet(error) => error.into(),
             SequencerError::Publish(error) => error.into(),
-            SequencerError::NotInSet(_) | SequencerError::Threshold(_) => Failure::usage(error),
-            SequencerError::NoTimeToPost { .. } | SequencerError::Twin { .. } => Failure::refused(error),
+            SequencerError::NotInSet(_) | SequencerError::Threshold(_) => Failure::usage(Mended(&error)),
+            SequencerError::NoTimeToPost { .. } | SequencerError::Twin { .. } => Failure::refused(Mended(&error)),
             SequencerError::Watermark(error) => error.into(),
             error => Failure::failed(error),
         }
@@ -334,7 +334,10 @@ fn log_line(done: Done) -> Option<Line> {
             let text = format!("job {job} was not bumped: {reason}");
             Line::new("bump_refused", json!({ "job": job, "error": reason }), text)
         }
-        Done::Paused(Some(reason)) => Line::new("paused", json!({ "reason": reason }), reason),
+        Done::Paused(Some(reason)) => {
+            let text = format!("{reason}, or for a higher --max-fee-per-day");
+            Line::new("paused", json!({ "reason": reason }), text)
+        }
         Done::Paused(None) => Line::new("unpaused", json!({}), "own transactions go into blocks again".into()),
         Done::Trouble(error) => Line::new("trouble", json!({ "error": error }), error),
         Done::Explained(_) => return None,
