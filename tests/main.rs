@@ -37,6 +37,7 @@ mod money_watch_only;
 mod money_way_out;
 mod node_troubles;
 mod odd_answers;
+mod own_executor;
 mod power_cut;
 mod proofs;
 mod queue_command;

@@ -6,6 +6,7 @@
 use super::{ChainView, Follower, FollowerError};
 use crate::chain::BlockSource;
 use crate::durable::{self, Access};
+use crate::executor::{Executor, of_manifest};
 use crate::manifest::Manifest;
 use crate::primitives::BlockRef;
 use crate::scanner::Scanner;
@@ -145,12 +146,20 @@ impl DataDir {
 }
 
 impl LockedDir {
-    /// Opens the follower, or begins one at the manifest's start block.
+    /// Opens the follower, or begins one at the manifest's start block, with the executor that the manifest names.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with); [`FollowerError::Executor`] if this library does not have the executor.
+    pub fn open(&self, source: &impl BlockSource) -> Result<Follower, FollowerError> {
+        self.open_with(of_manifest(&self.dir.manifest)?.into(), source)
+    }
+
+    /// The same with an executor of your own.
     ///
     /// # Errors
     /// [`FollowerError`]; on the first start, the start block must be on the source's chain and deep enough.
-    pub fn open(&self, source: &impl BlockSource) -> Result<Follower, FollowerError> {
-        Follower::open_locked(self.clone(), source)
+    pub fn open_with(&self, executor: Arc<dyn Executor>, source: &impl BlockSource) -> Result<Follower, FollowerError> {
+        Follower::open_locked(self.clone(), executor, source)
     }
 
     /// Deletes the database, once Bitcoin shows that the rollup can be derived again.

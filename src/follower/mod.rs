@@ -23,7 +23,7 @@ pub use view::ChainView;
 use crate::chain::{BlockSource, ChainError};
 use crate::database::{OpenError, is_full};
 use crate::derive::{Derivation, Judged, NotChild, Step};
-use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute, of_manifest};
+use crate::executor::{Executor, ExecutorError, Outcome, Route, State, StateUndo, execute};
 use crate::l2::{L2Block, Origin};
 use crate::manifest::{Manifest, network_of};
 use crate::primitives::{BlockRef, BtcHeight, Hash32, L2Number, RollupId};
@@ -32,6 +32,7 @@ use bitcoin::Network;
 use rusqlite::ErrorCode;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Steps that can be taken back, at least: deeper reorganisations need a rebuild.
 pub const MIN_UNDO_BLOCKS: u32 = 144;
@@ -252,7 +253,7 @@ impl<E: Into<FollowerError>> From<E> for Stop {
 /// A follower that writes its files.
 pub struct Follower {
     view: ChainView,
-    executor: Box<dyn Executor>,
+    executor: Arc<dyn Executor>,
     state: State,
     max_reorg_depth: u32,
     /// Nobody else writes as long as this lives.
@@ -260,7 +261,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Locks a folder, and opens its follower or begins one at the manifest's start block.
+    /// Locks a folder, and opens its follower or begins one at the manifest's start block, with the executor that the
+    /// manifest names.
     ///
     /// # Errors
     /// [`FollowerError::Locked`] if another one writes there; else as [`LockedDir::open`].
@@ -268,9 +270,12 @@ impl Follower {
         dir.lock()?.ok_or_else(|| FollowerError::Locked(dir.database()))?.open(source)
     }
 
-    fn open_locked(lock: LockedDir, source: &impl BlockSource) -> Result<Self, FollowerError> {
+    pub(super) fn open_locked(
+        lock: LockedDir,
+        executor: Arc<dyn Executor>,
+        source: &impl BlockSource,
+    ) -> Result<Self, FollowerError> {
         let manifest = lock.dir().manifest().clone();
-        let executor = of_manifest(&manifest)?;
         let mut store = Store::open(&lock.dir().database())?;
         if store.load_derivation()?.is_none() {
             write_genesis(&mut store, &manifest, executor.as_ref(), source)?;
@@ -315,8 +320,8 @@ impl Follower {
     }
 
     /// The executor.
-    pub fn executor(&self) -> &dyn Executor {
-        self.executor.as_ref()
+    pub fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
     }
 
     /// The state after the derived head.

@@ -10,7 +10,6 @@ use super::limits::{Client, Limiter, Limits};
 use super::store::{MAX_WAITING, Terms};
 use super::{Clock, Done, Sequencer, SequencerError, SequencerStore, Status, StoredBlock, lock};
 use crate::api::wire::{BlockAnswer, ErrorAnswer, ForcedSection, FullBlockAnswer, TxAnswer, TxStatus};
-use crate::executor::ledger::{Account, Transfer};
 use crate::executor::{self as state, Executor, NoOpReason};
 use crate::primitives::{Hash32, L2Number, sha256};
 use crate::proof::{RawBytes, SoftHeader};
@@ -48,7 +47,7 @@ pub struct Submit {
     store: Arc<Mutex<SequencerStore>>,
     readers: Arc<Readers>,
     executor: Arc<dyn Executor>,
-    denied: Arc<BTreeSet<Account>>,
+    denied: Arc<BTreeSet<Vec<u8>>>,
     limits: Arc<Limits>,
     clock: Clock,
     limiters: Arc<Mutex<Limiters>>,
@@ -217,8 +216,8 @@ impl Submit {
             len if len > self.limits.tx_len => return Err(Refusal::Length { most: self.limits.tx_len, len }),
             _ => {}
         }
-        let sender = Transfer::decode(tx).map(|transfer| transfer.from);
-        if sender.is_some_and(|sender| self.denied.contains(&sender)) {
+        let sender = self.executor.sender_and_nonce(tx).map(|(sender, _)| sender);
+        if sender.as_ref().is_some_and(|sender| self.denied.contains(sender)) {
             return Err(Refusal::Denied);
         }
         let fee = self.executor.fee_of(tx);
@@ -227,7 +226,6 @@ impl Submit {
             return Err(Refusal::FeeTooLow { fee, least });
         }
         self.executor.check_static(tx).map_err(Refusal::NoEffect)?;
-        let sender = self.executor.sender_and_nonce(tx).map(|(sender, _)| sender);
         // Only now is the sender who it says that it is.
         if let Some(client) = sender.as_deref().map(Client::of_sender).or(address.map(Client::at)) {
             self.take(client, |limiters| &mut limiters.senders)?;

@@ -33,8 +33,6 @@ use crate::api::wire::HeadView;
 use crate::chain::{BlockReader, RpcNode};
 use crate::database::{OpenError, is_full};
 use crate::derive::{DropReason, MAX_FUTURE_SECONDS};
-use crate::executor::ledger::Account;
-use crate::executor::{Executor, of_manifest};
 use crate::follower::{ChainEvent, Follower, FollowerError};
 use crate::l2::Origin;
 use crate::manifest::Manifest;
@@ -185,8 +183,9 @@ pub struct Policy {
     pub key: Keypair,
     /// An origin is adopted once it has this many.
     pub confirmations: u32,
-    /// Accounts whose transactions are refused: the cheat that demos and tests need.
-    pub denied: BTreeSet<Account>,
+    /// Senders whose transactions are refused, by the bytes that the executor names them by: the cheat that demos and
+    /// tests need.
+    pub denied: BTreeSet<Vec<u8>>,
     /// What decides the rate of a new batch.
     pub rate: RateTerms,
     /// What a batch may cost.
@@ -344,7 +343,7 @@ impl Sequencer {
         watermark: Watermark,
     ) -> Result<Self, SequencerError> {
         check_time_to_post(node.manifest(), policy.confirmations)?;
-        let executor: Arc<dyn Executor> = of_manifest(node.manifest()).map_err(FollowerError::from)?.into();
+        let executor = Arc::clone(node.executor());
         node.sync(&rpc, |_| ())?;
         let key = policy.key.x_only_public_key().0;
         let set = node.derivation().sequencers();

@@ -83,7 +83,7 @@ impl SoftChain {
             .find(|block| is_acceptable(block, derivation, max_lag))
         {
             let forced = node.store().items(block.forced.clone())?;
-            let done = execute_block(node.executor(), &mut state, block, &forced);
+            let done = execute_block(node.executor().as_ref(), &mut state, block, &forced);
             state.take_undo();
             chain.blocks.push_back(SoftBlock { block: done.block, state_root: done.state_root });
         }
@@ -211,7 +211,7 @@ impl SoftChain {
         let Next { origin, timestamp, room, price, turn } = next;
         let parent = self.head();
         let rules = node.derivation().rules();
-        let executor = node.executor();
+        let executor = node.executor().as_ref();
         let shared = Arc::clone(&self.state);
         let mut state = write(&shared);
         for queued in node.store().items(rules.forced_section(&parent.header, origin))? {
@@ -257,7 +257,7 @@ impl SoftChain {
 fn take_own(node: &Follower, state: &mut State, waiting: Vec<Waiting>) -> Own {
     let mut own = Own { taken: Vec::new(), txs: Vec::new(), rejected: Vec::new() };
     for waiting in waiting {
-        match execute(node.executor(), state, &waiting.tx, Route::Own) {
+        match execute(node.executor().as_ref(), state, &waiting.tx, Route::Own) {
             Outcome::NoOp(reason) if !waiting.owed => own.rejected.push((waiting.seq, reason)),
             _ => {
                 own.txs.push(waiting.tx.clone());

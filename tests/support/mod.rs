@@ -121,7 +121,7 @@ impl World {
 
     /// Opens (or opens again) the sequencer with its files.
     pub fn sequencer(&self, denied: &[&Person]) -> Result<Operator> {
-        self.sequencer_with(|policy| policy.denied = denied.iter().map(|person| person.account()).collect())
+        self.sequencer_with(|policy| policy.denied = denied.iter().map(|person| person.account().to_vec()).collect())
     }
 
     /// The same with another policy.

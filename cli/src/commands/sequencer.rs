@@ -17,7 +17,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sortie::chain::{NodeInfo, RpcNode};
-use sortie::executor::{ledger, of_manifest};
+use sortie::executor::of_manifest;
 use sortie::follower::ChainEvent;
 use sortie::manifest::ExecutorKind;
 use sortie::primitives::{L2Number, RollupId};
@@ -171,11 +171,7 @@ pub fn run(command: &Sequencer, settings: &Settings, out: &Output) -> Result<(),
     follower.sync(&bitcoin, out)?;
     let store = SequencerStore::open(&dir.path("sequencer.sqlite"))?;
     let policy = Policy {
-        denied: command
-            .deny
-            .iter()
-            .map(XOnlyPublicKey::serialize)
-            .collect::<std::collections::BTreeSet<ledger::Account>>(),
+        denied: command.deny.iter().map(|account| account.serialize().to_vec()).collect(),
         rate: settings.rate_terms(&command.fees, network, CONFIRMATION_TARGET),
         caps: settings.caps_of_batches(&command.fees),
         max_fee_per_day: command.max_fee_per_day.map(Amount::from_sat),
