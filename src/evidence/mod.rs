@@ -1,7 +1,7 @@
 //! Proof files from a follower's chain, a Bitcoin source, and the blocks that a sequencer shows or showed.
 //!
-//! Makes the files that [`proof::judge`](crate::proof::judge) judges, and guarantees nothing about them: whoever writes
-//! one judges it first. Knows no sequencer, only its messages.
+//! Makes the files that [`proof::judge`](crate::proof::judge) judges, and guarantees nothing about them: the caller
+//! judges each before it writes it. Knows no sequencer, only its messages.
 
 mod censored;
 mod error;
