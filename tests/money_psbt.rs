@@ -155,7 +155,7 @@ fn a_commit_that_the_signer_sends_comes_back_whether_it_was_given_up_or_not() ->
         let done = purse.job(drafted.id)?;
         assert!(matches!(done.state, JobState::Reclaimed(_)), "{:?}", done.state);
         assert_eq!(purse.spent()?, world.fees_of(&[commit, done.reclaims[0].clone()])?, "fees, and nothing else");
-        assert!(world.follower(name)?.items()?.is_empty());
+        assert!(world.follower(&format!("{name}-follower"))?.items()?.is_empty());
     }
     Ok(())
 }
