@@ -1,6 +1,6 @@
 //! Proofs and evidence: made on a node with `sortie prove`, judged by `sortie verify` without one.
 
-use crate::support::{Operator, Person, Window, World};
+use crate::support::{FollowerRig, Operator, Person, Window, World};
 use anyhow::{Context, Result, ensure};
 use bitcoin::FeeRate;
 use bitcoin::hex::DisplayHex;
@@ -357,7 +357,7 @@ fn an_executed_item_is_proven_by_its_block_and_the_queue_by_its_roots() -> Resul
         users.write("altered.json", &altered)?;
         assert_eq!(users.verify("altered.json", &[&format!("l2:{hash}")])?.json["reason"], json!("inclusion_proof"));
     }
-    let (parent, adopts) = adopting(&users)?;
+    let (parent, adopts) = adopting(&follower)?;
     let hash = |header: &L2Header| header.hash(&users.world.manifest.rollup_id());
     for (old, new) in [(0, 3), (1, 3), (2, 3), (3, 3)] {
         let sizes = [old.to_string(), new.to_string()];
@@ -476,8 +476,7 @@ fn an_honest_sequencer_is_taken_at_its_word_and_never_convicted() -> Result<()> 
 }
 
 /// A derived block that adopts all three items at once, and its parent.
-fn adopting(users: &Users) -> Result<(L2Header, L2Header)> {
-    let follower = users.world.follower("follower")?;
+fn adopting(follower: &FollowerRig) -> Result<(L2Header, L2Header)> {
     let headers: Vec<_> = follower.node.store().blocks_from(0)?.iter().map(|block| block.head.header).collect();
     let pair = headers.windows(2).find(|pair| pair[1].queue_size == 3).context("a block that adopts the items")?;
     ensure!(pair[0].queue_size == 0, "{pair:?}");
@@ -488,7 +487,7 @@ fn adopting(users: &Users) -> Result<(L2Header, L2Header)> {
 fn what_a_hostile_sequencer_signs_becomes_a_file_that_convicts_it() -> Result<()> {
     let users = Users::new(WINDOW)?;
     let items = forced_by_both_carriers(&users)?;
-    let (_, honest) = adopting(&users)?;
+    let (_, honest) = adopting(&users.world.follower("follower")?)?;
     let mouth = Mouth::open()?;
     let number = honest.number.to_string();
     let queue = |order: &[usize]| merkle_root(order.iter().map(|at| items[*at].leaf()));
@@ -621,7 +620,7 @@ fn whoever_ruled_at_the_time_is_convicted_by_the_set_of_the_time() -> Result<()>
     let items = forced_by_both_carriers(&users)?;
     users.hand_over(&mut wallet, 1, &second, &third)?;
     world.bitcoind.mine(1)?;
-    let (_, honest) = adopting(&users)?;
+    let (_, honest) = adopting(&users.world.follower("follower")?)?;
     let number = honest.number.to_string();
     let mut lie = honest;
     lie.forced_end = 0;
@@ -657,7 +656,7 @@ fn whoever_ruled_at_the_time_is_convicted_by_the_set_of_the_time() -> Result<()>
 fn two_stories_and_a_broken_promise_convict_their_signer() -> Result<()> {
     let users = Users::new(WINDOW)?;
     let items = forced_by_both_carriers(&users)?;
-    let (parent, header) = adopting(&users)?;
+    let (parent, header) = adopting(&users.world.follower("follower")?)?;
     let world = &users.world;
     let prove_pair = |what: &str, first: &Value, second: &Value| -> Result<Answer> {
         users.write("first.json", first)?;
