@@ -362,8 +362,8 @@ def main():
     before = before if before.get("sources") == sources.hexdigest() else {"sources": sources.hexdigest()}
 
     (root / "src/mutant.rs").write_text(SWITCH)
-    lib, node = root / "src/lib.rs", '#[cfg(feature = "node")]\npub mod node;'
-    lib.write_text(lib.read_text().replace(node, '#[cfg(feature = "node")]\nmod mutant;\n' + node))
+    lib = root / "src/lib.rs"
+    lib.write_text(lib.read_text() + '#[cfg(feature = "node")]\nmod mutant;\n')
     mutants = Mutants(root, rooms)
     if "dropped" not in before:
         mutants.drop_what_fails(BUILD)
