@@ -360,13 +360,10 @@ impl Follower {
         source: impl Into<Scanner<'a>>,
         mut on_event: impl FnMut(&ChainEvent),
     ) -> Result<(), FollowerError> {
-        let scanner = source.into();
-        let mut tell = |_: &Self, event: &ChainEvent| {
+        self.follow(&source.into(), None, |_, event| {
             on_event(event);
-            ControlFlow::Continue(())
-        };
-        while self.advance(&scanner, MAX_HEADERS, &mut tell)?.is_continue() {}
-        Ok(())
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Follows the source to its tip or to a height. `on_event` is called once a block is on disk, and may end it
