@@ -206,21 +206,14 @@ impl From<FollowerError> for Failure {
     }
 }
 
-/// A sequencer's silence or refusal, with advice.
-pub fn of_client(error: &ClientError) -> Failure {
-    match error {
-        ClientError::Url(_) => Failure::usage(format_args!("{error}; it looks like http://127.0.0.1:8645")),
-        ClientError::Unreachable { .. } => Failure::failed(format_args!("{error}; without it, use `sortie force`")),
-        ClientError::Denied { .. } => Failure::failed(format_args!("{error}; it cannot stop `sortie force`")),
-        ClientError::Proxy(_) | ClientError::BadRequest { .. } => Failure::usage(error),
-        ClientError::OtherRollup { .. } => Failure::refused(error),
-        _ => Failure::failed(error),
-    }
-}
-
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        of_client(&error)
+        let code = match &error {
+            ClientError::Url(_) | ClientError::Proxy(_) | ClientError::BadRequest { .. } => Code::Usage,
+            ClientError::OtherRollup { .. } => Code::Refused,
+            _ => Code::Failed,
+        };
+        Self::new(code, Mended(&error))
     }
 }
 
@@ -233,10 +226,7 @@ impl From<EvidenceError> for Failure {
             EvidenceError::Changed => Self::failed(error).temporary(),
             EvidenceError::Genesis => Self::usage(error),
             EvidenceError::ForeignLeaf { .. } => Self::usage(format_args!("--shown: {error}")),
-            EvidenceError::OtherQueue(number) | EvidenceError::ClaimedQueue(number) => {
-                Self::failed(format_args!("{error}; see `sortie prove censored {number}`"))
-            }
-            error => Self::failed(error),
+            error => Self::failed(Mended(&error)),
         }
     }
 }

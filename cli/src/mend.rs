@@ -3,7 +3,9 @@
 //! Guarantees that advice follows from an error's variant, never from its words: the library knows no option and no
 //! command.
 
+use sortie::api::ClientError;
 use sortie::chain::{ChainError, EsploraError};
+use sortie::evidence::EvidenceError;
 use sortie::follower::FollowerError;
 use sortie::publish::PublishError;
 use sortie::scanner::ScanError;
@@ -142,6 +144,30 @@ impl Mend for SequencerError {
             _ => "",
         }
         .into()
+    }
+}
+
+impl Mend for ClientError {
+    fn advice(&self) -> String {
+        match self {
+            Self::Url(_) => "; it looks like http://127.0.0.1:8645",
+            Self::Unreachable { .. } => "; without it, use `sortie force`",
+            Self::Denied { .. } => "; it cannot stop `sortie force`",
+            _ => "",
+        }
+        .into()
+    }
+}
+
+impl Mend for EvidenceError {
+    fn advice(&self) -> String {
+        match self {
+            Self::Follower(error) => error.advice(),
+            Self::Chain(error) => error.advice(),
+            Self::Client(error) => error.advice(),
+            Self::OtherQueue(number) | Self::ClaimedQueue(number) => format!("; see `sortie prove censored {number}`"),
+            _ => String::new(),
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 //! signed is on disk before that is told.
 
 use crate::config::Settings;
-use crate::failure::{Failure, of_client};
+use crate::failure::Failure;
 use crate::follower::data_dir;
 use crate::input::hex_argument;
+use crate::mend::Mended;
 use crate::output::Output;
 use crate::vouched::{Doubt, Included, Shown, Signers};
 use bitcoin::hex::DisplayHex;
@@ -105,7 +106,7 @@ impl fmt::Display for Sent {
 pub fn run(command: &Send, settings: &Settings, out: &Output) -> Result<(), Failure> {
     let notes = out.clone();
     let url = settings.sequencer(&command.sequencer)?.patient(Duration::from_secs(command.timeout), move |error| {
-        notes.note(format_args!("{}; trying again", of_client(error)));
+        notes.note(format_args!("{}; trying again", Mended(error)));
     });
     let tx = hex_argument(&command.tx)?;
     let manifest = settings.optional_manifest()?;
