@@ -14,6 +14,8 @@ pub(crate) struct FakeNode {
     pub has: RefCell<BTreeSet<Txid>>,
     pub tested: RefCell<u32>,
     pub refuse: RefCell<Option<&'static str>>,
+    /// Finds nothing wrong with a transaction until it is sent.
+    pub passes_tests: bool,
     /// Fails after having taken the transactions: the answer is lost.
     pub lose_answers: RefCell<bool>,
     /// Nothing gets through to it.
@@ -29,8 +31,8 @@ impl FakeNode {
         Self { is_away: true, ..Self::default() }
     }
 
-    fn judge(&self, package: &[Transaction]) -> Vec<Verdict> {
-        let answer = || match *self.refuse.borrow() {
+    fn judge(&self, package: &[Transaction], refuse: Option<&str>) -> Vec<Verdict> {
+        let answer = || match refuse {
             Some(words) => Answer::Refused(words.into()),
             None => Answer::Accepted,
         };
@@ -48,7 +50,7 @@ impl Mempool for FakeNode {
 
     fn test_accept(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
         *self.tested.borrow_mut() += 1;
-        Ok(self.judge(package))
+        Ok(self.judge(package, self.refuse.borrow().filter(|_| !self.passes_tests)))
     }
 
     fn submit(&self, package: &[Transaction], _: FeeRate) -> Result<Vec<Verdict>, ChainError> {
@@ -58,7 +60,7 @@ impl Mempool for FakeNode {
         if *self.lose_answers.borrow() || self.is_away {
             return Err(ChainError::Unreachable { url: "fake".into(), reason: "timed out".into() });
         }
-        Ok(self.judge(package))
+        Ok(self.judge(package, *self.refuse.borrow()))
     }
 
     fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {

@@ -1,43 +1,6 @@
 use super::*;
 use crate::wallet::OTHER_COINS;
 
-/// A node that finds nothing wrong with a transaction until it is sent.
-struct Fickle(FakeNode);
-
-impl Mempool for Fickle {
-    fn relay(&self) -> Result<RelayFacts, ChainError> {
-        self.0.relay()
-    }
-
-    fn test_accept(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        FakeNode::default().test_accept(package, limit)
-    }
-
-    fn submit(&self, package: &[Transaction], limit: FeeRate) -> Result<Vec<Verdict>, ChainError> {
-        self.0.submit(package, limit)
-    }
-
-    fn entry(&self, txid: &Txid) -> Result<Option<MempoolEntry>, ChainError> {
-        self.0.entry(txid)
-    }
-
-    fn transaction(&self, txid: &Txid) -> Result<Option<Transaction>, ChainError> {
-        self.0.transaction(txid)
-    }
-
-    fn unspent(&self, outpoint: &OutPoint) -> Result<Option<(TxOut, u32)>, ChainError> {
-        self.0.unspent(outpoint)
-    }
-
-    fn missing(&self, outpoints: &[OutPoint]) -> Result<Vec<OutPoint>, ChainError> {
-        self.0.missing(outpoints)
-    }
-
-    fn estimate(&self, target: u16) -> Result<Option<FeeRate>, ChainError> {
-        self.0.estimate(target)
-    }
-}
-
 #[test]
 fn where_other_coins_are_gone_as_well_a_payment_ends_after_so_many() {
     let dir = tempfile::tempdir().expect("dir");
@@ -57,7 +20,7 @@ fn what_the_node_refuses_when_it_is_sent_is_no_payment_and_another_one_stands_in
     let mut wallet = funded(dir.path(), &[50_000]);
     let to = wallet.address().expect("address");
     let (amount, caps) = (Amount::from_sat(10_000), Caps::default());
-    let node = Fickle(FakeNode { refuse: RefCell::new(Some("min fee")), ..FakeNode::default() });
+    let node = FakeNode { refuse: RefCell::new(Some("min fee")), passes_tests: true, ..FakeNode::default() };
     let error = wallet.send(&node, &to, amount, rate(), &caps).expect_err("refused");
     assert!(matches!(&error, WalletError::Refused { reason, .. } if reason == "min fee"), "{error}");
     assert_eq!(wallet.balance().total(), Amount::from_sat(50_000));
