@@ -430,8 +430,7 @@ impl Settings {
 
     /// A sequencer, by its URL.
     pub fn sequencer(&self, url: &str) -> Result<SequencerClient, Failure> {
-        let proxy = self.proxy().map(ToString::to_string);
-        Ok(SequencerClient::new(url, proxy.as_deref())?)
+        Ok(SequencerClient::new(url, self.proxy())?)
     }
 
     /// Through which everything goes that leaves this machine.

@@ -1,7 +1,7 @@
 //! A client of a sequencer's HTTP interface. It believes nothing where money is at stake: the caller checks signatures.
 
 use super::wire::{BlockAnswer, ErrorAnswer, ServedFee, ServedRollup, TxAnswer};
-use crate::chain::{ServerUrl, UrlError};
+use crate::chain::{Proxy, ServerUrl, UrlError};
 use crate::patience::Backoff;
 use crate::primitives::{Hash32, L2Number, RollupId};
 use serde::de::DeserializeOwned;
@@ -138,17 +138,17 @@ impl fmt::Debug for SequencerClient {
 impl SequencerClient {
     /// Checks the URL; asks nothing yet.
     ///
-    /// A `proxy` (`socks5h://HOST:PORT`) is used for every host but this machine, and resolves the name.
+    /// The proxy is used for every host but this machine, and resolves the name.
     ///
     /// # Errors
     /// [`ClientError::Url`], [`ClientError::Proxy`].
-    pub fn new(url: &str, proxy: Option<&str>) -> Result<Self, ClientError> {
+    pub fn new(url: &str, proxy: Option<&Proxy>) -> Result<Self, ClientError> {
         let url: ServerUrl = url.parse().map_err(ClientError::Url)?;
         // No redirects: from this machine they would lead past the proxy.
         let mut config =
             Agent::config_builder().timeout_global(Some(TIME_LIMIT)).http_status_as_error(false).max_redirects(0);
         if let Some(proxy) = proxy.filter(|_| !url.is_loopback()) {
-            let proxy = ureq::Proxy::new(proxy).map_err(|error| ClientError::Proxy(error.to_string()))?;
+            let proxy = ureq::Proxy::new(&proxy.to_string()).map_err(|error| ClientError::Proxy(error.to_string()))?;
             config = config.proxy(Some(proxy)).timeout_global(Some(PROXIED_TIME_LIMIT));
         }
         Ok(Self { url: url.base(), agent: config.build().new_agent(), patience: None })

@@ -146,6 +146,9 @@ impl Mempool for RpcNode {
 
 impl RpcNode {
     /// The transactions of the mempool that spend one of `outpoints`; none if the node cannot tell (before Core 24).
+    ///
+    /// # Errors
+    /// [`ChainError`], if the node does not answer.
     pub fn spenders(&self, outpoints: &[OutPoint]) -> Result<BTreeSet<Txid>, ChainError> {
         const METHOD: &str = "gettxspendingprevout";
         #[derive(Deserialize)]
